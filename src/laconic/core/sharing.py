@@ -1,0 +1,51 @@
+"""A second body over the same weights.
+
+A method may need a truncated or adapted twin of the backbone (RAM's encoder, a LoRA decoder). Copying the weights would
+double memory, patching the backbone would change it for everybody else. These twins have modules of their own and the
+backbone's parameters by reference.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+
+def shared_twin(module: nn.Module) -> nn.Module:
+    """Copy ``module`` without copying a parameter: new modules and buffers, the same ``Parameter`` objects."""
+    return copy.deepcopy(module, {id(p): p for p in module.parameters()})
+
+
+def first_layers(base: nn.Module, depth: int) -> nn.Module:
+    """The first ``depth`` decoder layers of a headless decoder, with its embedding and final norm, sharing weights.
+
+    Args:
+        base: a decoder without its vocabulary head (``Backbone.base``).
+        depth: layers to keep, 1 <= depth <= the number it has.
+    """
+    name, layers = layer_list(base)
+    if not 1 <= depth <= len(layers):
+        raise ValueError(f"depth must be between 1 and {len(layers)}, not {depth}")
+    shared: dict[int, object] = {id(p): p for p in base.parameters()}
+    # the layers beyond `depth` never enter the copy
+    shared[id(layers)] = nn.ModuleList(copy.deepcopy(layer, dict(shared)) for layer in list(layers)[:depth])
+    twin = copy.deepcopy(base, shared)
+    assert getattr(twin, name) is shared[id(layers)]
+    twin.config.num_hidden_layers = depth  # type: ignore[union-attr]
+    if getattr(twin.config, "layer_types", None):
+        twin.config.layer_types = list(twin.config.layer_types)[:depth]  # type: ignore[union-attr]
+    return twin
+
+
+def layer_list(base: nn.Module) -> tuple[str, nn.ModuleList]:
+    """The attribute name and the list of decoder layers of a headless decoder.
+
+    Raises:
+        LookupError: no direct child is a module list as long as the configuration says.
+    """
+    depth = getattr(base.config, "num_hidden_layers", None)
+    for name, child in base.named_children():
+        if isinstance(child, nn.ModuleList) and len(child) == depth:
+            return name, child
+    raise LookupError(f"{type(base).__name__} has no list of {depth} decoder layers")
