@@ -196,9 +196,7 @@ def _load(source: Path | str, name: str, dtype: torch.dtype, device: torch.devic
     except BackboneError:
         raise
     except SafetensorError as error:
-        raise BackboneError(
-            f"The weights of {name} are damaged ({error}).", _repair_hint(source)
-        ) from error
+        raise BackboneError(f"The weights of {name} are damaged ({error}).", _repair_hint(source)) from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = re.sub(r"\s+", " ", str(error)).strip()[:300]
         if isinstance(source, Path):

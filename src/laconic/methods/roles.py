@@ -12,7 +12,8 @@ class Compressor(Protocol):
     """Shortens a context, with or without a query in mind.
 
     Attributes:
-        query_aware: whether the result depends on the query. If not, one result serves every question about a document.
+        query_aware: whether the result depends on the query. If not, one result serves every
+            question about a document.
     """
 
     query_aware: bool

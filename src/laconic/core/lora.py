@@ -1,0 +1,45 @@
+"""LoRA on a twin of the backbone, by PEFT, and folded into the weights again for inference."""
+
+from __future__ import annotations
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+
+ADAPTER = "laconic"
+
+
+def add_lora(body: nn.Module, rank: int, alpha: int) -> None:
+    """Put LoRA on every linear layer inside the decoder layers of ``body``, in place, and freeze the rest of it.
+
+    ``body`` must be a twin (``core.sharing``): the modules change, the backbone's parameters do not. The adapters'
+    own parameters are float32, whatever the weights are in: they are what the optimiser updates.
+    """
+    body.requires_grad_(False)
+    linear = sorted(
+        name for name, module in body.named_modules() if isinstance(module, nn.Linear) and ".layers." in f".{name}"
+    )
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=linear, lora_dropout=0.0, bias="none")
+    inject_adapter_in_model(config, body, adapter_name=ADAPTER)
+    for name, parameter in body.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+            parameter.requires_grad_(True)
+
+
+def merge_lora(body: nn.Module) -> None:
+    """Fold the adapters of ``body`` into weights of its own, in place; each linear layer is a plain one again.
+
+    The backbone's tensors are left as they are: PEFT's own merge writes into them, and they are shared.
+    """
+    for name, module in list(body.named_modules()):
+        if not isinstance(module, LoraLayer):
+            continue
+        layer = module.get_base_layer()
+        assert isinstance(layer, nn.Linear)
+        delta = module.get_delta_weight(ADAPTER).to(torch.float32)
+        merged = (layer.weight.float() + delta).to(layer.weight.dtype)
+        layer.weight = nn.Parameter(merged, requires_grad=False)
+        parent, _, child = name.rpartition(".")
+        setattr(body.get_submodule(parent), child, layer)

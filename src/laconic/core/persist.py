@@ -1,0 +1,146 @@
+"""A saved method: a folder with ``method.json``, ``weights.safetensors`` and a pointer to its backbone.
+
+Only the method's own parameters are saved. The folder appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from laconic.backbone import Backbone
+from laconic.errors import AdapterError
+
+DESCRIPTION = "method.json"
+WEIGHTS = "weights.safetensors"
+FORMAT = 1
+
+
+def own_parameters(method: nn.Module, backbone: Backbone) -> dict[str, nn.Parameter]:
+    """The parameters of ``method`` that are not the backbone's, by name."""
+    borrowed = {id(p) for p in backbone.model.parameters()}
+    return {name: p for name, p in method.named_parameters() if id(p) not in borrowed}
+
+
+def save_method(
+    folder: str | os.PathLike[str],
+    *,
+    method: str,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    backbone: Backbone,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a method's folder, replacing an older one only when the new one is complete.
+
+    Args:
+        provenance: how it was made (recipe, data, steps); for people, never read back.
+
+    Raises:
+        AdapterError: the folder cannot be written.
+    """
+    target = Path(folder)
+    description = {
+        "format": FORMAT,
+        "method": method,
+        "backbone": {"name": backbone.name, "content_hash": backbone.content_hash},
+        "config": dict(config),
+        "provenance": dict(provenance or {}),
+    }
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".saving-", dir=target.parent))
+    except OSError as error:
+        raise AdapterError(f"{target} cannot be written: {error}.", "Choose a folder you may write to.") from error
+    try:
+        scratch.chmod(0o755)
+        (scratch / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, scratch / WEIGHTS)
+        if target.exists():
+            retired = Path(tempfile.mkdtemp(prefix=".replaced-", dir=target.parent))
+            os.replace(target, retired / target.name)
+            os.replace(scratch, target)
+            shutil.rmtree(retired)
+        else:
+            os.replace(scratch, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The ``method.json`` of a saved method.
+
+    Raises:
+        AdapterError: there is none, or it is damaged or of a newer format.
+    """
+    path = Path(folder) / DESCRIPTION
+    if not path.is_file():
+        raise AdapterError(f"{folder} is not a saved method: it has no {DESCRIPTION}.", "Check the --adapter folder.")
+    try:
+        description = json.loads(path.read_text())
+        known = description["format"] <= FORMAT
+    except (ValueError, KeyError, TypeError) as error:
+        raise AdapterError(f"{path} is damaged: {error}.", "Fetch or train the adapter again.") from error
+    if not known:
+        raise AdapterError(f"{folder} was saved by a newer version of laconic.", "Upgrade laconic.")
+    return description
+
+
+def read_tensors(folder: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """The tensors of a saved method.
+
+    Raises:
+        AdapterError: the file is missing or damaged.
+    """
+    path = Path(folder) / WEIGHTS
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise AdapterError(f"{path} is missing or damaged: {error}.", "Fetch or train the adapter again.") from error
+
+
+def check_method(description: Mapping[str, Any], method: str, folder: str | os.PathLike[str]) -> None:
+    """Raise ``AdapterError`` if the folder holds another method."""
+    if description["method"] != method:
+        raise AdapterError(f"{folder} holds {description['method']}, not {method}.", "Name the right --adapter.")
+
+
+def check_backbone(description: Mapping[str, Any], backbone: Backbone, folder: str | os.PathLike[str]) -> None:
+    """Raise ``AdapterError`` unless the method was made for these very weights."""
+    made_for = description["backbone"]
+    if made_for["content_hash"] != backbone.content_hash:
+        raise AdapterError(
+            f"The adapter {folder} was made for {made_for['name']} ({made_for['content_hash']}), "
+            f"not for {backbone.name} ({backbone.content_hash}).",
+            "Name its own backbone with --backbone, or another adapter with --adapter.",
+        )
+
+
+def load_into(
+    method: nn.Module, tensors: Mapping[str, torch.Tensor], backbone: Backbone, folder: str | os.PathLike[str]
+) -> None:
+    """Copy saved tensors into the method's own parameters; every one must be there, none may be left over.
+
+    Raises:
+        AdapterError: names or shapes differ.
+    """
+    own = own_parameters(method, backbone)
+    wrong = sorted(set(own) ^ set(tensors)) or sorted(n for n in own if own[n].shape != tensors[n].shape)
+    if wrong:
+        raise AdapterError(
+            f"The weights in {folder} do not fit its description ({wrong[0]} and {len(wrong) - 1} more).",
+            "Fetch or train the adapter again.",
+        )
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.data = tensors[name].to(parameter.device)

@@ -1,0 +1,73 @@
+"""The hyper-parameters of RAM."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from laconic.errors import LaconicError
+
+Score = Literal["mean", "maxsim", "cross"]
+BudgetMode = Literal["exact", "paper"]
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RAMConfig:
+    """RAM, "Read As Human" (arXiv 2602.01840). Section numbers refer to the method's card.
+
+    The defaults are ours where a better choice was measured; ``RAMConfig.paper()`` gives the paper's.
+    """
+
+    segment_tokens: int = _option(48, "width L of a segment, in tokens")
+    encoder_layers: int = _option(8, "decoder layers the encoder runs (the first K of the backbone)")
+    score: Score = _option("maxsim", "relevance: mean (the paper's), maxsim (late interaction) or cross")
+    encode: Literal["bi", "cross"] = _option("bi", "cross: each segment is encoded behind the query")
+    projection: int = _option(128, "width of the projected token states that maxsim compares")
+    lexical: bool = _option(True, "add a learned multiple of BM25 to the score")
+    neighbours: bool = _option(True, "add a learned multiple of the two neighbouring segments' scores")
+    sink_prefix: bool = _option(False, "encode each segment behind one sink token that pooling leaves out")
+    skim_temperature: float = _option(0.1, "temperature of the query weights inside a skim vector; 1.0 is the paper's")
+    contrastive_temperature: float = _option(0.02, "temperature of the contrastive loss")
+    budget_mode: BudgetMode = _option(
+        "exact", "exact: never more than floor(T/factor) tokens; paper: k = floor(T/(factor L))"
+    )
+    fusion_layer: bool = _option(False, "let the skim vectors attend to each other in one decoder layer")
+    encoder_rank: int = _option(16, "LoRA rank of the encoder; 0 trains a copy of its weights")
+    decoder_rank: int = _option(8, "LoRA rank of the decoder; 0 leaves the decoder as it is")
+
+    def __post_init__(self) -> None:
+        if self.segment_tokens < 1 or self.encoder_layers < 1 or self.projection < 1:
+            raise LaconicError("segment_tokens, encoder_layers and projection must be at least 1.")
+        if self.score not in get_args(Score):
+            raise LaconicError(f"Unknown score {self.score!r}.", f"Choose one of {', '.join(get_args(Score))}.")
+        if self.budget_mode not in get_args(BudgetMode):
+            raise LaconicError(f"Unknown budget_mode {self.budget_mode!r}.", "Choose exact or paper.")
+        if (self.score == "cross") and self.encode != "cross":
+            raise LaconicError("The cross score reads query-conditioned states.", "Set encode: cross with it.")
+        if self.skim_temperature <= 0 or self.contrastive_temperature <= 0:
+            raise LaconicError("Temperatures must be positive.")
+
+    @classmethod
+    def paper(cls, **changes: Any) -> RAMConfig:
+        """The configuration of the paper and its code, for parity."""
+        values: dict[str, Any] = {
+            "segment_tokens": 50, "score": "mean", "lexical": False, "neighbours": False, "skim_temperature": 1.0,
+            "contrastive_temperature": 0.05, "budget_mode": "paper", "encoder_rank": 0,
+        }  # fmt: skip
+        return cls(**(values | changes))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RAMConfig:
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise LaconicError(
+                f"RAM has no option {sorted(unknown)[0]!r}.", f"It has: {', '.join(f.name for f in fields(cls))}."
+            )
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)

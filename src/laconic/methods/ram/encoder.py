@@ -1,0 +1,120 @@
+"""RAM's encoder: the first K layers of the backbone, without the vocabulary head (section 2.3).
+
+Shapes: S segments, L tokens of the longest, D width. A segment is a batch row of its own, so the cost is linear in the
+document; rows of one length run together, so almost nothing is padded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import Cache, DynamicCache
+
+from laconic.backbone import Backbone
+from laconic.core.lora import add_lora
+from laconic.core.sharing import first_layers
+from laconic.methods.ram.config import RAMConfig
+
+# rows per forward pass: enough to keep two CPU cores or one accelerator busy, small enough to bound memory
+ROWS_PER_PASS = 64
+
+
+@dataclass
+class States:
+    """Token states of S rows: ``hidden`` [S, L, D] and ``mask`` [S, L], True on real tokens; zeros elsewhere."""
+
+    hidden: torch.Tensor
+    mask: torch.Tensor
+
+    def mean(self) -> torch.Tensor:
+        """Masked mean over tokens [S, D] in float32."""
+        weights = self.mask.unsqueeze(-1).float()
+        return (self.hidden.float() * weights).sum(1) / weights.sum(1)
+
+
+class SegmentEncoder(nn.Module):
+    """Encodes token sequences independently of each other, or each behind the same query (``encode="cross"``)."""
+
+    def __init__(self, backbone: Backbone, config: RAMConfig) -> None:
+        super().__init__()
+        if config.encoder_rank:
+            self.body = first_layers(backbone.base, config.encoder_layers)
+            add_lora(self.body, config.encoder_rank, alpha=2 * config.encoder_rank)
+        else:
+            self.body = _copied(first_layers(backbone.base, config.encoder_layers))
+        tokenizer = backbone.tokenizer
+        special = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        self.sink_id: int | None = special if config.sink_prefix else None
+
+    def forward(self, rows: Sequence[Sequence[int]], query: Sequence[int] | None = None) -> States:
+        """Encode token rows; with ``query``, each behind that query (its own states are left out).
+
+        Args:
+            rows: S token lists, none empty.
+
+        Returns:
+            States padded on the right to the longest row.
+        """
+        behind = self._query_cache(query) if query is not None else None
+        longest = max(len(row) for row in rows)
+        pieces: list[torch.Tensor] = []
+        where: list[int] = []
+        for indices in _passes(rows):
+            hidden = self._run([rows[i] for i in indices], behind)
+            pieces.append(nn.functional.pad(hidden, (0, 0, 0, longest - hidden.shape[1])))
+            where.extend(indices)
+        order = torch.tensor(where, device=pieces[0].device).argsort()
+        lengths = torch.tensor([len(row) for row in rows], device=pieces[0].device)
+        mask = torch.arange(longest, device=lengths.device) < lengths[:, None]
+        return States(torch.cat(pieces)[order], mask)
+
+    def _run(
+        self, rows: Sequence[Sequence[int]], behind: list[tuple[torch.Tensor, torch.Tensor]] | None
+    ) -> torch.Tensor:
+        """One pass over rows of one length: no padding, hence no mask."""
+        device = self.body.get_input_embeddings().weight.device
+        ids = torch.tensor(list(rows), device=device)
+        prefix = 0
+        cache: Cache | None = None
+        if behind is not None:
+            cache = DynamicCache()
+            for layer, (keys, values) in enumerate(behind):
+                cache.update(keys.expand(len(rows), -1, -1, -1), values.expand(len(rows), -1, -1, -1), layer)
+        elif self.sink_id is not None:
+            ids = nn.functional.pad(ids, (1, 0), value=self.sink_id)
+            prefix = 1
+        out = self.body(input_ids=ids, past_key_values=cache, use_cache=cache is not None)
+        return out.last_hidden_state[:, prefix:]
+
+    def _query_cache(self, query: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Keys and values of the query, computed once for all segments: (keys, values) per layer."""
+        device = self.body.get_input_embeddings().weight.device
+        ids = torch.tensor([list(query)], device=device)
+        if self.sink_id is not None:
+            ids = nn.functional.pad(ids, (1, 0), value=self.sink_id)
+        cache = DynamicCache()
+        self.body(input_ids=ids, past_key_values=cache, use_cache=True)
+        return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def _passes(rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Row indices grouped by length, each group in passes of at most ``ROWS_PER_PASS``."""
+    by_length: dict[int, list[int]] = {}
+    for index, row in enumerate(rows):
+        by_length.setdefault(len(row), []).append(index)
+    return [
+        indices[start : start + ROWS_PER_PASS]
+        for _, indices in sorted(by_length.items())
+        for start in range(0, len(indices), ROWS_PER_PASS)
+    ]
+
+
+def _copied(twin: nn.Module) -> nn.Module:
+    """Give a twin parameters of its own."""
+    for module in twin.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(parameter.detach().clone()))
+    return twin

@@ -1,0 +1,84 @@
+"""RAM's hybrid memory: kept segments word for word, the others as skim vectors, in document order (sections 2.4, 2.6, 2.7).
+
+Where even one vector per segment is too much for the budget (a whole book into a small window), neighbouring skimmed
+segments share one vector: the second level of skimming. ``group`` is how many share at most; 1 is the paper's method.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from laconic.core.segments import longest_affordable_prefix
+from laconic.errors import BudgetError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What happens to each segment: ``kept`` are read closely; ``groups`` lists the skimmed ones that share a vector."""
+
+    kept: list[int]
+    groups: list[list[int]]
+    tokens: int
+
+    def order(self) -> list[tuple[bool, int]]:
+        """The memory's parts in document order: (True, segment) read closely, (False, group) skimmed."""
+        parts = [(segment, True, segment) for segment in self.kept]
+        parts += [(group[0], False, index) for index, group in enumerate(self.groups)]
+        return [(close, index) for _, close, index in sorted(parts)]
+
+
+def plan_exact(scores: Sequence[float], lengths: Sequence[int], budget: int, group: int = 1) -> Plan:
+    """Keep the longest prefix of the ranking with  skim vectors + kept tokens <= budget  (exact mode).
+
+    Raises:
+        BudgetError: the skim vectors alone exceed the budget.
+    """
+    skims = math.ceil(len(lengths) / group)
+    if skims > budget:
+        raise BudgetError(
+            f"{len(lengths)} segments leave {skims} skim vectors, more than the budget of {budget} tokens.",
+            f"Use a factor below {sum(lengths) / skims:.0f}, or wider segments.",
+        )
+    ranking = _ranking(scores)
+    # a kept segment brings its tokens and saves its vector; in a shared group it may save nothing
+    saved = 1 if group == 1 else 0
+    kept = longest_affordable_prefix(ranking, [length - saved for length in lengths], budget - skims)
+    return _plan(kept, lengths, group)
+
+
+def plan_paper(scores: Sequence[float], lengths: Sequence[int], ratio: float, width: int) -> Plan:
+    """Keep k = floor(T * ratio / L) segments (paper mode); the vectors come on top of the nominal budget."""
+    count = min(len(lengths), math.floor(ratio * sum(lengths) / width + 1e-9))
+    return _plan(_ranking(scores)[:count], lengths, 1)
+
+
+def _ranking(scores: Sequence[float]) -> list[int]:
+    # ties go to the earlier segment, so equal scores never depend on the sort
+    return sorted(range(len(scores)), key=lambda index: (-scores[index], index))
+
+
+def _plan(kept: Sequence[int], lengths: Sequence[int], group: int) -> Plan:
+    close = set(kept)
+    groups: dict[int, list[int]] = {}
+    for index in range(len(lengths)):
+        if index not in close:
+            groups.setdefault(index // group, []).append(index)
+    skimmed = list(groups.values())
+    return Plan(sorted(close), skimmed, sum(lengths[i] for i in close) + len(skimmed))
+
+
+def assemble(plan: Plan, kept_rows: Sequence[torch.Tensor], skim_rows: torch.Tensor) -> torch.Tensor:
+    """The memory [M, D'].
+
+    Args:
+        kept_rows: decoder embeddings of each kept segment, [l_i, D'] in the order of ``plan.kept``.
+        skim_rows: one aligned vector per group, [G, D'].
+    """
+    by_segment = dict(zip(plan.kept, kept_rows, strict=True))
+    dtype = kept_rows[0].dtype if kept_rows else skim_rows.dtype
+    parts = [by_segment[index] if close else skim_rows[index : index + 1] for close, index in plan.order()]
+    return torch.cat([part.to(dtype) for part in parts])

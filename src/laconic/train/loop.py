@@ -1,0 +1,143 @@
+"""One training loop for every method: Accelerate, AdamW, cosine schedule, checkpoints that resume exactly.
+
+A task makes the batch of any step from the step's number alone, so nothing about the data has to be saved: a run that
+was killed continues with the very batches it would have seen.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import nn
+
+from laconic.errors import RecipeError
+
+
+class Task(Protocol):
+    """What a stage of training trains, and on what.
+
+    Attributes:
+        module: its ``forward(batch)`` gives the loss and a dict of numbers to log.
+    """
+
+    module: nn.Module
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]: ...
+
+    def batch(self, step: int, rank: int, world: int) -> Any: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """Length, pace and safety of a run."""
+
+    steps: int
+    learning_rate: float = 1e-4
+    warmup_steps: int = 10
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    accumulation: int = 1
+    seed: int = 0
+    log_every: int = 10
+    checkpoint_every: int = 50
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.accumulation < 1 or self.checkpoint_every < 1:
+            raise RecipeError("steps, accumulation and checkpoint_every must be at least 1.")
+
+    def pace(self, step: int) -> float:
+        """The learning rate's factor at a step: linear warm-up, then a cosine to zero."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> None:
+    """Train ``task`` to the end, from the newest checkpoint in ``folder`` if there is one.
+
+    ``folder`` receives ``checkpoint.pt`` (replaced whole) and ``log.jsonl`` (a line per logged step).
+    """
+    accelerator = Accelerator()
+    rank, world = accelerator.process_index, accelerator.num_processes
+    set_seed(config.seed)
+    optimizer = torch.optim.AdamW(task.parameter_groups(config.learning_rate), weight_decay=config.weight_decay)
+    base_rates = [group["lr"] for group in optimizer.param_groups]
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    checkpoint = folder / "checkpoint.pt"
+    first = _resume(checkpoint, trained, optimizer) if checkpoint.exists() else 0
+    if first:
+        say(f"resuming at step {first} of {config.steps}")
+    module, optimizer = accelerator.prepare(task.module, optimizer)
+    module.train()
+    folder.mkdir(parents=True, exist_ok=True)
+    log = _log_without_future(folder / "log.jsonl", first)
+    started, window = time.monotonic(), []
+    for step in range(first, config.steps):
+        for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
+            group["lr"] = rate * config.pace(step)
+        for part in range(config.accumulation):
+            # keyed on the step, so that dropout and sampling resume exactly too
+            torch.manual_seed(hash((config.seed, step, part, rank)) % 2**63)
+            loss, numbers = module(task.batch(step * config.accumulation + part, rank, world))
+            accelerator.backward(loss / config.accumulation)
+            window.append({"loss": loss.item(), **numbers})
+        norm = accelerator.clip_grad_norm_(trained, config.max_grad_norm)
+        if not math.isfinite(float(norm)):
+            raise RecipeError(f"The gradient is not finite at step {step}.", "Lower the learning rate.")
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        done = step + 1
+        if accelerator.is_main_process and (done % config.log_every == 0 or done == config.steps):
+            line = {"step": done, "seconds": round(time.monotonic() - started, 1), **_means(window)}
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+            say("  ".join(f"{key} {value:.4g}" for key, value in line.items()))
+            window = []
+        if accelerator.is_main_process and (done % config.checkpoint_every == 0 or done == config.steps):
+            _save(checkpoint, done, trained, optimizer)
+    log.close()
+
+
+def _save(path: Path, step: int, trained: list[nn.Parameter], optimizer: Any) -> None:
+    scratch = path.with_suffix(".part")
+    torch.save(
+        {"step": step, "parameters": [p.detach() for p in trained], "optimizer": optimizer.state_dict()}, scratch
+    )
+    os.replace(scratch, path)
+
+
+def _resume(path: Path, trained: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    if [p.shape for p in trained] != [p.shape for p in state["parameters"]]:
+        raise RecipeError(f"{path} belongs to another configuration.", "Choose another output folder, or delete it.")
+    with torch.no_grad():
+        for parameter, saved in zip(trained, state["parameters"], strict=True):
+            parameter.copy_(saved)
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
+
+
+def _log_without_future(path: Path, first: int) -> Any:
+    """The log, cut back to the checkpoint: steps that will be run again are not logged twice."""
+    kept = []
+    if path.exists():
+        kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= first]
+    path.write_text("".join(line + "\n" for line in kept))
+    return path.open("a")
+
+
+def _means(window: Iterable[dict[str, float]]) -> dict[str, float]:
+    rows = list(window)
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return {key: sum(row[key] for row in rows if key in row) / sum(key in row for row in rows) for key in keys}

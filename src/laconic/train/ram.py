@@ -1,0 +1,197 @@
+"""Training RAM: first its sense of relevance, then its reader (section 3).
+
+Both stages take one document and many of its questions per step: the segments are encoded once, or one memory is read
+once, for all of them. That is what makes training on two CPU cores viable.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from laconic.core.segments import Range, segment
+from laconic.data.schema import QAItem
+from laconic.losses.contrastive import contrastive_loss
+from laconic.methods.ram.labels import positive_segments
+from laconic.methods.ram.memory import plan_exact
+from laconic.methods.ram.model import RAM, Reading
+
+QUESTION = "\n\nQuestion: {question}\nAnswer:"
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Group:
+    """A document, some of its questions with their answers, and the evidence of each."""
+
+    document: str
+    questions: list[str]
+    answers: list[str]
+    evidence: list[list[Range]]
+
+
+class DocumentGroups:
+    """Groups of questions by document; the group of a step follows from the step's number and the seed alone."""
+
+    def __init__(self, items: Sequence[QAItem], questions: int, tokens: tuple[int, int] | None, seed: int) -> None:
+        """
+        Args:
+            questions: most questions to take of one document.
+            tokens: characters of the excerpt to take of a document, from and to; None takes it whole.
+        """
+        by_document: dict[str, list[QAItem]] = {}
+        for item in items:
+            by_document.setdefault(item.document_id, []).append(item)
+        self.documents = list(by_document.values())
+        self.questions, self.excerpt, self.seed = questions, tokens, seed
+
+    def __call__(self, index: int) -> Group:
+        epoch, place = divmod(index, len(self.documents))
+        order = list(range(len(self.documents)))
+        random.Random(f"{self.seed}/{epoch}").shuffle(order)
+        items = self.documents[order[place]]
+        draw = random.Random(f"{self.seed}/{index}")
+        document = items[0].document
+        start, end = 0, len(document)
+        if self.excerpt is not None and len(document) > self.excerpt[0]:
+            size = min(len(document), int(draw.uniform(*self.excerpt)))
+            start = draw.randrange(0, len(document) - size + 1)
+            end = start + size
+        inside = [item for item in items if any(start <= a and b <= end for a, b in item.evidence)]
+        chosen = draw.sample(inside, min(self.questions, len(inside)))
+        return Group(
+            document[start:end],
+            [item.question for item in chosen],
+            [item.answers[0] for item in chosen],
+            [[(a - start, b - start) for a, b in item.evidence if start <= a and b <= end] for item in chosen],
+        )
+
+
+class RelevanceStage(nn.Module):
+    """Contrastive training of encoder and score: the segments of one document against each other."""
+
+    def __init__(self, ram: RAM) -> None:
+        super().__init__()
+        self.ram = ram
+
+    def forward(self, group: Group) -> tuple[torch.Tensor, dict[str, float]]:
+        ram = self.ram
+        if not group.questions:
+            return sum(p.sum() * 0.0 for p in ram.relevance.parameters()), {}  # type: ignore[return-value]
+        reading = ram.read(group.document)
+        scores, _, _ = ram.score(reading, group.questions)
+        positive = torch.stack([positive_segments(reading.segmented, spans) for spans in group.evidence])
+        positive = positive.to(scores.device)
+        loss = contrastive_loss(scores, positive, temperature=ram.config.contrastive_temperature)
+        best = scores.argmax(1, keepdim=True)
+        return loss, {"top1": positive.gather(1, best).float().mean().item()}
+
+
+class ReaderStage(nn.Module):
+    """Answer training of decoder and skim vectors: one memory, many questions that cannot see each other.
+
+    A step draws how the document is shown: whole, as kept passages only, or as RAM's mixture, so that one reader
+    serves the full prompt, every text-selecting baseline, and RAM alike.
+    """
+
+    def __init__(self, ram: RAM) -> None:
+        super().__init__()
+        self.ram = ram
+
+    def forward(self, group: Group) -> tuple[torch.Tensor, dict[str, float]]:
+        ram = self.ram
+        if not group.questions:
+            return sum(p.sum() * 0.0 for p in ram.align.parameters()), {}  # type: ignore[return-value]
+        memory = self._memory(group)
+        prompts, labels = zip(
+            *(self._question(q, a) for q, a in zip(group.questions, group.answers, strict=True)), strict=True
+        )
+        embed = ram.decoder.get_input_embeddings()
+        device = ram.backbone.device
+        asked = embed(torch.tensor([i for row in prompts for i in row], device=device))
+        rows = torch.cat([memory, asked])[None]
+        wanted = torch.tensor([IGNORED] * len(memory) + [i for row in labels for i in row], device=device)
+        mask, positions = shared_memory_mask(len(memory), [len(row) for row in prompts], device, rows.dtype)
+        hidden = ram.decoder.base_model(
+            inputs_embeds=rows, attention_mask=mask, position_ids=positions, use_cache=False
+        ).last_hidden_state[0]
+        # the label of a token is predicted one place earlier; only those places meet the vocabulary
+        places = (wanted[1:] != IGNORED).nonzero().squeeze(1)
+        logits = ram.decoder.get_output_embeddings()(hidden[places]).float()
+        targets = wanted[1:][places]
+        loss = nn.functional.cross_entropy(logits, targets)
+        right = (logits.argmax(-1) == targets).float().mean().item()
+        return loss, {"token_accuracy": right, "context": float(len(memory))}
+
+    def _question(self, question: str, answer: str) -> tuple[list[int], list[int]]:
+        backbone = self.ram.backbone
+        prompt = backbone.token_ids(QUESTION.format(question=question))
+        reply = [*backbone.token_ids(" " + answer), backbone.tokenizer.eos_token_id]
+        return prompt + reply, [IGNORED] * len(prompt) + reply
+
+    def _memory(self, group: Group) -> torch.Tensor:
+        ram = self.ram
+        kind = random.Random(group.document[:200] + group.questions[0]).random()
+        segmented = segment(ram.backbone.tokenizer, group.document, ram.config.segment_tokens)
+        embed = ram.decoder.get_input_embeddings()
+        ids = torch.tensor(segmented.ids, device=ram.backbone.device)
+        if kind < 0.25:
+            return embed(ids)
+        with torch.no_grad():
+            reading: Reading = ram.read(group.document)
+            scores, pooled, states = ram.score(reading, group.questions)
+            positive = torch.stack([positive_segments(segmented, spans) for spans in group.evidence]).any(0)
+            # evidence is read closely, then what looks relevant to any of the questions
+            ranked = scores.amax(0) + 10.0 * positive.to(scores.device)
+        factor = 2.0 + 6.0 * random.Random(str(kind)).random()
+        needed = len(segmented) + int(positive.sum()) * ram.config.segment_tokens
+        budget = max(needed, int(len(segmented.ids) / factor))
+        plan = plan_exact(ranked.tolist(), segmented.lengths, budget)
+        if kind < 0.5:
+            return torch.cat([embed(ids[slice(*segmented.token_spans[i])]) for i in plan.kept])
+        return ram.memory(segmented, plan, states, pooled.mean(0), scores.amax(0))
+
+
+def shared_memory_mask(
+    memory: int, lengths: Sequence[int], device: torch.device, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mask [1, 1, T, T] and positions [1, T] of several questions behind one memory.
+
+    Each question reads the memory and itself, causally; its positions go on where the memory ends.
+    """
+    group = torch.cat(
+        [torch.zeros(memory, dtype=torch.long)] + [torch.full((n,), i + 1) for i, n in enumerate(lengths)]
+    )
+    positions = torch.cat([torch.arange(memory)] + [torch.arange(memory, memory + n) for n in lengths])
+    order = torch.arange(len(group))
+    visible = (order[None] <= order[:, None]) & ((group[None] == 0) | (group[None] == group[:, None]))
+    mask = torch.zeros(visible.shape, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
+    return mask[None, None].to(device), positions[None].to(device)
+
+
+class StageTask:
+    """A stage with its data, as the loop wants it."""
+
+    def __init__(
+        self, module: nn.Module, groups: DocumentGroups, parameters: dict[str, tuple[list[nn.Parameter], float]]
+    ) -> None:
+        """
+        Args:
+            parameters: by name, the parameters to train and the multiple of the learning rate they get.
+        """
+        self.module, self.groups, self.parameters = module, groups, parameters
+        self.module.requires_grad_(False)
+        for trained, _ in parameters.values():
+            for parameter in trained:
+                parameter.requires_grad_(True)
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        return [{"params": list(ps), "lr": learning_rate * times} for ps, times in self.parameters.values()]
+
+    def batch(self, step: int, rank: int, world: int) -> Group:
+        return self.groups(step * world + rank)

@@ -1,0 +1,127 @@
+"""Recipes: a YAML file says what to train, on what, for how long; one command runs it to a saved method.
+
+A recipe's stages run in order, each resuming from its own checkpoint; when the last is done the method is saved in
+``<output>/method``. ``key=value`` overrides address nested keys with dots: ``stages.0.loop.steps=20``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from laconic.backbone import load_backbone
+from laconic.data.loaders import load_for_training
+from laconic.errors import LaconicError, RecipeError
+from laconic.methods.ram.config import RAMConfig
+from laconic.methods.ram.model import RAM
+from laconic.train.loop import LoopConfig, run
+from laconic.train.ram import DocumentGroups, ReaderStage, RelevanceStage, StageTask
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a recipe and apply ``key=value`` overrides (values are YAML).
+
+    Raises:
+        RecipeError: the file is missing or not a mapping, or an override names no key of it.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise RecipeError(f"There is no recipe {path}.", "See recipes/ for those that ship.")
+    try:
+        recipe = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not valid YAML: {' '.join(str(error).split())}.", "Mend the file.") from error
+    if not isinstance(recipe, dict):
+        raise RecipeError(f"{path} is not a mapping.", "A recipe has the keys method, output and stages.")
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise RecipeError(f"{override!r} is not an override.", "Write key=value, as in stages.0.loop.steps=20.")
+        _set(recipe, key, yaml.safe_load(value))
+    return recipe
+
+
+def _set(recipe: Any, key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    node = recipe
+    try:
+        for part in path:
+            node = node[int(part)] if isinstance(node, list) else node[part]
+        if isinstance(node, list):
+            node[int(last)] = value
+        else:
+            if last not in node:
+                raise KeyError(last)
+            node[last] = value
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise RecipeError(f"The recipe has no key {key!r}.", "Overrides change keys that are there.") from error
+
+
+def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[str], None] = print) -> Path:
+    """Run a recipe; returns the folder of the saved method.
+
+    Raises:
+        RecipeError: the recipe is wrong; nothing has been trained.
+    """
+    recipe = load_recipe(path, overrides)
+    if recipe.get("method") != "ram":
+        raise RecipeError(f"No trainer for the method {recipe.get('method')!r}.", "Recipes train: ram.")
+    output = Path(recipe["output"])
+    _claim(output, recipe)
+    torch.manual_seed(recipe["seed"])
+    backbone = load_backbone(recipe["backbone"], dtype=recipe["dtype"], device=recipe["device"])
+    ram = RAM(backbone, RAMConfig.from_dict(recipe["ram"]))
+    for number, stage in enumerate(recipe["stages"]):
+        say(f"stage {number + 1} of {len(recipe['stages'])}: {stage['name']}")
+        task = _task(ram, stage, recipe["seed"])
+        run(task, LoopConfig(seed=recipe["seed"], **stage["loop"]), output / stage["name"], say)
+    target = output / "method"
+    ram.save_pretrained(target, dtype=torch.bfloat16, provenance={"recipe": recipe})
+    say(f"saved {target}")
+    return target
+
+
+def _claim(output: Path, recipe: dict[str, Any]) -> None:
+    """Keep the recipe beside its checkpoints: a changed recipe must not continue an old run."""
+    kept = output / "recipe.json"
+    text = json.dumps(recipe, indent=2, sort_keys=True)
+    if kept.exists() and kept.read_text() != text:
+        raise RecipeError(f"{output} holds a run of another recipe.", "Give another output=..., or delete the folder.")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        kept.write_text(text)
+    except OSError as error:
+        raise RecipeError(
+            f"{output} cannot be written: {error}.", "Choose an output folder you may write to."
+        ) from error
+
+
+def _task(ram: RAM, stage: dict[str, Any], seed: int) -> StageTask:
+    items = [item for name, limit in stage["data"].items() for item in load_for_training(name, limit=limit)]
+    excerpt = tuple(stage["excerpt"]) if stage.get("excerpt") else None
+    groups = DocumentGroups(items, stage["questions"], excerpt, seed)  # type: ignore[arg-type]
+    if stage["name"] == "relevance":
+        scalars = [p for p in (ram.relevance.lexical_weight, ram.relevance.neighbour_weight) if p is not None]
+        head = [p for p in ram.relevance.parameters() if all(p is not s for s in scalars)]
+        parameters = {
+            "encoder": (
+                [p for n, p in ram.encoder.named_parameters() if ram.config.encoder_rank == 0 or "lora_" in n],
+                1.0,
+            ),
+            "head": (head, 1.0),
+            "weights": (scalars, 10.0),
+        }
+        return StageTask(RelevanceStage(ram), groups, {k: v for k, v in parameters.items() if v[0]})
+    if stage["name"] == "reader":
+        lora = [p for n, p in ram.decoder.named_parameters() if "lora_" in n]
+        if not lora:
+            raise LaconicError("decoder_rank is 0: there is no reader to train.", "Set ram.decoder_rank.")
+        return StageTask(
+            ReaderStage(ram), groups, {"decoder": (lora, 1.0), "align": (list(ram.align.parameters()), 1.0)}
+        )
+    raise RecipeError(f"Unknown stage {stage['name']!r}.", "RAM has the stages relevance and reader.")
