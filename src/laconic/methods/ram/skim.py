@@ -34,9 +34,12 @@ class Align(nn.Module):
         super().__init__()
         width = backbone.width
         self.linear = nn.Linear(width, width)
-        # identity, scaled so that an untrained skim vector has the size of an embedding row
-        norms = [p for name, p in backbone.base.named_parameters() if "norm" in name and p.ndim == 1]
-        hidden_rms = norms[-1].detach().float().square().mean().sqrt() if norms else torch.tensor(1.0)
+        # identity, scaled so that an untrained skim vector has the size of an embedding row; the final norm is asked for
+        # the size of its outputs, since families disagree on what its weight means
+        final = [child for name, child in backbone.base.named_children() if "norm" in name or name.startswith("ln_")]
+        noise = torch.randn(64, width, generator=torch.Generator().manual_seed(0)).to(backbone.device, backbone.dtype)
+        with torch.no_grad():
+            hidden_rms = (final[-1](noise) if final else noise).float().square().mean().sqrt()
         rows = backbone.embed(torch.arange(min(1024, backbone.model.config.vocab_size), device=backbone.device))
         embedding_rms = rows.detach().float().square().mean().sqrt()
         with torch.no_grad():

@@ -1,0 +1,109 @@
+"""Time to first token and peak memory: RAM at 8x against the full prompt, on the text of a book.
+
+    python benchmarks/scripts/ram_speed.py --lengths 8192 16384 32768 --out benchmarks/results/ram_speed.json
+
+Each (method, length) runs in a process of its own, so peak memory is its own. The full prompt is prefilled by the same
+adapted decoder in one forward pass; beyond its window the text means nothing to it, but its cost is what it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from datetime import date
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+QUESTION = "Who bought Solomon Northup in New Orleans?"
+FACTOR = 8
+
+
+def measure(method: str, tokens: int) -> dict[str, float]:
+    import torch
+
+    from laconic.backbone import load_backbone
+    from laconic.core.results import peak_memory_mb
+    from laconic.methods.registry import load_method
+
+    backbone = load_backbone()
+    book = (files("laconic") / "data/samples/twelve-years-a-slave.txt").read_text(encoding="utf-8")
+    encoded = backbone.tokenizer(book, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    text = book[: encoded["offset_mapping"][tokens][0]]
+    loaded = load_method("ram", backbone)
+    ram, decoder = loaded.compressor, loaded.reader.model
+    warm = text[:2000]
+    with torch.inference_mode():
+        ram.compress(warm, QUESTION, ratio=1 / FACTOR)
+        decoder(torch.tensor([backbone.token_ids(warm)]), logits_to_keep=1)
+        before = peak_memory_mb()
+        started = time.perf_counter()
+        prompt = backbone.embed(torch.tensor(backbone.token_ids(f"\n\nQuestion: {QUESTION}\nAnswer:")))
+        if method == "ram":
+            compressed = ram.compress(text, QUESTION, ratio=1 / FACTOR)
+            rows, stages = compressed.embeddings, dict(compressed.seconds)
+        else:
+            rows, stages = backbone.embed(torch.tensor(backbone.token_ids(text))), {}
+        mark = time.perf_counter()
+        decoder(inputs_embeds=torch.cat([rows, prompt])[None], use_cache=True, logits_to_keep=1)
+        ended = time.perf_counter()
+        numbers = {"context_tokens": len(rows), "first_token_s": ended - started, "prefill_s": ended - mark, **stages}
+        numbers |= {"loaded_mb": before, "peak_mb": peak_memory_mb()}
+        if method == "ram":
+            numbers["plain_forward_s"] = plain_forward(ram, text)
+    return numbers
+
+
+def plain_forward(ram: object, text: str) -> float:
+    """Seconds of the same K layers over the same tokens in plain batches, the bound on the encoder's throughput."""
+    import torch
+
+    ids = ram.backbone.token_ids(text)  # type: ignore[attr-defined]
+    width = ram.config.segment_tokens  # type: ignore[attr-defined]
+    rows = torch.tensor(ids[: len(ids) // width * width]).view(-1, width)
+    started = time.perf_counter()
+    for batch in rows.split(64):
+        ram.encoder.body(input_ids=batch, use_cache=False)  # type: ignore[attr-defined]
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[8192, 16384, 32768])
+    parser.add_argument("--ram-only", type=int, nargs="*", default=[65536], help="lengths the full prompt skips")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/ram_speed.json"))
+    parser.add_argument("--one", nargs=2, metavar=("METHOD", "TOKENS"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measure(args.one[0], int(args.one[1]))))
+        return
+    rows = []
+    for tokens in [*args.lengths, *args.ram_only]:
+        for method in ["ram", "full"] if tokens in args.lengths else ["ram"]:
+            command = [sys.executable, __file__, "--one", method, str(tokens)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            rows.append({"method": method, "tokens": tokens, **json.loads(done.stdout.splitlines()[-1])})
+            print(rows[-1], flush=True)
+    result = {
+        "benchmark": "ram_speed",
+        "factor": FACTOR,
+        "rows": rows,
+        "environment": {
+            "date": str(date.today()),
+            "cpus": os.cpu_count(),
+            "machine": platform.processor() or platform.machine(),
+            **{name: version(name) for name in ("laconic", "torch", "transformers")},
+        },
+    }
+    part = args.out.with_suffix(".part")
+    part.write_text(json.dumps(result, indent=2) + "\n")
+    part.replace(args.out)
+
+
+if __name__ == "__main__":
+    main()
