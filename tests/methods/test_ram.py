@@ -26,7 +26,9 @@ from laconic.methods.ram.relevance import Relevance, maxsim, neighbour_sum
 from laconic.methods.ram.skim import skim_vectors, skim_weights
 
 WIDTH = 6
-DOCUMENT = "The red fox lives in the old barn. A grey owl sleeps above the mill. Bread is baked at dawn by Anna Weiss. "
+DOCUMENT = (
+    "The red fox lives in the old barn. A grey owl sleeps above the mill. Bread is baked at dawn by Anna Weiss. "
+)
 QUESTION = "Who bakes the bread?"
 
 
@@ -181,9 +183,7 @@ def test_5_keep_sets_are_nested(scores: list[float], last: int, one: int, other:
     assert set(strong.kept) <= set(mild.kept)
 
 
-@given(
-    st.lists(st.floats(-1, 1), min_size=1, max_size=40), st.integers(1, 10), st.integers(1, 400), st.integers(1, 5)
-)
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=40), st.integers(1, 10), st.integers(1, 400), st.integers(1, 5))
 def test_6_exact_mode_never_exceeds_the_budget(scores: list[float], last: int, budget: int, group: int) -> None:
     lengths = [10] * (len(scores) - 1) + [last]
     if math.ceil(len(scores) / group) > budget:

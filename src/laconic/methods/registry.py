@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +34,9 @@ METHODS: dict[str, Entry] = {
     "head": Entry("baselines.truncate:Truncate", "the beginning of the document", (("keep", "head"),)),
     "tail": Entry("baselines.truncate:Truncate", "the end of the document", (("keep", "tail"),)),
     "middle": Entry("baselines.truncate:Truncate", "both ends, the middle cut out", (("keep", "middle"),)),
-    "window": Entry("baselines.sink_window:SinkWindow", "attention sinks and the most recent tokens (arXiv 2309.17453)"),
+    "window": Entry(
+        "baselines.sink_window:SinkWindow", "attention sinks and the most recent tokens (arXiv 2309.17453)"
+    ),
     "bm25": Entry("baselines.bm25:BM25", "segments with the best BM25 score"),
     "embedding": Entry("baselines.embedding:Embedding", "segments nearest to the question by sentence embeddings"),
     "random": Entry("baselines.random:RandomSegments", "segments drawn by chance"),
@@ -111,3 +114,11 @@ def _adapter_folder(backbone: Backbone, adapter: str | os.PathLike[str] | None) 
 def _build(entry: Entry, backbone: Backbone) -> Compressor:
     module, _, name = entry.target.partition(":")
     return getattr(import_module(f"laconic.methods.{module}"), name)(backbone, **dict(entry.options))
+
+
+def reader_name(backbone: Backbone, adapter: str | os.PathLike[str] | None = None) -> str:
+    """What answers, for result files: ``untuned``, or a digest of the adapter's weights."""
+    folder = _adapter_folder(backbone, adapter)
+    if folder is None:
+        return "untuned"
+    return hashlib.sha256((folder / persist.WEIGHTS).read_bytes()).hexdigest()[:12]

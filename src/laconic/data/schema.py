@@ -1,0 +1,23 @@
+"""The one record every question-answering task is turned into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class QAItem:
+    """A question about a document.
+
+    Attributes:
+        answers: accepted answers; the first is the one to train on.
+        evidence: character spans of ``document`` that bear the answer; empty where nobody marked them.
+        document_id: the same for all questions about one document.
+    """
+
+    id: str
+    document: str
+    question: str
+    answers: list[str]
+    evidence: list[tuple[int, int]]
+    document_id: str

@@ -1,0 +1,96 @@
+"""The sink-and-window baseline: what it keeps, and that it reads as one token at a time would."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from tiny import ARCHITECTURES, tiny_backbone
+
+from laconic.core.layout import Kind, run
+from laconic.core.visibility import additive, attention_mask, visible
+from laconic.errors import BudgetError, DocumentError
+from laconic.methods.baselines import sink_window
+from laconic.methods.baselines.sink_window import SinkWindow, sinks_and_recent
+from laconic.methods.roles import Compressor
+
+DOCUMENT = " ".join(f"The number of ships on day {day} was {day * 7 % 23}." for day in range(12))
+
+
+def test_it_is_a_compressor() -> None:
+    assert isinstance(SinkWindow(tiny_backbone()), Compressor)
+
+
+@pytest.mark.parametrize("budget", [5, 20, 64])
+def test_it_keeps_the_first_and_the_last_tokens(budget: int) -> None:
+    backbone = tiny_backbone()
+    got = SinkWindow(backbone).compress(DOCUMENT, budget=budget)
+    length = backbone.count_tokens(DOCUMENT)
+    assert got.cache is not None
+    assert got.cache.layout.position[0].tolist() == [0, 1, 2, 3, *range(length - budget + 4, length)]
+    assert (got.document_tokens, got.context_tokens, got.next_position) == (length, budget, length)
+    assert got.requested_ratio == got.delivered_ratio
+    for span in got.evidence:
+        assert DOCUMENT[span.start : span.end] == span.text
+    kept = backbone.token_ids(DOCUMENT)
+    assert "".join(span.text for span in got.evidence) == backbone.tokenizer.decode(kept[:4] + kept[4 - budget :])
+
+
+def test_a_ratio_is_a_share_of_the_document() -> None:
+    got = SinkWindow(tiny_backbone()).compress(DOCUMENT, ratio=0.25)
+    assert got.context_tokens == got.document_tokens // 4
+
+
+@pytest.mark.parametrize("budget", [9, 40])
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_reading_in_pieces_equals_the_window_rule_over_the_whole(
+    arch: str, budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = tiny_backbone(arch)
+    ids = torch.tensor([backbone.token_ids(DOCUMENT)])
+    length = ids.shape[1]
+    layout = run(Kind.TEXT, torch.arange(length)).map(lambda field: field[None])
+    rule = sinks_and_recent(4, budget - 4)
+    with torch.no_grad():
+        expected = backbone.model(ids, attention_mask=attention_mask(backbone.model, rule, layout)).logits[:, -1]
+        for piece in (1, 7, 50, 1000):
+            monkeypatch.setattr(sink_window, "READ_TOKENS", piece)
+            cache = SinkWindow(backbone).compress(DOCUMENT, budget=budget).cache
+            assert cache is not None
+            # read the last token again, in its place
+            again = copy.deepcopy(cache)
+            again.crop(-1)
+            keys = again.announce(layout.map(lambda field: field[:, -1:]))
+            got = backbone.model(
+                ids[:, -1:],
+                attention_mask=attention_mask(backbone.model, rule, keys, 1),
+                position_ids=torch.tensor([[length - 1]]),
+                past_key_values=again,
+            ).logits[:, -1]
+            assert torch.allclose(got, expected, atol=1e-4)
+
+
+def test_the_rule_in_plain_words() -> None:
+    layout = run(Kind.TEXT, torch.arange(9)).map(lambda field: field[None])
+    seen = visible(sinks_and_recent(2, 3), layout)
+    assert seen[0, 8].tolist() == [True, True, False, False, False, False, True, True, True]
+    assert additive(seen, torch.float32).shape == (1, 1, 9, 9)
+
+
+def test_a_document_within_the_budget_is_kept_whole() -> None:
+    backbone = tiny_backbone()
+    for budget in (3, 4, 5):
+        got = SinkWindow(backbone).compress("Day", budget=budget)
+        assert got.context_tokens == got.document_tokens
+        assert [span.text for span in got.evidence] == ["Day"]
+
+
+def test_impossible_wishes_are_refused_with_a_remedy() -> None:
+    method = SinkWindow(tiny_backbone())
+    with pytest.raises(DocumentError):
+        method.compress("  ", budget=8)
+    with pytest.raises(BudgetError, match="at least 5 tokens"):
+        method.compress(DOCUMENT, budget=4)
+    with pytest.raises(BudgetError, match="longer window"):
+        method.compress(DOCUMENT * 3, budget=40)
