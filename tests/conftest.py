@@ -1,4 +1,4 @@
-"""Shared test settings. This folder is on the path (pyproject.toml), so ``from tiny import tiny_model`` works in every test."""
+"""Shared test settings. This folder is on the path (pyproject.toml): ``from tiny import tiny_model`` works."""
 
 import torch
 from hypothesis import settings

@@ -38,7 +38,7 @@ def test_other_weights_have_another_fingerprint() -> None:
 def test_damaged_weights_are_named(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(BackboneError, match="damaged|cannot be loaded"):
+    with pytest.raises(BackboneError, match=r"damaged|cannot be loaded"):
         load_backbone(folder)
 
 

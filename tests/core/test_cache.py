@@ -19,7 +19,7 @@ from laconic.core.positions import Scheme, memory_positions, sequential
 from laconic.core.visibility import Rule, attention_mask, causal, readable_by
 from laconic.errors import BackboneError
 
-# --- the house's key test ---------------------------------------------------------------------------------------------
+# --- the house's key test -------------------------------------------------------------------------------------------
 
 #: Rows of a batch: prompt length and the text length of each thought step.
 EXAMPLES = [(5, [3, 6, 1, 4, 2, 5, 3]), (9, [7, 2, 3, 3, 1, 4]), (2, [1, 1, 8, 2, 6, 3, 2, 4])]
@@ -28,7 +28,7 @@ RETAINED = torch.tensor([[False, True, False, True, True, False, False, True, Fa
 
 
 def blocks_of(prompt: int, steps: list[int], scheme: Scheme) -> list[Layout]:
-    """A row as the decoder meets it: the prompt, then word by word; memory and restart tokens come with a step's last."""
+    """A row as the decoder meets it: the prompt, then word by word; a step's last word brings its memory along."""
     blocks = [run(Kind.PROMPT, sequential(0, prompt))]
     start = prompt
     for step, length in enumerate(steps, start=1):
@@ -75,9 +75,7 @@ def decoded(
                 step[row] = int(part.step[-1]) + int(part.kind[-1] in (Kind.CONTINUE, Kind.PROMPT))
         keys = cache.announce(block)
         mask = attention_mask(model, rule, keys, len(block))
-        out = model(
-            ids, attention_mask=mask, position_ids=block.position, past_key_values=cache, use_cache=True
-        ).logits
+        out = model(ids, attention_mask=mask, position_ids=block.position, past_key_values=cache, use_cache=True).logits
         for row, part in enumerate(now):
             logits[row].append(out[row, len(block) - len(part) :])
         future = batch(
@@ -142,7 +140,7 @@ def test_a_finished_bottleneck_leaves_prompt_memory_and_restarts() -> None:
     assert cache.get_seq_length() == prompt + sum(steps) + 3 * len(steps) + 1
 
 
-# --- bookkeeping, against lists ---------------------------------------------------------------------------------------
+# --- bookkeeping, against lists -------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 3), st.data())
@@ -194,7 +192,7 @@ def test_rows_hold_exactly_what_they_kept(rows: int, data: st.DataObject) -> Non
                 assert (-layer.values[row, 0, :, 0])[real].tolist() == expected[row]
 
 
-# --- the traps --------------------------------------------------------------------------------------------------------
+# --- the traps ------------------------------------------------------------------------------------------------------
 
 
 def read_and_evict(model: PreTrainedModel, ids: Tensor, kept: list[int]) -> EvictingCache:
@@ -276,7 +274,7 @@ def test_gradient_checkpointing_is_refused(arch: str) -> None:
     switch_on_checkpointing(model)
     EvictingCache(model)  # in eval mode nothing is lost
     model.train()
-    with pytest.raises(BackboneError, match="[Cc]heckpointing"):
+    with pytest.raises(BackboneError, match="checkpointing is on"):
         EvictingCache(model)
     block = run(Kind.TEXT, sequential(0, 4)).map(lambda field: field[None])
     mask = attention_mask(model, causal, cache.announce(block))
@@ -296,7 +294,7 @@ def test_gradients_flow_through_an_evicted_cache() -> None:
     assert (first.grad[0].abs().sum(-1) > 0).tolist()[0]
 
 
-# --- the rest of the cache's public surface ---------------------------------------------------------------------------
+# --- the rest of the cache's public surface -------------------------------------------------------------------------
 
 
 def filled() -> EvictingCache:

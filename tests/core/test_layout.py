@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from laconic.core.layout import IGNORE, Kind, Layout, Side, batch, concatenate, pad, run
 
 FIELDS = ("kind", "step", "position", "label")
-PADDING = {"kind": int(Kind.PAD), "step": 0, "position": 0, "label": IGNORE}
+PADDING = {"kind": Kind.PAD, "step": 0, "position": 0, "label": IGNORE}
 
-tokens = st.tuples(st.sampled_from(list(Kind)[1:]), st.integers(0, 9), st.integers(0, 99), st.integers(-100, 99))
+tokens = st.tuples(st.integers(Kind.PROMPT, Kind.END), st.integers(0, 9), st.integers(0, 99), st.integers(-100, 99))
 sequences = st.lists(tokens, max_size=12)
 sides = st.sampled_from(["left", "right"])
 

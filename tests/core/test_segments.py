@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ TEXT = st.text(alphabet="ab c\n.é😀", min_size=1, max_size=120).filter(lambda
 def test_segments_tile_tokens_and_characters(text: str, width: int) -> None:
     cut = segment(BACKBONE.tokenizer, text, width)
     assert "".join(cut.segment_texts()) == text
-    assert sum((cut.segment_ids(i) for i in range(len(cut))), []) == cut.ids
+    assert [token for i in range(len(cut)) for token in cut.segment_ids(i)] == cut.ids
     assert all(length == width for length in cut.lengths[:-1])
     assert 1 <= cut.lengths[-1] <= width
     assert all(start <= end for start, end in cut.char_spans)
@@ -31,7 +33,7 @@ def test_spans_are_the_documents_own_words(text: str, width: int, data: st.DataO
     spans = spans_of(cut, list(kept), [float(i) for i in range(len(cut))])
     assert all(text[span.start : span.end] == span.text for span in spans)
     assert sum(len(span.text) for span in spans) == sum(len(cut.segment_texts()[i]) for i in kept)
-    assert all(one.end < other.start for one, other in zip(spans, spans[1:], strict=False) if one.text and other.text)
+    assert all(one.end < other.start for one, other in pairwise(spans) if one.text and other.text)
 
 
 @given(st.integers(1, 10_000), st.integers(1, 64))

@@ -26,9 +26,7 @@ from laconic.methods.ram.relevance import Relevance, maxsim, neighbour_sum
 from laconic.methods.ram.skim import skim_vectors, skim_weights
 
 WIDTH = 6
-DOCUMENT = (
-    "The red fox lives in the old barn. A grey owl sleeps above the mill. Bread is baked at dawn by Anna Weiss. "
-)
+DOCUMENT = "The red fox lives in the old barn. A grey owl sleeps above the mill. Bread is baked at dawn by Anna Weiss. "
 QUESTION = "Who bakes the bread?"
 
 

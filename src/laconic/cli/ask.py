@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +15,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from laconic.backbone import load_backbone
+from laconic.cli.loading import open_backbone
 from laconic.core.results import Answer, Stopwatch, peak_memory_mb
 from laconic.core.segments import require_question
 from laconic.data.documents import read_document
-from laconic.errors import BudgetError, QuestionError
+from laconic.errors import BudgetError, LaconicError, QuestionError
 from laconic.methods.budget import auto_budget
-from laconic.methods.registry import load_method
+from laconic.methods.registry import LoadedMethod, load_method
 
 SHOWN_PASSAGES = 3
 WHOLE = "full"
@@ -39,11 +43,17 @@ class Request:
     device: str
 
     def ratio(self) -> float | None:
-        """1/factor, or None for auto.
+        """1/factor, or None for auto; ``full`` has the ratio 1.
 
         Raises:
-            BudgetError: a factor that is no number, or not above 1.
+            BudgetError: a factor that is no number, or not above 1, or a saving asked of ``full``.
         """
+        if self.method == WHOLE:
+            if self.factor not in ("auto", "1") or self.budget is not None:
+                raise BudgetError(
+                    "The method full keeps the whole document: its factor is 1.", "Leave --factor and --budget out."
+                )
+            return 1.0
         if self.factor == "auto":
             if self.budget is not None and self.budget < 1:
                 raise BudgetError(f"The budget of {self.budget} tokens is too small.", "Give at least 1 token.")
@@ -52,7 +62,7 @@ class Request:
             factor = float(self.factor)
         except ValueError:
             factor = math.nan
-        if not (1 < factor < math.inf or (factor == 1 and self.method == WHOLE)):
+        if not 1 < factor < math.inf:
             raise BudgetError(f"The factor {self.factor!r} is not a number above 1.", "Give 4 for a quarter, or auto.")
         if self.budget is not None:
             raise BudgetError("Both --factor and --budget are given.", "Give one of them.")
@@ -65,35 +75,82 @@ def run(request: Request, as_json: bool) -> None:
     question = require_question(request.question)
     document = read_document(request.documents)
     people = Console(stderr=True, quiet=as_json)
-    watch = Stopwatch()
-    with people.status("loading the model"), watch("load"):
-        backbone = load_backbone(request.backbone, dtype=request.dtype, device=request.device)
-        method = load_method(request.method, backbone, request.adapter)
-    prompt = method.reader.prompt_tokens(question)
-    if prompt + request.max_new_tokens >= method.reader.window:
-        raise QuestionError(
-            f"The question takes {prompt} tokens and the answer {request.max_new_tokens}: "
-            f"more than the model's window of {method.reader.window}.",
-            "Ask a shorter question.",
-        )
-    people.print(Text(f"{document.name}: {len(document.text):,} characters", style="dim"))
-    with people.status(f"reading with {request.method}"):
-        if ratio is None:
-            room = auto_budget(method.reader.window, prompt, request.max_new_tokens, request.budget)
-            compressed = method.compressor.compress(document.text, question, budget=room)
-        else:
-            compressed = method.compressor.compress(document.text, question, ratio=ratio)
-    for note in compressed.notes:
-        people.print(Text(f"note: {note}", style="dim"))
     out = Console(quiet=as_json, highlight=False)
-    answer = method.reader.answer(
-        compressed, question, request.max_new_tokens, on_text=lambda piece: out.print(Text(piece, "bold"), end="")
-    )
+    watch = Stopwatch()
+    people.print(Text(f"{document.name}: {len(document.text):,} characters", style="dim"))
+    # a library that prints must not spoil the one JSON object
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        with _stage(people, "load the model"), watch("load"):
+            backbone = open_backbone(request.backbone, request.dtype, request.device)
+            method = load_method(request.method, backbone, request.adapter)
+        room = _room(request, method, question)
+        with _stage(people, f"compress with {request.method}"):
+            if ratio is None:
+                compressed = method.compressor.compress(document.text, question, budget=room)
+            else:
+                with watch("count"):
+                    seen = math.floor(ratio * backbone.count_tokens(document.text))
+                _check_fits(request, seen, room)
+                compressed = method.compressor.compress(document.text, question, ratio=ratio)
+        for note in compressed.notes:
+            people.print(Text(f"note: {note}", style="dim"))
+        with people.status("read and answer") as status:
+
+            def show(piece: str) -> None:
+                status.stop()  # the spinner and the answer would write over each other
+                out.print(Text(piece, "bold"), end="")
+
+            answer = method.reader.answer(compressed, question, request.max_new_tokens, on_text=show)
     if as_json:
         print(json.dumps(_as_json(request, backbone.name, answer, watch.seconds), ensure_ascii=False))
         return
     out.print()
     _show(people, request, answer, watch.seconds)
+
+
+@contextmanager
+def _stage(people: Console, name: str) -> Iterator[None]:
+    """A spinner while it lasts, a line with its seconds when it is done."""
+    start = time.perf_counter()
+    with people.status(name):
+        yield
+    people.print(Text(f"{name}: {time.perf_counter() - start:.1f} s", style="dim"))
+
+
+def _room(request: Request, method: LoadedMethod, question: str) -> int:
+    """Context tokens the decoder may see.
+
+    Raises:
+        QuestionError: the question and the answer fill the window.
+        LaconicError: the method needs to know where the answer is.
+    """
+    if getattr(method.compressor, "needs_evidence", False):
+        raise LaconicError(
+            f"The method {request.method} must be told where the answer is.",
+            "It is for `laconic eval` only.",
+        )
+    prompt = method.reader.prompt_tokens(question)
+    if prompt + request.max_new_tokens >= method.reader.window:
+        raise QuestionError(
+            f"The question takes {prompt} tokens and the answer {request.max_new_tokens}: "
+            f"more than the model's window of {method.reader.window}.",
+            "Ask a shorter question or lower --max-new-tokens.",
+        )
+    return auto_budget(method.reader.window, prompt, request.max_new_tokens, request.budget)
+
+
+def _check_fits(request: Request, seen: int, room: int) -> None:
+    """Raise ``BudgetError`` where the factor asked for leaves too much to read, before anything is read."""
+    if seen > room and request.method == WHOLE:
+        raise BudgetError(
+            f"The document has {seen} tokens, and the decoder's window has room for {room}.",
+            "Choose a --method that compresses, such as ram.",
+        )
+    if seen > room:
+        raise BudgetError(
+            f"At factor {request.factor} the decoder would see {seen} tokens, and its window has room for {room}.",
+            f"Use --factor auto, or at least {math.ceil(10 * float(request.factor) * seen / room) / 10:g}.",
+        )
 
 
 def _as_json(request: Request, backbone: str, answer: Answer, loading: dict[str, float]) -> dict[str, Any]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from laconic.backbone import load_backbone
+from laconic.cli.loading import open_backbone
 from laconic.data.loaders import load_file, load_task
-from laconic.errors import BudgetError
-from laconic.eval.report import table
+from laconic.errors import BudgetError, DataError
+from laconic.eval.report import plot, table
 from laconic.eval.runner import evaluate
 from laconic.methods.registry import load_methods, reader_name
 
@@ -31,18 +33,23 @@ def run(
     dtype: str,
     device: str,
 ) -> None:
-    """Evaluate and print the table."""
+    """Evaluate, print the table, and draw the plot beside the result where matplotlib is installed.
+
+    Raises:
+        LaconicError: whatever is wrong with the arguments or the data, before a model is loaded.
+    """
     try:
         factors = [float(one) for one in factor.split(",")]
     except ValueError as error:
         raise BudgetError(f"{factor!r} is not a list of factors.", "Write 4,8,16.") from error
     if not all(1 < one < float("inf") for one in factors):
         raise BudgetError("Factors must be above 1.", "The method full needs none.")
+    _check_writable(out)
     tasks = {
         name: load_file(name, limit, seed) if Path(name).is_file() else load_task(name, data, limit, seed)
         for name in names
     }
-    model = load_backbone(backbone, dtype=dtype, device=device)
+    model = open_backbone(backbone, dtype, device)
     loaded = load_methods(methods, model, adapter)
     notes: dict[str, Any] = {"limit": limit, "seed": seed, "batch_size": batch_size, "dtype": str(model.dtype)}
     result = evaluate(
@@ -57,3 +64,17 @@ def run(
         notes=notes,
     )
     Console().print(table(result))
+    if find_spec("matplotlib"):
+        plot(result, "f1", out.with_suffix(".png"))
+
+
+def _check_writable(out: Path) -> None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()
+        if out.is_dir():
+            raise IsADirectoryError(21, "it is a folder")
+    except OSError as error:
+        raise DataError(
+            f"{out} cannot be written: {error.strerror or error}.", "Choose a file in a folder you may write to."
+        ) from error

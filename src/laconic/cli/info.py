@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib.metadata import version
 
@@ -14,10 +15,11 @@ from laconic.methods.registry import available, shipped_adapters
 
 
 def show_methods() -> None:
-    """Print the registry."""
-    table = Table("method", "what the decoder gets")
+    """Print the registry; a summary ends with its paper, if it has one."""
+    table = Table("method", "what the decoder gets", "paper")
     for name, summary in available().items():
-        table.add_row(name, summary)
+        paper = re.search(r"\s*\((arXiv [\d.]+)\)$", summary)
+        table.add_row(name, summary[: paper.start()] if paper else summary, paper[1] if paper else "")
     Console().print(table)
 
 

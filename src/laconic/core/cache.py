@@ -8,8 +8,9 @@ Three traps of transformers 5 are met here (measured in the design's ecosystem n
    carries its ``Layout`` entry, 4D masks are built from those, and asking upstream for a mask of a ragged cache fails.
 3. Gradient checkpointing drops the cache with a mere warning. Here it is an error.
 
-Use: ``keys = cache.announce(block)``; run the model on the block with ``attention_mask(model, rule, keys, len(block))``,
-``position_ids=block.position`` and ``past_key_values=cache``; then ``cache.keep(...)``.
+Use: ``keys = cache.announce(block)``; run the model on the block with
+``attention_mask(model, rule, keys, len(block))``, ``position_ids=block.position`` and ``past_key_values=cache``; then
+``cache.keep(...)``.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ _DROPPED_REMEDY = "Turn it off, or give memory to the model as inputs_embeds."
 
 class EvictingLayer(DynamicLayer):
     """Keys and values of one layer, ``[B, N, K, H]``, K columns of which are still here and ``evicted`` are not."""
+
+    keys: Tensor
+    values: Tensor
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -120,7 +124,7 @@ class EvictingCache(Cache):
         return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 
     def _account_for(self, keys: Tensor) -> None:
-        """Describe tokens that nobody announced (``model.generate`` feeds such), or see that the announced ones came."""
+        """Describe tokens that nobody announced (``model.generate`` feeds such), or check those announced."""
         arriving = keys.shape[-2]
         announced = 0 if self.layout is None else len(self.layout) - self.physical_length
         if announced:
@@ -156,7 +160,7 @@ class EvictingCache(Cache):
         # rows that keep less show a dead key there; as padding nobody reads it
         self.layout = self.layout.map(lambda field: field.gather(1, columns))
         self.layout = Layout(
-            kind=self.layout.kind.masked_fill(~stays, int(Kind.PAD)),
+            kind=self.layout.kind.masked_fill(~stays, Kind.PAD),
             step=self.layout.step,
             position=self.layout.position,
             label=self.layout.label,

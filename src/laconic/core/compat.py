@@ -65,8 +65,8 @@ def attention_mask_form(model: PreTrainedModel) -> Literal["dense", "block"]:
 def layer_windows(model: PreTrainedModel) -> dict[str, int | None]:
     """The sliding window of each type of layer, None where attention is full.
 
-    Leans on ``config.layer_types`` and ``config.sliding_window``, and on models with several types taking their masks as
-    a dictionary by type.
+    Leans on ``config.layer_types`` and ``config.sliding_window``, and on models with several types taking their masks
+    as a dictionary by type.
 
     Raises:
         BackboneError: some layers do not attend to the keys of a cache (chunked or linear attention).

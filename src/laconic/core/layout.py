@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from enum import IntEnum
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
@@ -22,16 +21,20 @@ Side = Literal["left", "right"]
 IGNORE = -100
 
 
-class Kind(IntEnum):
-    """What a token is. PAD is zero so that a zeroed layout is padding."""
+class Kind:
+    """What a token is, as plain integers; PAD is zero so that a zeroed layout is padding.
 
-    PAD = 0
-    PROMPT = 1  #: given at the start and never hidden
-    TEXT = 2  #: words: a document's, a thought's, an answer's
-    MEMORY = 3  #: soft token that keeps what a step or segment said
-    CONTINUE = 4  #: restart token after the memory tokens of a step
-    FORESIGHT = 5  #: soft token that guesses a word ahead
-    END = 6  #: end of the whole sequence
+    Not an ``IntEnum``: under ``torch.compile``, and so in FlexAttention, torch 2.13 takes ``tensor == Enum.MEMBER``
+    for the constant False, and a mask is silently wrong.
+    """
+
+    PAD: Final = 0
+    PROMPT: Final = 1  #: given at the start and never hidden
+    TEXT: Final = 2  #: words: a document's, a thought's, an answer's
+    MEMORY: Final = 3  #: soft token that keeps what a step or segment said
+    CONTINUE: Final = 4  #: restart token after the memory tokens of a step
+    FORESIGHT: Final = 5  #: soft token that guesses a word ahead
+    END: Final = 6  #: end of the whole sequence
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Layout:
     """The tokens of one sequence (fields ``[T]``) or of a batch (fields ``[B, T]``), all int64.
 
     Attributes:
-        kind: a ``Kind``.
+        kind: one of ``Kind``.
         step: number of the step, segment or group the token belongs to; 0 for what belongs to none.
         position: position id given to the backbone.
         label: id of the token to be predicted *at* this token, already shifted (logits ``t`` against label ``t``), or
@@ -69,7 +72,7 @@ class Layout:
         return Layout(change(self.kind), change(self.step), change(self.position), change(self.label))
 
 
-def run(kind: Kind, position: Tensor, *, step: int = 0, label: Tensor | None = None) -> Layout:
+def run(kind: int, position: Tensor, *, step: int = 0, label: Tensor | None = None) -> Layout:
     """Neighbouring tokens of one kind and one step.
 
     Args:
@@ -77,7 +80,7 @@ def run(kind: Kind, position: Tensor, *, step: int = 0, label: Tensor | None = N
         label: ``[T]``; none of them predicts anything if left out.
     """
     return Layout(
-        kind=torch.full_like(position, int(kind)),
+        kind=torch.full_like(position, kind),
         step=torch.full_like(position, step),
         position=position,
         label=torch.full_like(position, IGNORE) if label is None else label,
@@ -95,7 +98,7 @@ def pad(layout: Layout, length: int, side: Side) -> Layout:
     assert missing >= 0, f"a layout of {len(layout)} tokens does not fit {length}"
     where = (missing, 0) if side == "left" else (0, missing)
     return Layout(
-        kind=functional.pad(layout.kind, where, value=int(Kind.PAD)),
+        kind=functional.pad(layout.kind, where, value=Kind.PAD),
         step=functional.pad(layout.step, where),
         position=functional.pad(layout.position, where),
         label=functional.pad(layout.label, where, value=IGNORE),

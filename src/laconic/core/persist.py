@@ -63,7 +63,7 @@ def save_method(
     except OSError as error:
         raise AdapterError(f"{target} cannot be written: {error}.", "Choose a folder you may write to.") from error
     try:
-        scratch.chmod(0o755)
+        scratch.chmod(0o755)  # mkdtemp makes it private
         (scratch / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, scratch / WEIGHTS)
         if target.exists():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from transformers import PreTrainedTokenizerBase
 
@@ -58,7 +59,7 @@ def segment(tokenizer: PreTrainedTokenizerBase, text: str, width: int) -> Segmen
     token_spans = [(start, min(start + width, len(ids))) for start in range(0, len(ids), width)]
     # a character split over two tokens goes to the later segment: borders never run backwards
     borders = [0] + [offsets[start][0] for start, _ in token_spans[1:]] + [len(text)]
-    return SegmentedText(text, ids, token_spans, list(zip(borders, borders[1:], strict=False)))
+    return SegmentedText(text, ids, token_spans, list(pairwise(borders)))
 
 
 def require_text(context: str) -> None:

@@ -60,8 +60,8 @@ def visible(rule: Rule, layout: Layout, queries: int | None = None, window: int 
     Args:
         rule: the method's predicate.
         layout: ``[B, K]``, all keys in order; the queries are the last of them.
-        queries: how many of the last tokens are queries; all of them if left out (the training mask). A decode block is
-            ``visible(rule, cache.announce(block), len(block))``.
+        queries: how many of the last tokens are queries; all of them if left out (the training mask). A decode block
+            is ``visible(rule, cache.announce(block), len(block))``.
         window: a sliding window: keys this many positions behind the query, or more, are hidden. Counted in position
             ids, the distance the backbone's own attention sees.
 
@@ -100,8 +100,8 @@ def attention_mask(
 ) -> Tensor | BlockMask | dict[str, Tensor | BlockMask]:
     """What to give a backbone as ``attention_mask``: its own form, its own sliding windows honoured.
 
-    Upstream applies a ready-made mask to all layers as it is, so a model with sliding layers would silently read beyond
-    its window; models that mix layer types get one mask per type.
+    Upstream applies a ready-made mask to all layers as it is, so a model with sliding layers would silently read
+    beyond its window; models that mix layer types get one mask per type.
 
     Raises:
         BackboneError: the model's attention ignores masks (FlashAttention) or has layers of another nature.
@@ -123,8 +123,8 @@ def readable_by(rule: Rule, queries: Layout, keys: Layout) -> Tensor:
     """Which keys at least one of some *later* queries may read; the others can be evicted.
 
     Args:
-        queries: ``[B, Q]``, tokens that may come. If a rule never shows again what it once hid, the kinds that can come
-            in the current step stand for everything that follows.
+        queries: ``[B, Q]``, tokens that may come. If a rule never shows again what it once hid, the kinds that can
+            come in the current step stand for everything that follows.
         keys: ``[B, K]``, the tokens now in the cache.
 
     Returns:

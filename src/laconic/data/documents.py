@@ -1,145 +1,110 @@
-"""Documents of a user: text, Markdown, HTML, PDF, Word, EPUB, several files, or standard input -> plain text."""
+"""Any document a user may have, as text: files of many formats, several at once, or standard input."""
 
 from __future__ import annotations
 
-import io
-import posixpath
+import hashlib
+import re
 import sys
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from io import BytesIO
 from pathlib import Path
-from xml.etree import ElementTree
+from zipfile import BadZipFile, ZipFile
 
 from laconic.errors import DocumentError
 
 STDIN = "-"
 
+# format -> module:function, so that a text file costs no import of a PDF parser
+_READERS = {
+    "plain": "plain:read_plain",
+    "html": "html:read_html",
+    "pdf": "pdf:read_pdf",
+    "docx": "docx:read_docx",
+    "epub": "epub:read_epub",
+}
+_SUFFIXES = {
+    ".txt": "plain", ".md": "plain", ".html": "html", ".htm": "html", ".xhtml": "html",
+    ".pdf": "pdf", ".docx": "docx", ".doc": "docx", ".epub": "epub",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Document:
-    """A text and where it came from."""
+    """A document as the methods read it.
+
+    Attributes:
+        text: what evidence offsets point into; line ends are ``\\n``.
+        name: its file names, for people.
+        digest: of the text, so that the same text has the same digest whatever file it came in.
+    """
 
     text: str
     name: str
+    digest: str
 
 
 def read_document(sources: Sequence[str]) -> Document:
-    """Read files (or ``-`` for standard input) and join them by blank lines.
+    """Read files (``-`` is standard input) and join them by a blank line.
+
+    Text, Markdown, HTML, PDF, DOCX and EPUB are known by their suffix, anything else by its content.
 
     Raises:
-        DocumentError: a file is missing, empty, binary, scanned, encrypted, or damaged.
+        DocumentError: a file is missing, empty, binary, scanned, encrypted or damaged.
     """
+    if not sources:
+        raise DocumentError("No document was given.", "Name a file, or - for standard input.")
+    if list(sources).count(STDIN) > 1:
+        raise DocumentError("Standard input was named twice.", "It can be read only once: give - once.")
     texts = [_read(source) for source in sources]
-    return Document("\n\n".join(texts), ", ".join(sources))
+    text = "\n\n".join(texts)
+    name = ", ".join("standard input" if source == STDIN else Path(source).name for source in sources)
+    return Document(text, name, hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
 def _read(source: str) -> str:
     if source == STDIN:
-        name, data, reader = "standard input", sys.stdin.buffer.read(), _plain
+        name, data = "standard input", sys.stdin.buffer.read()
     else:
-        path, name = Path(source), source
-        if path.is_dir():
-            raise DocumentError(f"{name} is a folder.", "Name the files in it.")
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DocumentError(f"{name} cannot be read: {error.strerror}.", "Check the path.") from error
-        reader = READERS.get(path.suffix.lower(), _plain)
-    text = reader(data, name)
+        name, data = source, _bytes_of(Path(source))
+    kind = _SUFFIXES.get(Path(source).suffix.lower()) or _kind_by_content(data)
+    text = _reader(kind)(data, name) if data.strip() else ""
+    # half a surrogate pair (from a damaged PDF font table) cannot be tokenized or printed
+    text = re.sub(r"[\ud800-\udfff]", "\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
     if not text.strip():
         raise DocumentError(f"{name} is empty.", "Give a document with some text in it.")
-    return text
+    return text.strip("\n")
 
 
-def _plain(data: bytes, name: str) -> str:
+def _bytes_of(path: Path) -> bytes:
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        from charset_normalizer import from_bytes
-
-        best = (
-            None
-            if b"\0" in data[:4096] and not data.startswith((b"\xff\xfe", b"\xfe\xff"))
-            else from_bytes(data).best()
-        )
-        if best is None:
-            raise DocumentError(f"{name} is not text.", "Give text, HTML, PDF, Word (.docx) or EPUB.") from None
-        text = str(best)
-    if "\0" in text:
-        raise DocumentError(f"{name} is a binary file.", "Give text, HTML, PDF, Word (.docx) or EPUB.")
-    return text
+        if path.is_dir():
+            raise DocumentError(f"{path} is a folder.", f"Name the files in it, as in {path}/*.txt.")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DocumentError(f"There is no file {path}.", "Check the path; the question comes last.") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = getattr(error, "strerror", None) or error
+        raise DocumentError(f"{path} cannot be read: {reason}.", "Check the path and its permissions.") from error
 
 
-def _html(data: bytes, name: str) -> str:
-    from bs4 import BeautifulSoup
-
-    soup = BeautifulSoup(data, "html.parser")
-    for hidden in soup(["script", "style", "head", "nav"]):
-        hidden.decompose()
-    lines = (line.strip() for line in soup.get_text("\n").splitlines())
-    return "\n".join(line for line in lines if line)
-
-
-def _pdf(data: bytes, name: str) -> str:
-    from pypdf import PdfReader
-    from pypdf.errors import PyPdfError
-
-    try:
-        reader = PdfReader(io.BytesIO(data))
-        if reader.is_encrypted and not reader.decrypt(""):
-            raise DocumentError(f"{name} is encrypted.", "Remove its password first.")
-        text = "\n\n".join(page.extract_text() for page in reader.pages)
-    except (PyPdfError, ValueError, KeyError, RecursionError) as error:
-        if isinstance(error, DocumentError):
-            raise
-        raise DocumentError(f"{name} is a damaged PDF: {error}.", "Save it again.") from error
-    if not text.strip():
-        raise DocumentError(f"{name} holds pictures of pages, no text.", "Run text recognition (OCR) on it first.")
-    return text
+def _kind_by_content(data: bytes) -> str:
+    if data.startswith(b"%PDF-"):
+        return "pdf"
+    if data.startswith(b"PK"):
+        try:
+            with ZipFile(BytesIO(data)) as archive:
+                names = set(archive.namelist())
+        except BadZipFile:
+            return "plain"
+        if "word/document.xml" in names:
+            return "docx"
+        if "META-INF/container.xml" in names:
+            return "epub"
+    return "plain"
 
 
-def _docx(data: bytes, name: str) -> str:
-    import docx
-    from docx.opc.exceptions import OpcError
-
-    try:
-        body = docx.Document(io.BytesIO(data))
-    except (OpcError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise DocumentError(
-            f"{name} is not a Word document, or is damaged or encrypted.", "Save it again as .docx."
-        ) from error
-    lines = []
-    for block in body.iter_inner_content():  # paragraphs and tables in the order of the page
-        if isinstance(block, docx.table.Table):
-            lines += ["\t".join(cell.text for cell in row.cells) for row in block.rows]
-        else:
-            lines.append(block.text)
-    return "\n".join(lines)
-
-
-def _epub(data: bytes, name: str) -> str:
-    """Chapters in the order of the book's spine."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as book:
-            container = ElementTree.fromstring(book.read("META-INF/container.xml"))
-            package_path = next(node.attrib["full-path"] for node in container.iter() if node.tag.endswith("rootfile"))
-            package = ElementTree.fromstring(book.read(package_path))
-            nodes = list(package.iter())
-            hrefs = {node.attrib["id"]: node.attrib["href"] for node in nodes if node.tag.endswith("}item")}
-            spine = [node.attrib["idref"] for node in nodes if node.tag.endswith("}itemref")]
-            folder = posixpath.dirname(package_path)
-            chapters = [book.read(posixpath.normpath(posixpath.join(folder, hrefs[part]))) for part in spine]
-    except (zipfile.BadZipFile, KeyError, StopIteration, ElementTree.ParseError, RuntimeError) as error:
-        raise DocumentError(f"{name} is not an EPUB book, or is damaged or protected.", "Save it again.") from error
-    return "\n\n".join(_html(chapter, name) for chapter in chapters)
-
-
-READERS: dict[str, Callable[[bytes, str], str]] = {
-    ".html": _html,
-    ".htm": _html,
-    ".xhtml": _html,
-    ".pdf": _pdf,
-    ".docx": _docx,
-    ".epub": _epub,
-}
+def _reader(kind: str) -> Callable[[bytes, str], str]:
+    module, _, function = _READERS[kind].partition(":")
+    return getattr(import_module(f"laconic.data.readers.{module}"), function)

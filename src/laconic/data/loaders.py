@@ -168,10 +168,10 @@ def load_file(path: str | os.PathLike[str], limit: int | None = None, seed: int 
 def _records(path: Path) -> Iterator[Record]:
     if not path.is_file():
         raise DataError(f"There is no file {path}.", "Check the path.")
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as lines:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as lines:
         try:
-            for number, line in enumerate(lines, 1):
+            for number, line in enumerate(lines, 1):  # noqa: B007 (named in the error below)
                 if line.strip():
                     record = json.loads(line)
                     if not isinstance(record, dict):

@@ -103,13 +103,14 @@ class Reader:
         asked = [self.embed(torch.tensor(ids, device=self.backbone.device)) for ids in prompts]
         cache, position = compressed[0].cache, compressed[0].next_position or 0
         if cache is not None:
-            rows, lengths = asked, [cache.get_seq_length()]
+            rows, lengths = asked, [getattr(cache, "physical_length", cache.get_seq_length())]
         else:
             contexts = [self._rows(context) for context in compressed]
             lengths = [len(context) for context in contexts]
             rows = [torch.cat([context, own]) for context, own in zip(contexts, asked, strict=True)]
         for length, prompt in zip(lengths, prompts, strict=True):
             self._check(length, len(prompt), max_new_tokens)
+        logical = cache.get_seq_length() if cache is not None else 0
         stream = _Stream(self.backbone, on_text)
         start = time.perf_counter()
         marks: list[float] = []
@@ -125,8 +126,8 @@ class Reader:
         )
         end = time.perf_counter()
         stream.close()
-        if cache is not None and cache.get_seq_length() > lengths[0]:  # as it was, for the next question
-            cache.crop(lengths[0] - cache.get_seq_length())
+        if cache is not None and cache.get_seq_length() > logical:  # as it was, for the next question
+            cache.crop(logical - cache.get_seq_length())
         share = len(rows)
         answers = []
         for context, length, prompt, new in zip(compressed, lengths, prompts, produced, strict=True):

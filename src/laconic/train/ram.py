@@ -14,15 +14,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from laconic.core.layout import IGNORE, Kind, Layout, concatenate, run
+from laconic.core.positions import sequential
 from laconic.core.segments import Range, segment
+from laconic.core.visibility import attention_mask, isolated_groups
 from laconic.data.schema import QAItem
+from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.losses.contrastive import contrastive_loss
 from laconic.methods.ram.labels import positive_segments
 from laconic.methods.ram.memory import plan_exact
 from laconic.methods.ram.model import RAM, Reading
-
-QUESTION = "\n\nQuestion: {question}\nAnswer:"
-IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -38,17 +39,17 @@ class Group:
 class DocumentGroups:
     """Groups of questions by document; the group of a step follows from the step's number and the seed alone."""
 
-    def __init__(self, items: Sequence[QAItem], questions: int, tokens: tuple[int, int] | None, seed: int) -> None:
+    def __init__(self, items: Sequence[QAItem], questions: int, excerpt: tuple[int, int] | None, seed: int) -> None:
         """
         Args:
             questions: most questions to take of one document.
-            tokens: characters of the excerpt to take of a document, from and to; None takes it whole.
+            excerpt: characters of the excerpt to take of a document, from and to; None takes it whole.
         """
         by_document: dict[str, list[QAItem]] = {}
         for item in items:
             by_document.setdefault(item.document_id, []).append(item)
         self.documents = list(by_document.values())
-        self.questions, self.excerpt, self.seed = questions, tokens, seed
+        self.questions, self.excerpt, self.seed = questions, excerpt, seed
 
     def __call__(self, index: int) -> Group:
         epoch, place = divmod(index, len(self.documents))
@@ -108,31 +109,35 @@ class ReaderStage(nn.Module):
         if not group.questions:
             return sum(p.sum() * 0.0 for p in ram.align.parameters()), {}  # type: ignore[return-value]
         memory = self._memory(group)
-        prompts, labels = zip(
-            *(self._question(q, a) for q, a in zip(group.questions, group.answers, strict=True)), strict=True
-        )
-        embed = ram.decoder.get_input_embeddings()
+        asked, layout = self._layout(len(memory), group)
         device = ram.backbone.device
-        asked = embed(torch.tensor([i for row in prompts for i in row], device=device))
-        rows = torch.cat([memory, asked])[None]
-        wanted = torch.tensor([IGNORED] * len(memory) + [i for row in labels for i in row], device=device)
-        mask, positions = shared_memory_mask(len(memory), [len(row) for row in prompts], device, rows.dtype)
+        rows = torch.cat([memory, ram.decoder.get_input_embeddings()(asked.to(device))])[None]
+        layout = layout.map(lambda field: field[None].to(device))
         hidden = ram.decoder.base_model(
-            inputs_embeds=rows, attention_mask=mask, position_ids=positions, use_cache=False
-        ).last_hidden_state[0]
-        # the label of a token is predicted one place earlier; only those places meet the vocabulary
-        places = (wanted[1:] != IGNORED).nonzero().squeeze(1)
+            inputs_embeds=rows,
+            attention_mask=attention_mask(ram.decoder, isolated_groups, layout),
+            position_ids=layout.position,
+            use_cache=False,
+        ).last_hidden_state
+        places = layout.label != IGNORE  # only these meet the vocabulary
+        targets = layout.label[places]
         logits = ram.decoder.get_output_embeddings()(hidden[places]).float()
-        targets = wanted[1:][places]
         loss = nn.functional.cross_entropy(logits, targets)
         right = (logits.argmax(-1) == targets).float().mean().item()
         return loss, {"token_accuracy": right, "context": float(len(memory))}
 
-    def _question(self, question: str, answer: str) -> tuple[list[int], list[int]]:
+    def _layout(self, memory: int, group: Group) -> tuple[torch.Tensor, Layout]:
+        """Question tokens [T - M], and the layout [T]: the memory is group 0, each question a group of its own."""
         backbone = self.ram.backbone
-        prompt = backbone.token_ids(QUESTION.format(question=question))
-        reply = [*backbone.token_ids(" " + answer), backbone.tokenizer.eos_token_id]
-        return prompt + reply, [IGNORED] * len(prompt) + reply
+        parts, asked = [run(Kind.PROMPT, sequential(0, memory))], []
+        for number, (question, answer) in enumerate(zip(group.questions, group.answers, strict=True), 1):
+            prompt = backbone.token_ids(QUESTION_TEMPLATE.format(question=question.strip()))
+            reply = [*backbone.token_ids(" " + answer), backbone.tokenizer.eos_token_id]
+            asked += prompt + reply
+            label = torch.tensor([IGNORE] * (len(prompt) - 1) + reply + [IGNORE])
+            positions = sequential(memory, len(label))  # every question goes on where the memory ends
+            parts.append(run(Kind.TEXT, positions, step=number, label=label))
+        return torch.tensor(asked), concatenate(parts)
 
     def _memory(self, group: Group) -> torch.Tensor:
         ram = self.ram
@@ -155,23 +160,6 @@ class ReaderStage(nn.Module):
         if kind < 0.5:
             return torch.cat([embed(ids[slice(*segmented.token_spans[i])]) for i in plan.kept])
         return ram.memory(segmented, plan, states, pooled.mean(0), scores.amax(0))
-
-
-def shared_memory_mask(
-    memory: int, lengths: Sequence[int], device: torch.device, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mask [1, 1, T, T] and positions [1, T] of several questions behind one memory.
-
-    Each question reads the memory and itself, causally; its positions go on where the memory ends.
-    """
-    group = torch.cat(
-        [torch.zeros(memory, dtype=torch.long)] + [torch.full((n,), i + 1) for i, n in enumerate(lengths)]
-    )
-    positions = torch.cat([torch.arange(memory)] + [torch.arange(memory, memory + n) for n in lengths])
-    order = torch.arange(len(group))
-    visible = (order[None] <= order[:, None]) & ((group[None] == 0) | (group[None] == group[:, None]))
-    mask = torch.zeros(visible.shape, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)
-    return mask[None, None].to(device), positions[None].to(device)
 
 
 class StageTask:

@@ -1,12 +1,12 @@
 """Attention sinks and a recent window: the streaming baseline (StreamingLLM, arXiv 2309.17453).
 
-The document is read once; every token attends to the first few tokens (the sinks) and to the most recent ones, and only
-their keys and values stay in the cache. Memory is constant, and what left the window is gone but for what later tokens
-took up from it.
+The document is read once; every token attends to the first few tokens (the sinks) and to the most recent ones, and
+only their keys and values stay in the cache. Memory is constant, and what left the window is gone but for what
+later tokens took up from it.
 
-StreamingLLM counts positions inside the cache, to run beyond the backbone's window. Here tokens keep the positions they
-have in the document: keys need no re-rotation (which learned positions like GPT-2's do not even have), and a question
-continues at ``next_position``. The price is that a document longer than the window is refused.
+StreamingLLM counts positions inside the cache, to run beyond the backbone's window. Here tokens keep the positions
+they have in the document: keys need no re-rotation (which learned positions like GPT-2's do not even have), and a
+question continues at ``next_position``. The price is that a document longer than the window is refused.
 """
 
 from __future__ import annotations

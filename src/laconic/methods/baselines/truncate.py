@@ -13,7 +13,7 @@ GAP = "\n"
 
 
 class Truncate:
-    """Keeps the first tokens (``head``), the last (``tail``), or half of the budget at either end (``middle`` is cut)."""
+    """Keeps the first tokens (``head``), the last (``tail``), or half of the budget at each end (``middle``)."""
 
     query_aware = False
 
@@ -25,9 +25,7 @@ class Truncate:
     ) -> Compressed:
         """Cut the document to the budget, on token borders. Errors as ``roles.Compressor``."""
         require_text(context)
-        encoded = self.backbone.tokenizer(
-            context, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
+        encoded = self.backbone.tokenizer(context, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         offsets, count = encoded["offset_mapping"], len(encoded["input_ids"])
         allowed, requested = resolve_budget(count, ratio, budget)
         allowed = min(allowed, count)

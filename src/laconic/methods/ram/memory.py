@@ -1,4 +1,4 @@
-"""RAM's hybrid memory: kept segments word for word, the others as skim vectors, in document order (sections 2.4, 2.6, 2.7).
+"""RAM's hybrid memory: kept segments word for word, others as skim vectors, in order (sections 2.4, 2.6, 2.7).
 
 Where even one vector per segment is too much for the budget (a whole book into a small window), neighbouring skimmed
 segments share one vector: the second level of skimming. ``group`` is how many share at most; 1 is the paper's method.
@@ -18,7 +18,7 @@ from laconic.errors import BudgetError
 
 @dataclass(frozen=True)
 class Plan:
-    """What happens to each segment: ``kept`` are read closely; ``groups`` lists the skimmed ones that share a vector."""
+    """What happens to each segment: ``kept`` are read closely; ``groups`` are the skimmed ones that share a vector."""
 
     kept: list[int]
     groups: list[list[int]]

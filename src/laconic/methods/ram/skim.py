@@ -34,8 +34,8 @@ class Align(nn.Module):
         super().__init__()
         width = backbone.width
         self.linear = nn.Linear(width, width)
-        # identity, scaled so that an untrained skim vector has the size of an embedding row; the final norm is asked for
-        # the size of its outputs, since families disagree on what its weight means
+        # identity, scaled so that an untrained skim vector has the size of an embedding row; the final norm is asked
+        # for the size of its outputs, since families disagree on what its weight means
         final = [child for name, child in backbone.base.named_children() if "norm" in name or name.startswith("ln_")]
         noise = torch.randn(64, width, generator=torch.Generator().manual_seed(0)).to(backbone.device, backbone.dtype)
         with torch.no_grad():

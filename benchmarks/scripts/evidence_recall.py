@@ -1,0 +1,73 @@
+"""Evidence recall on whole SQuAD articles: does the kept part hold the answer?
+
+    python benchmarks/scripts/evidence_recall.py --limit 380 --out benchmarks/results/evidence_recall.json
+
+No answer is generated, so hundreds of questions take minutes. An item counts if at least one evidence span lies whole
+inside the kept text. Delivered tokens include the skim vectors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from laconic.backbone import load_backbone
+from laconic.data.loaders import load_task
+from laconic.errors import BudgetError
+from laconic.eval.metrics import evidence_recall, mean_with_interval
+from laconic.eval.runner import environment
+from laconic.methods.registry import load_methods, reader_name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", default="squad_articles_dev")
+    parser.add_argument("--limit", type=int, default=380)
+    parser.add_argument("--methods", default="ram,bm25,embedding")
+    parser.add_argument("--factors", type=float, nargs="+", default=[4, 8, 16])
+    parser.add_argument("--data", default=None)
+    parser.add_argument("--adapter", default=None)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/evidence_recall.json"))
+    args = parser.parse_args()
+    items = load_task(args.task, args.data, args.limit)
+    backbone = load_backbone()
+    rows = []
+    for name, method in load_methods(args.methods.split(","), backbone, args.adapter).items():
+        recalls: dict[float, list[float]] = {factor: [] for factor in args.factors}
+        tokens: dict[float, list[int]] = {factor: [0, 0] for factor in args.factors}
+        refused = dict.fromkeys(args.factors, 0)
+        for item in items:  # grouped by document: each is encoded once
+            for factor in args.factors:
+                try:
+                    compressed = method.compressor.compress(item.document, item.question, ratio=1 / factor)
+                except BudgetError:
+                    refused[factor] += 1
+                    continue
+                found = evidence_recall(item.evidence, [(span.start, span.end) for span in compressed.evidence])
+                if found is not None:
+                    recalls[factor].append(found)
+                tokens[factor][0] += compressed.document_tokens
+                tokens[factor][1] += compressed.context_tokens
+        for factor in args.factors:
+            mean, low, high = (round(100 * value, 1) for value in mean_with_interval(recalls[factor]))
+            delivered = round(tokens[factor][0] / tokens[factor][1], 2)
+            row = {"method": name, "factor": factor, "delivered_factor": delivered, "recall": mean}
+            rows.append(row | {"low": low, "high": high, "items": len(recalls[factor]), "refused": refused[factor]})
+            print(rows[-1], flush=True)
+    result = {
+        "benchmark": "evidence_recall",
+        "task": args.task,
+        "limit": args.limit,
+        "reader": reader_name(backbone, args.adapter),
+        "backbone": backbone.content_hash,
+        "rows": rows,
+        "environment": environment(),
+    }
+    part = args.out.with_suffix(".part")
+    part.write_text(json.dumps(result, indent=1) + "\n")
+    part.replace(args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,378 @@
+"""The command line as a user meets it: ``main()`` with real methods on a tiny random decoder.
+
+A mistake is one line on stderr that names problem and remedy, nothing on stdout, and exit status 2.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tiny import tiny_backbone
+from typer.testing import CliRunner
+
+from laconic.cli.main import app, main
+from laconic.core.persist import save_method
+from laconic.methods.ram.config import RAMConfig
+from laconic.methods.ram.model import RAM
+
+WORDS = "The lighthouse keeper wrote down the weather every morning. "
+BILL = {
+    "answer", "method", "backbone", "document_tokens", "context_tokens", "requested_factor", "delivered_factor",
+    "evidence", "seconds", "peak_memory_mb",
+}  # fmt: skip
+
+
+@dataclass
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run ``laconic ARGS`` in this process; the backbone is tiny, all else is real."""
+    backbone = tiny_backbone()
+    for module in ("ask", "evaluate"):
+        monkeypatch.setattr(f"laconic.cli.{module}.open_backbone", lambda *_: backbone)
+
+    def call(*args: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["laconic", *args])
+        status = 0
+        try:
+            main()
+        except SystemExit as leaving:
+            status = leaving.code if isinstance(leaving.code, int) else 0
+        return Outcome(status, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> str:
+    """About 1,600 tokens of the tiny tokenizer, three times its decoder's window."""
+    path = tmp_path / "book.txt"
+    path.write_text(WORDS * 60 + "The lamp of Skerry is green. " + WORDS * 60)
+    return str(path)
+
+
+def assert_refused(outcome: Outcome, *words: str) -> None:
+    assert outcome.status == 2
+    assert outcome.out == ""
+    last = outcome.err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "Traceback" not in outcome.err
+    assert outcome.err.count("error: ") == 1
+    for word in words:
+        assert word in last
+
+
+# --- ask -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["head", "tail", "middle", "bm25", "random"])
+def test_json_is_one_object_and_the_bill_adds_up(run: Run, book: str, method: str) -> None:
+    outcome = run("ask", book, "Which colour has the lamp?", "--method", method, "--json", "--max-new-tokens", "4")
+    assert outcome.status == 0
+    assert outcome.err == ""
+    result = json.loads(outcome.out)
+    assert set(result) >= BILL
+    assert result["method"] == method
+    assert result["backbone"] == "tiny-llama"
+    assert result["requested_factor"] == "auto"
+    assert 0 < result["context_tokens"] < 512 < result["document_tokens"]
+    assert result["delivered_factor"] == pytest.approx(result["document_tokens"] / result["context_tokens"], abs=1e-3)
+    text = Path(book).read_text()
+    assert result["evidence"]
+    assert all(text[span["start"] : span["end"]] == span["text"] for span in result["evidence"])
+    assert {"load", "prefill", "decode"} <= set(result["seconds"])
+    assert result["peak_memory_mb"] > 0
+
+
+def test_auto_is_the_mildest_that_fits(run: Run, book: str) -> None:
+    question = "Which colour has the lamp?"
+    fits = json.loads(run("ask", book, question, "--method", "head", "--json").out)
+    prompt = tiny_backbone().count_tokens(f"\n\nQuestion: {question}\nAnswer:")
+    assert 512 - prompt - 64 - 2 <= fits["context_tokens"] <= 512 - prompt - 64
+    small = json.loads(run("ask", book, question, "--method", "head", "--budget", "100", "--json").out)
+    assert 98 <= small["context_tokens"] <= 100
+
+
+def test_a_factor_is_delivered(run: Run, book: str) -> None:
+    result = json.loads(
+        run("ask", book, "Which colour has the lamp?", "--method", "bm25", "--factor", "8", "--json").out
+    )
+    assert result["requested_factor"] == 8.0
+    assert result["delivered_factor"] >= 8
+    assert any("green" in span["text"] for span in result["evidence"])
+
+
+def test_json_survives_a_library_that_prints(run: Run, book: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from laconic.methods.baselines.truncate import Truncate
+
+    compress = Truncate.compress
+    monkeypatch.setattr(Truncate, "compress", lambda *a, **k: print("noise") or compress(*a, **k))
+    outcome = run("ask", book, "Which?", "--method", "head", "--json")
+    assert json.loads(outcome.out)["method"] == "head"
+    assert "noise" in outcome.err
+
+
+def test_people_get_answer_passages_and_bill(run: Run, book: str) -> None:
+    outcome = run("ask", book, "Which colour has the lamp?", "--method", "bm25", "--budget", "120")
+    assert outcome.status == 0
+    for words in (
+        "load the model",
+        "compress with bm25",
+        "bill",
+        "decoder saw",
+        "peak memory",
+        "Skerry is green",
+    ):
+        assert words in outcome.err
+    assert "bill" not in outcome.out  # stdout holds the answer alone
+    answer = json.loads(
+        run("ask", book, "Which colour has the lamp?", "--method", "bm25", "--budget", "120", "--json").out
+    )
+    assert "".join(outcome.out.split()) == "".join(answer["answer"].split())
+
+
+def test_several_documents_and_standard_input(run: Run, book: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"A page from a pipe.")))
+    outcome = run("ask", "-", book, "Which?", "--method", "tail", "--json")
+    both = json.loads(outcome.out)["document_tokens"]
+    assert both > json.loads(run("ask", book, "Which?", "--method", "tail", "--json").out)["document_tokens"]
+
+
+def test_ram_with_an_adapter_is_the_default(run: Run, book: str, tmp_path: Path) -> None:
+    config = RAMConfig(segment_tokens=16, encoder_layers=2, projection=8, encoder_rank=2, decoder_rank=2)
+    RAM(tiny_backbone(), config).save_pretrained(tmp_path / "adapter")
+    question, adapter = "Which colour has the lamp?", str(tmp_path / "adapter")
+    result = json.loads(run("ask", book, question, "--adapter", adapter, "--json").out)
+    assert result["method"] == "ram"
+    assert result["delivered_factor"] > 1
+    # one vector per segment is more than 40 tokens: neighbours share one, and the bill says so
+    small = json.loads(run("ask", book, question, "--adapter", adapter, "--budget", "40", "--json").out)
+    assert small["context_tokens"] <= 40
+    assert "share one skim vector" in small["notes"][0]
+    assert "share one skim vector" in run("ask", book, question, "--adapter", adapter, "--budget", "40").err
+    assert_refused(run("ask", book, question, "--adapter", adapter, "--factor", "17"), "Use a factor below 16")
+
+
+def test_full_takes_a_short_document_whole(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(WORDS)
+    result = json.loads(run("ask", str(tmp_path / "a.txt"), "What?", "--method", "full", "--json").out)
+    assert result["delivered_factor"] == 1
+
+
+# --- bad input -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "is empty"), (b" \n\t ", "is empty"), (b"\x7fELF\0\0\1\2" * 50, "binary"), (b"%PDF-1.4 cut", "PDF")],
+    ids=["empty", "white space", "binary", "damaged pdf"],
+)
+@pytest.mark.parametrize("as_json", [[], ["--json"]], ids=["people", "json"])
+def test_bad_documents(run: Run, tmp_path: Path, content: bytes, words: str, as_json: list[str]) -> None:
+    path = tmp_path / "document"
+    path.write_bytes(content)
+    assert_refused(run("ask", str(path), "Where?", *as_json), words, "document")
+
+
+def test_missing_document_and_folder(run: Run, tmp_path: Path) -> None:
+    assert_refused(run("ask", "none.txt", "Where?"), "There is no file none.txt", "Check the path")
+    assert_refused(run("ask", str(tmp_path), "Where?"), "is a folder")
+
+
+@pytest.mark.parametrize("question", ["", "  \n"])
+def test_empty_question(run: Run, book: str, question: str) -> None:
+    assert_refused(run("ask", book, question), "The question is empty")
+
+
+@pytest.mark.parametrize("method", ["head", "bm25", "full"])
+def test_question_longer_than_the_window(run: Run, book: str, method: str) -> None:
+    assert_refused(run("ask", book, WORDS * 60, "--method", method), "window of 512", "Ask a shorter question")
+
+
+@pytest.mark.parametrize("factor", ["1", "0", "0.5", "-4", "nan", "inf", "many", ""])
+def test_impossible_factors(run: Run, book: str, factor: str) -> None:
+    assert_refused(run("ask", book, "Where?", "--factor", factor), "not a number above 1", "or auto")
+
+
+def test_factor_too_mild_for_the_window(run: Run, book: str) -> None:
+    outcome = run("ask", book, "Where?", "--method", "head", "--factor", "1.5")
+    assert_refused(outcome, "has room for", "--factor auto, or at least")
+    advised = outcome.err.splitlines()[-1].rsplit(" ", 1)[1].rstrip(".")
+    assert run("ask", book, "Where?", "--method", "head", "--factor", advised, "--json").status == 0
+
+
+def test_factor_too_strong_for_the_segments(run: Run, book: str) -> None:
+    assert_refused(run("ask", book, "Where?", "--method", "bm25", "--factor", "400"), "segment", "Lower the factor")
+
+
+@pytest.mark.parametrize("budget", ["0", "-5"])
+def test_impossible_budgets(run: Run, book: str, budget: str) -> None:
+    assert_refused(run("ask", book, "Where?", "--budget", budget), "budget")
+
+
+def test_factor_and_budget_together(run: Run, book: str) -> None:
+    assert_refused(run("ask", book, "Where?", "--factor", "4", "--budget", "100"), "Give one of them")
+
+
+def test_full_saves_nothing_and_must_fit(run: Run, book: str) -> None:
+    for option in (["--factor", "4"], ["--budget", "100"]):
+        assert_refused(run("ask", book, "Where?", "--method", "full", *option), "keeps the whole document")
+    assert_refused(run("ask", book, "Where?", "--method", "full"), "has room for", "method that compresses")
+
+
+def test_oracle_is_for_evaluation(run: Run, book: str) -> None:
+    assert_refused(run("ask", book, "Where?", "--method", "oracle"), "laconic eval")
+
+
+def test_unknown_method(run: Run, book: str) -> None:
+    assert_refused(run("ask", book, "Where?", "--method", "rum"), "There is no method 'rum'", "ram")
+
+
+def test_missing_and_mismatched_adapters(run: Run, book: str, tmp_path: Path) -> None:
+    assert_refused(run("ask", book, "Where?"), "no trained RAM for tiny-llama")
+    assert_refused(run("ask", book, "Where?", "--adapter", str(tmp_path / "none")), "not a saved method")
+    other = tiny_backbone("qwen2")
+    save_method(tmp_path / "other", method="ram", config={}, tensors={}, backbone=other)
+    refused = run("ask", book, "Where?", "--adapter", str(tmp_path / "other"))
+    assert_refused(refused, "was made for tiny-qwen2", "not for tiny-llama")
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["--device", "abacus"], "The device 'abacus'"),
+        (["--dtype", "int3"], "Unknown dtype 'int3'"),
+        (["--backbone", "nowhere.gguf"], "There is no file nowhere.gguf"),
+    ],
+)
+def test_backbones_that_cannot_be_had(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, book: str, option: list[str], words: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["laconic", "ask", book, "Where?", *option])
+    with pytest.raises(SystemExit) as leaving:
+        main()
+    assert leaving.value.code == 2
+    assert_refused(Outcome(2, *capsys.readouterr()), words)
+
+
+def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from laconic.cli.loading import open_backbone
+    from laconic.errors import BackboneError
+
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    monkeypatch.setenv("LACONIC_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(BackboneError, match="cannot be written"):
+        open_backbone(str(tmp_path / "model.gguf"), "auto", "cpu")
+
+
+# --- eval ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> str:
+    path = tmp_path / "own.jsonl"
+    records = [
+        {"id": str(n), "document": WORDS * n, "question": "Who wrote?", "answers": ["the keeper"]} for n in (5, 6)
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+def test_eval_writes_result_table_and_plot(run: Run, questions: str, tmp_path: Path) -> None:
+    out = tmp_path / "results" / "own.json"
+    arguments = ["eval", questions, "--method", "full,head", "--factor", "2", "--max-new-tokens", "2"]
+    outcome = run(*arguments, "--json", str(out))
+    assert outcome.status == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [(row["method"], row["factor"], row["items"]) for row in rows] == [("full", 1.0, 2), ("head", 2.0, 2)]
+    assert "delivered" in outcome.out
+    assert out.with_suffix(".png").stat().st_size > 0
+
+
+def test_unwritable_output_is_found_before_the_work(
+    run: Run, questions: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_late(*_: object) -> None:
+        raise AssertionError("a model was loaded first")
+
+    monkeypatch.setattr("laconic.cli.evaluate.open_backbone", too_late)
+    for out in (Path(questions) / "below-a-file.json", tmp_path):
+        assert_refused(run("eval", questions, "--method", "head", "--json", str(out)), "cannot be written", "Choose")
+
+
+def test_eval_refuses_bad_arguments(run: Run, questions: str, tmp_path: Path) -> None:
+    out = ["--json", str(tmp_path / "out.json")]
+    assert_refused(run("eval", "no_such_task", *out), "There is no task 'no_such_task'")
+    assert_refused(run("eval", questions, "--factor", "4,x", *out), "not a list of factors")
+    assert_refused(run("eval", questions, "--factor", "1", *out), "above 1")
+    assert_refused(run("eval", questions, "--method", "head,rum", *out), "There is no method 'rum'")
+    Path(questions).write_text("{not json\n")
+    assert_refused(run("eval", questions, *out), "line 1")
+    assert not (tmp_path / "out.json").exists()
+
+
+# --- train, methods, info, and the rest ----------------------------------------------------------------------------
+
+
+def test_train_refuses_bad_recipes(run: Run, tmp_path: Path) -> None:
+    assert_refused(run("train", "none.yaml"), "There is no recipe none.yaml")
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("method: other\n")
+    assert_refused(run("train", str(recipe)), "No trainer")
+    assert_refused(run("train", str(recipe), "nonsense"), "not an override")
+
+
+def test_methods_lists_every_method_with_its_paper(run: Run) -> None:
+    from laconic.methods.registry import available
+
+    outcome = run("methods")
+    assert outcome.status == 0
+    assert all(name in outcome.out for name in available())
+    assert "2602.01840" in outcome.out
+
+
+def test_info_names_what_a_report_needs(run: Run) -> None:
+    outcome = run("info")
+    assert outcome.status == 0
+    for words in ("laconic", "torch", "transformers", "device", "cache", "embedded weights", "adapters"):
+        assert words in outcome.out
+
+
+def test_usage_errors_leave_with_status_2() -> None:
+    for arguments in (["ask"], ["ask", "only-one"], ["frobnicate"], ["ask", "a", "b", "--max-new-tokens", "0"]):
+        assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+def test_interrupt_leaves_with_status_130(run: Run, book: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("laconic.cli.ask.open_backbone", interrupted)
+    outcome = run("ask", book, "Where?")
+    assert outcome.status == 130
+    assert "Traceback" not in outcome.err
+
+
+def test_help_imports_no_model_code() -> None:
+    code = "import sys; from laconic.cli.main import app; app(['--help'], standalone_mode=False); "
+    code += "sys.exit(bool({'torch', 'transformers', 'numpy', 'pypdf'} & set(sys.modules)))"
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    assert time.perf_counter() - start < 5  # 0.2 s where nothing else runs; the bound is for busy machines

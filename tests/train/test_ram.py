@@ -1,0 +1,95 @@
+"""RAM's training stages on a tiny backbone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import tiny_backbone
+
+from laconic.core import persist
+from laconic.data.loaders import load_for_training, load_task, samples_folder
+from laconic.errors import DataError, RecipeError
+from laconic.generation.answer import QUESTION_TEMPLATE
+from laconic.methods.ram.config import RAMConfig
+from laconic.methods.ram.model import RAM
+from laconic.train.ram import DocumentGroups, Group, ReaderStage, RelevanceStage
+from laconic.train.recipe import load_recipe
+
+DOCUMENT = "The red fox lives in the old barn. A grey owl sleeps above the mill. Bread is baked at dawn by Anna Weiss."
+GROUP = Group(
+    DOCUMENT,
+    ["Who bakes the bread?", "Where does the owl sleep?"],
+    ["Anna Weiss", "above the mill"],
+    [[(DOCUMENT.index("Anna"), len(DOCUMENT) - 1)], [(DOCUMENT.index("above"), DOCUMENT.index(". Bread"))]],
+)
+
+
+@pytest.fixture
+def ram() -> RAM:
+    torch.manual_seed(0)
+    config = RAMConfig(segment_tokens=6, encoder_layers=2, projection=8, encoder_rank=2, decoder_rank=2)
+    return RAM(tiny_backbone(), config)
+
+
+def test_packed_questions_score_as_each_alone(ram: RAM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many questions behind one memory give the loss each would have had behind a memory of its own."""
+    stage = ReaderStage(ram)
+    ids = torch.tensor(ram.backbone.token_ids(DOCUMENT))
+    memory = ram.decoder.get_input_embeddings()(ids)
+    monkeypatch.setattr(stage, "_memory", lambda group: memory)
+    packed, _ = stage(GROUP)
+    total, count = 0.0, 0
+    for question, answer in zip(GROUP.questions, GROUP.answers, strict=True):
+        prompt = ram.backbone.token_ids(QUESTION_TEMPLATE.format(question=question))
+        reply = [*ram.backbone.token_ids(" " + answer), ram.backbone.tokenizer.eos_token_id]
+        whole = torch.tensor([[*ids.tolist(), *prompt, *reply]])
+        logits = ram.decoder(whole).logits[0, -len(reply) - 1 : -1]
+        total += torch.nn.functional.cross_entropy(logits, torch.tensor(reply), reduction="sum").item()
+        count += len(reply)
+    assert packed.item() == pytest.approx(total / count, abs=1e-4)
+
+
+@pytest.mark.parametrize("stage", [RelevanceStage, ReaderStage])
+def test_a_stage_learns(ram: RAM, stage: type) -> None:
+    module = stage(ram)
+    own = [p for p in persist.own_parameters(ram, ram.backbone).values() if p.requires_grad]
+    optimizer = torch.optim.AdamW(own, lr=0.02)
+    losses = []
+    for _ in range(25):
+        loss, _ = module(GROUP)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_groups_repeat_and_stay_inside_their_excerpt() -> None:
+    items = load_for_training("squad_articles_train", samples_folder())
+    groups = DocumentGroups(items, 5, (400, 900), seed=3)
+    again = DocumentGroups(items, 5, (400, 900), seed=3)
+    seen = 0
+    for index in range(12):
+        group = groups(index)
+        assert group == again(index)
+        for answer, spans in zip(group.answers, group.evidence, strict=True):
+            assert any(group.document[a:b] == answer for a, b in spans)
+            seen += 1
+    assert seen > 0
+
+
+def test_evaluation_data_is_never_trained_on() -> None:
+    assert load_task("squad_articles_dev", samples_folder())
+    with pytest.raises(DataError, match="must not be trained on"):
+        load_for_training("squad_articles_dev", samples_folder())
+
+
+def test_overrides_change_only_what_is_there() -> None:
+    recipe = load_recipe("recipes/ram/cpu.yaml", ["stages.0.loop.steps=7", "output=elsewhere"])
+    assert recipe["stages"][0]["loop"]["steps"] == 7
+    assert recipe["output"] == "elsewhere"
+    for wrong in ("stages.9.name=x", "no_such=1", "output"):
+        with pytest.raises(RecipeError):
+            load_recipe("recipes/ram/cpu.yaml", [wrong])
+    with pytest.raises(RecipeError, match="no recipe"):
+        load_recipe("absent.yaml")
