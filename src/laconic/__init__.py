@@ -1,11 +1,11 @@
 """Laconic: language models made cheap on long inputs and on long reasoning.
 
-    from laconic import load_backbone, load_method
+from laconic import load_backbone, load_method
 
-    backbone = load_backbone()
-    ram = load_method("ram", backbone)
-    context = ram.compressor.compress(open("book.txt").read(), "Who is the captain?", budget=2000)
-    print(ram.reader.answer(context, "Who is the captain?").text)
+backbone = load_backbone()
+ram = load_method("ram", backbone)
+context = ram.compressor.compress(open("book.txt").read(), "Who is the captain?", budget=2000)
+print(ram.reader.answer(context, "Who is the captain?").text)
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Backbone:
             ) from error
 
     @property
-    def base(self) -> nn.Module:
+    def base(self) -> PreTrainedModel:
         """The decoder without its vocabulary head."""
         return self.model.base_model
 

@@ -8,16 +8,20 @@ backbone's parameters by reference.
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 from torch import nn
+from transformers import PreTrainedModel
+
+Body = TypeVar("Body", bound=nn.Module)
 
 
-def shared_twin(module: nn.Module) -> nn.Module:
+def shared_twin(module: Body) -> Body:
     """Copy ``module`` without copying a parameter: new modules and buffers, the same ``Parameter`` objects."""
     return copy.deepcopy(module, {id(p): p for p in module.parameters()})
 
 
-def first_layers(base: nn.Module, depth: int) -> nn.Module:
+def first_layers(base: PreTrainedModel, depth: int) -> PreTrainedModel:
     """The first ``depth`` decoder layers of a headless decoder, with its embedding and final norm, sharing weights.
 
     Args:
@@ -32,13 +36,13 @@ def first_layers(base: nn.Module, depth: int) -> nn.Module:
     shared[id(layers)] = nn.ModuleList(copy.deepcopy(layer, dict(shared)) for layer in list(layers)[:depth])
     twin = copy.deepcopy(base, shared)
     assert getattr(twin, name) is shared[id(layers)]
-    twin.config.num_hidden_layers = depth  # type: ignore[union-attr]
+    twin.config.num_hidden_layers = depth
     if getattr(twin.config, "layer_types", None):
-        twin.config.layer_types = list(twin.config.layer_types)[:depth]  # type: ignore[union-attr]
+        twin.config.layer_types = list(twin.config.layer_types)[:depth]
     return twin
 
 
-def layer_list(base: nn.Module) -> tuple[str, nn.ModuleList]:
+def layer_list(base: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """The attribute name and the list of decoder layers of a headless decoder.
 
     Raises:

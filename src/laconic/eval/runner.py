@@ -119,7 +119,7 @@ def _run(setting: Setting, method: LoadedMethod, items: Sequence[QAItem], batch_
 
 
 def _compress(method: LoadedMethod, item: QAItem, factor: float) -> Compressed:
-    extra = {"evidence": item.evidence} if getattr(method.compressor, "needs_evidence", False) else {}
+    extra: dict[str, Any] = {"evidence": item.evidence} if getattr(method.compressor, "needs_evidence", False) else {}
     return method.compressor.compress(item.document, item.question, ratio=1 / factor, **extra)
 
 

@@ -104,7 +104,7 @@ def _claim(output: Path, recipe: dict[str, Any]) -> None:
 def _task(ram: RAM, stage: dict[str, Any], seed: int) -> StageTask:
     items = [item for name, limit in stage["data"].items() for item in load_for_training(name, limit=limit)]
     excerpt = tuple(stage["excerpt"]) if stage.get("excerpt") else None
-    groups = DocumentGroups(items, stage["questions"], excerpt, seed)  # type: ignore[arg-type]
+    groups = DocumentGroups(items, stage["questions"], excerpt, seed)
     if stage["name"] == "relevance":
         scalars = [p for p in (ram.relevance.lexical_weight, ram.relevance.neighbour_weight) if p is not None]
         head = [p for p in ram.relevance.parameters() if all(p is not s for s in scalars)]

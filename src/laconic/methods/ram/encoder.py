@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import Cache, DynamicCache
+from transformers import Cache, DynamicCache, PreTrainedModel
 
 from laconic.backbone import Backbone
 from laconic.core.lora import add_lora
@@ -40,6 +40,7 @@ class SegmentEncoder(nn.Module):
 
     def __init__(self, backbone: Backbone, config: RAMConfig) -> None:
         super().__init__()
+        self.body: PreTrainedModel
         if config.encoder_rank:
             self.body = first_layers(backbone.base, config.encoder_layers)
             add_lora(self.body, config.encoder_rank, alpha=2 * config.encoder_rank)
@@ -112,7 +113,7 @@ def _passes(rows: Sequence[Sequence[int]]) -> list[list[int]]:
     ]
 
 
-def _copied(twin: nn.Module) -> nn.Module:
+def _copied(twin: PreTrainedModel) -> PreTrainedModel:
     """Give a twin parameters of its own."""
     for module in twin.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from laconic.backbone import Backbone
 from laconic.core import persist
@@ -58,7 +59,7 @@ class RAM(nn.Module):
         self.encoder = SegmentEncoder(backbone, self.config)
         self.relevance = Relevance(backbone.width, self.config)
         self.align = Align(backbone, self.config)
-        self.decoder: nn.Module = backbone.model
+        self.decoder: PreTrainedModel = backbone.model
         if self.config.decoder_rank:
             self.decoder = shared_twin(backbone.model)
             add_lora(self.decoder, self.config.decoder_rank, alpha=2 * self.config.decoder_rank)
