@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import bm25s
 import numpy as np
+
+# it logs every index it builds at a level of its own choosing
+logging.getLogger("bm25s").setLevel(logging.WARNING)
 
 
 class LexicalIndex:
@@ -25,8 +29,3 @@ class LexicalIndex:
         if self._index is None or not words:
             return np.zeros(self.size, dtype=np.float32)
         return np.asarray(self._index.get_scores(words), dtype=np.float32)
-
-
-def bm25_scores(segment_texts: Sequence[str], query: str) -> np.ndarray:
-    """BM25 scores [S] of segments for one query."""
-    return LexicalIndex(segment_texts).scores(query)

@@ -60,7 +60,8 @@ class Reader:
         """
         rows = self._rows(compressed)
         self._check(len(rows), 0, 0)
-        cache = DynamicCache(config=self.decoder.config)
+        # told nothing of sliding windows, it keeps every key and can be cropped; the masks hide what they must
+        cache = DynamicCache()
         start = time.perf_counter()
         for begin in range(0, len(rows), READ_CHUNK):
             piece = rows[None, begin : begin + READ_CHUNK]

