@@ -42,7 +42,17 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
         key, separator, value = override.partition("=")
         if not separator:
             raise RecipeError(f"{override!r} is not an override.", "Write key=value, as in stages.0.loop.steps=20.")
-        _set(recipe, key, yaml.safe_load(value))
+        try:
+            _set(recipe, key, yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise RecipeError(f"{override!r}: the value is not valid YAML.", "Quote it.") from error
+    missing = {"method", "backbone", "dtype", "device", "output", "seed", "ram", "stages"} - set(recipe)
+    if missing:
+        raise RecipeError(f"{path} has no {sorted(missing)[0]}.", "See recipes/ram/cpu.yaml for the keys.")
+    for number, stage in enumerate(recipe["stages"]):
+        absent = {"name", "data", "questions", "excerpt", "loop"} - set(stage)
+        if absent:
+            raise RecipeError(f"{path}: stage {number} has no {sorted(absent)[0]}.", "See recipes/ram/cpu.yaml.")
     return recipe
 
 
@@ -103,7 +113,7 @@ def _claim(output: Path, recipe: dict[str, Any]) -> None:
 
 def _task(ram: RAM, stage: dict[str, Any], seed: int) -> StageTask:
     items = [item for name, limit in stage["data"].items() for item in load_for_training(name, limit=limit)]
-    excerpt = tuple(stage["excerpt"]) if stage.get("excerpt") else None
+    excerpt = tuple(stage["excerpt"]) if stage["excerpt"] else None
     groups = DocumentGroups(items, stage["questions"], excerpt, seed)
     if stage["name"] == "relevance":
         scalars = [p for p in (ram.relevance.lexical_weight, ram.relevance.neighbour_weight) if p is not None]

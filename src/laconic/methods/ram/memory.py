@@ -38,16 +38,21 @@ def plan_exact(scores: Sequence[float], lengths: Sequence[int], budget: int, gro
         BudgetError: the skim vectors alone exceed the budget.
     """
     skims = math.ceil(len(lengths) / group)
-    if skims > budget:
-        raise BudgetError(
-            f"{len(lengths)} segments leave {skims} skim vectors, more than the budget of {budget} tokens.",
-            f"Use a factor below {sum(lengths) / skims:.0f}, or wider segments.",
-        )
+    check_affordable(skims, sum(lengths), budget)
     ranking = _ranking(scores)
     # a kept segment brings its tokens and saves its vector; in a shared group it may save nothing
     saved = 1 if group == 1 else 0
     kept = longest_affordable_prefix(ranking, [length - saved for length in lengths], budget - skims)
     return _plan(kept, lengths, group)
+
+
+def check_affordable(skims: int, tokens: int, budget: int) -> None:
+    """Raise ``BudgetError`` if the skim vectors alone exceed the budget."""
+    if skims > budget:
+        raise BudgetError(
+            f"{skims} skim vectors are more than the budget of {budget} tokens.",
+            f"Use a factor below {tokens / skims:.0f}, --factor auto, or wider segments.",
+        )
 
 
 def plan_paper(scores: Sequence[float], lengths: Sequence[int], ratio: float, width: int) -> Plan:

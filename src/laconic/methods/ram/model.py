@@ -27,7 +27,7 @@ from laconic.core.sharing import shared_twin
 from laconic.errors import QuestionError
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.encoder import SegmentEncoder, States
-from laconic.methods.ram.memory import Plan, assemble, plan_exact, plan_paper
+from laconic.methods.ram.memory import Plan, assemble, check_affordable, plan_exact, plan_paper
 from laconic.methods.ram.relevance import Relevance
 from laconic.methods.ram.skim import Align, skim_vectors
 
@@ -77,6 +77,9 @@ class RAM(nn.Module):
         watch = watch or Stopwatch(self.backbone.device)
         with watch("tokenize"):
             segmented = segment(self.backbone.tokenizer, document, self.config.segment_tokens)
+        return self._encoded(segmented, watch)
+
+    def _encoded(self, segmented: SegmentedText, watch: Stopwatch) -> Reading:
         with watch("encode"):
             states = self.encode(segmented) if self.config.encode == "bi" else None
         with watch("score"):
@@ -125,11 +128,18 @@ class RAM(nn.Module):
         if self.backbone.count_tokens(question) > self.backbone.window // 2:
             raise QuestionError("The question is longer than half the model's window.", "Ask a shorter question.")
         watch = Stopwatch(self.backbone.device)
-        if self._last is None or self._last[0] != context:
-            self._last = (context, self.read(context, watch))
-        reading = self._last[1]
-        segmented = reading.segmented
+        reading = self._last[1] if self._last is not None and self._last[0] == context else None
+        if reading is not None:
+            segmented = reading.segmented
+        else:
+            with watch("tokenize"):
+                segmented = segment(self.backbone.tokenizer, context, self.config.segment_tokens)
         allowed, requested = resolve_budget(len(segmented.ids), ratio, budget)
+        if ratio is not None and self.config.budget_mode == "exact":
+            check_affordable(len(segmented), len(segmented.ids), allowed)  # before the work, not after it
+        if reading is None:
+            reading = self._encoded(segmented, watch)
+            self._last = (context, reading)
         with watch("score"):
             scores, pooled, states = self.score(reading, [question])
         group = 1
