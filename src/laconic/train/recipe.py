@@ -46,7 +46,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
             _set(recipe, key, yaml.safe_load(value))
         except yaml.YAMLError as error:
             raise RecipeError(f"{override!r}: the value is not valid YAML.", "Quote it.") from error
-    missing = {"method", "backbone", "dtype", "device", "output", "seed", "ram", "stages"} - set(recipe)
+    if recipe.get("method") != "ram":
+        raise RecipeError(f"No trainer for the method {recipe.get('method')!r}.", "Recipes train: ram.")
+    missing = {"backbone", "dtype", "device", "output", "seed", "ram", "stages"} - set(recipe)
     if missing:
         raise RecipeError(f"{path} has no {sorted(missing)[0]}.", "See recipes/ram/cpu.yaml for the keys.")
     for number, stage in enumerate(recipe["stages"]):
@@ -79,8 +81,6 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[s
         RecipeError: the recipe is wrong; nothing has been trained.
     """
     recipe = load_recipe(path, overrides)
-    if recipe.get("method") != "ram":
-        raise RecipeError(f"No trainer for the method {recipe.get('method')!r}.", "Recipes train: ram.")
     output = Path(recipe["output"])
     _claim(output, recipe)
     torch.manual_seed(recipe["seed"])
