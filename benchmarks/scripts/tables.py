@@ -1,0 +1,81 @@
+"""Write the measured tables of README.md from the committed result files.
+
+    python benchmarks/scripts/tables.py
+
+Numbers reach the README only through here.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+START, END = "<!-- numbers -->", "<!-- end of numbers -->"
+
+
+def load(name: str) -> dict | None:
+    path = RESULTS / name
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def recall(result: dict) -> str:
+    lines = [
+        f"**Does the kept part hold the answer?** Whole SQuAD articles, {result['rows'][0]['items']} questions; "
+        "%, with 95 % interval (`benchmarks/scripts/evidence_recall.py`).\n",
+        "| method | 4x | 8x | 16x |\n|---|---|---|---|",
+    ]
+    for method in dict.fromkeys(row["method"] for row in result["rows"]):
+        cells = [f"{r['recall']} ({r['low']}-{r['high']})" for r in result["rows"] if r["method"] == method]
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def answers(result: dict) -> str:
+    rows = [row for row in result["rows"] if row["items"]]
+    lines = [
+        f"**Is the answer right?** {rows[0]['task']}, {rows[0]['items']} questions; every row is "
+        "read by the same tuned decoder (`laconic eval`).\n",
+        "| method | delivered | EM | F1 (95 %) | evidence recall |\n|---|---|---|---|---|",
+    ]
+    for row in rows:
+        f1 = row["f1"]
+        found = f"{row['recall']['mean']:.1f}" if "recall" in row else "-"
+        lines.append(
+            f"| {row['method']} | {row['delivered_factor']:.2f}x | {row['em']['mean']:.1f} | "
+            f"{f1['mean']:.1f} ({f1['low']:.1f}-{f1['high']:.1f}) | {found} |"
+        )
+    return "\n".join(lines)
+
+
+def speed(result: dict) -> str:
+    lines = [
+        f"**How long until the first token?** {result['environment']['cpus']} CPU cores, "
+        f"RAM at {result['factor']}x, seconds (`make bench`).\n",
+        "| tokens | RAM | full prompt | peak MiB RAM | peak MiB full |\n|---|---|---|---|---|",
+    ]
+    cells = {(row["tokens"], row["method"]): row for row in result["rows"]}
+    for tokens in sorted({row["tokens"] for row in result["rows"]}):
+        own, full = cells.get((tokens, "ram")), cells.get((tokens, "full"))
+        first = [f"{r['first_token_s']:.1f}" if r else "not run" for r in (own, full)]
+        peak = [f"{r['peak_mb']:.0f}" if r else "not run" for r in (own, full)]
+        lines.append(f"| {tokens:,} | " + " | ".join(first + peak) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parts = []
+    for name, draw in (("evidence_recall.json", recall), ("nq_multidoc.json", answers), ("ram_speed.json", speed)):
+        result = load(name)
+        if result is not None:
+            parts.append(draw(result))
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    before, rest = text.split(START, 1)
+    after = rest.split(END, 1)[1]
+    readme.write_text(before + START + "\n" + "\n\n".join(parts) + "\n" + END + after)
+
+
+if __name__ == "__main__":
+    main()
