@@ -6,9 +6,7 @@ tests and examples need nothing else.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 import os
 import random
 from collections.abc import Callable, Iterable, Iterator
@@ -16,10 +14,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+from laconic.data.jsonl import Record, records
 from laconic.data.schema import QAItem
 from laconic.errors import DataError
 
-Record = dict[str, Any]
 Use = Literal["train", "dev", "eval"]
 
 
@@ -29,11 +27,13 @@ def _squad(record: Record) -> Iterator[QAItem]:
     for paragraph in paragraphs:
         starts.append(position)
         position += len(paragraph) + 2
-    for qa in record["qas"]:
-        begin = starts[qa["paragraph"]]
-        found = [begin + paragraphs[qa["paragraph"]].find(answer) for answer in qa["answers"]]
-        spans = [(at, at + len(a)) for at, a in zip(found, qa["answers"], strict=True) if at >= begin]
-        yield QAItem(qa["id"], record["document"], qa["question"], qa["answers"], _unique(spans), record["id"])
+    for number, qa in enumerate(record["qas"]):
+        # the training file carries no question ids, the dev file not for all
+        name = qa["id"] or f"{record['id']}-{number}"
+        begin, paragraph = starts[qa["paragraph"]], paragraphs[qa["paragraph"]]
+        # the file does not say which occurrence is meant: the first
+        spans = [(begin + at, begin + at + len(a)) for a in qa["answers"] for at in _occurrences(paragraph, a)[:1]]
+        yield QAItem(name, record["document"], qa["question"], qa["answers"], _unique(spans), record["id"])
 
 
 def _passages(record: Record, passages: Iterable[tuple[str, str, list[str]]], answers: list[str]) -> Iterator[QAItem]:
@@ -113,7 +113,7 @@ def load_task(
     """Load a task; with ``limit``, a seeded sample taken evenly over its documents.
 
     Raises:
-        DataError: an unknown task, or its file is missing or malformed.
+        DataError: an unknown task, a limit below 1, or a file that is missing or malformed.
     """
     if name not in TASKS:
         raise DataError(f"There is no task {name!r}.", f"Choose from: {', '.join(TASKS)}; or name a .jsonl file.")
@@ -121,7 +121,16 @@ def load_task(
     path = root / f"{name}.jsonl.gz"
     if not path.is_file():
         raise DataError(f"There is no file {path}.", "Name the folder of the data with --data or $LACONIC_DATA.")
-    return _evenly([item for record in _records(path) for item in TASKS[name][1](record)], limit, seed)
+    items: list[QAItem] = []
+    for number, record in records(path):
+        try:
+            items += TASKS[name][1](record)
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise DataError(
+                f"{path}, line {number} is not a record of {name} ({type(error).__name__}: {error}).",
+                "Fetch the file again, or name another folder with --data.",
+            ) from error
+    return _evenly(items, limit, seed)
 
 
 def load_for_training(
@@ -138,51 +147,62 @@ def load_for_training(
 
 
 def load_file(path: str | os.PathLike[str], limit: int | None = None, seed: int = 0) -> list[QAItem]:
-    """Load a user's own JSON lines with the fields document, question and answers (a list, or one string).
+    """Load a user's own JSON lines, plain or gzipped.
+
+    Each has a ``question``, ``answers`` (a list, or one string) and a ``document``, or ``ctxs`` (a list of passages
+    with ``title`` and ``text``); an ``id`` is optional.
 
     Raises:
         DataError: naming the line that is malformed.
     """
-    items = []
-    for number, record in enumerate(_records(Path(path)), 1):
-        missing = [key for key in ("document", "question", "answers") if not record.get(key)]
-        if missing:
-            raise DataError(f"{path}, record {number}: no {missing[0]}.", "Each needs document, question and answers.")
-        answers = [record["answers"]] if isinstance(record["answers"], str) else list(record["answers"])
-        document = record["document"]
-        items.append(
-            QAItem(
-                str(record.get("id", number)),
-                document,
-                record["question"],
-                answers,
-                [],
-                hashlib.sha256(document.encode()).hexdigest()[:16],
+    items: list[QAItem] = []
+    lines: dict[str, int] = {}
+    for number, record in records(Path(path)):
+        try:
+            item = _own(record, number)
+        except ValueError as error:
+            raise DataError(
+                f"{path}, line {number}: {error}.", "Each needs question, answers, and document or ctxs."
+            ) from error
+        if item.id in lines:  # results are kept by id
+            raise DataError(
+                f"{path}, line {number}: the id {item.id!r} is that of line {lines[item.id]}.", "Make the ids unique."
             )
-        )
+        lines[item.id] = number
+        items.append(item)
     if not items:
         raise DataError(f"{path} holds no records.", "Give one JSON object a line.")
     return _evenly(items, limit, seed)
 
 
-def _records(path: Path) -> Iterator[Record]:
-    if not path.is_file():
-        raise DataError(f"There is no file {path}.", "Check the path.")
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as lines:
-        try:
-            for number, line in enumerate(lines, 1):  # noqa: B007 (named in the error below)
-                if line.strip():
-                    record = json.loads(line)
-                    if not isinstance(record, dict):
-                        raise ValueError("not an object")
-                    yield record
-        except (ValueError, OSError) as error:
-            raise DataError(f"{path}, line {number}: {error}.", "Each line must be one JSON object.") from error
+def _own(record: Record, number: int) -> QAItem:
+    answers = record.get("answers")
+    answers = [answers] if isinstance(answers, str) else answers
+    if not isinstance(answers, list) or not answers or not all(_is_text(answer) for answer in answers):
+        raise ValueError("answers is not a text or a list of texts")
+    passages = record.get("ctxs")
+    if "document" not in record and passages is not None:
+        if not isinstance(passages, list) or not all(isinstance(p, dict) and _is_text(p.get("text")) for p in passages):
+            raise ValueError("ctxs is not a list of passages with a text")
+        document: Any = "\n".join(f"{p.get('title') or ''} {p['text']}".strip() for p in passages)
+    else:
+        document = record.get("document")
+    for field, value in (("document", document), ("question", record.get("question"))):
+        if not _is_text(value):
+            raise ValueError(f"no {field}, or it is not a text")
+    name = str(number if record.get("id") is None else record["id"])
+    digest = hashlib.sha256(document.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return QAItem(name, document, record["question"], answers, [], digest)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _evenly(items: list[QAItem], limit: int | None, seed: int) -> list[QAItem]:
     """Take ``limit`` items, one document after the other, so that no document dominates; grouped by document."""
+    if limit is not None and limit < 1:
+        raise DataError(f"A limit of {limit} leaves no questions.", "Give a limit of at least 1, or none.")
     if limit is None or limit >= len(items):
         return items
     by_document: dict[str, list[QAItem]] = {}
@@ -203,11 +223,17 @@ def _evenly(items: list[QAItem], limit: int | None, seed: int) -> list[QAItem]:
     return [item for document in order for item in by_document[document][: taken[document]]]
 
 
-def _occurrences(text: str, words: str) -> Iterator[int]:
-    at = text.find(words) if words else -1
+def _occurrences(text: str, words: str) -> list[int]:
+    """Where ``words`` begins in ``text``: as whole words (the answer "2" is not in "2018"), else wherever it stands."""
+    found, at = [], text.find(words) if words else -1
     while at >= 0:
-        yield at
+        found.append(at)
         at = text.find(words, at + 1)
+    return [at for at in found if not (_inside_word(text, at) or _inside_word(text, at + len(words)))] or found
+
+
+def _inside_word(text: str, at: int) -> bool:
+    return 0 < at < len(text) and text[at - 1].isalnum() and text[at].isalnum()
 
 
 def _unique(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

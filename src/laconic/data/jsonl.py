@@ -1,0 +1,42 @@
+"""JSON lines, plain or gzipped, with errors that name the line."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from laconic.errors import DataError
+
+Record = dict[str, Any]
+
+
+def records(path: Path) -> Iterator[tuple[int, Record]]:
+    """The objects with their line numbers, counted from 1; blank lines are passed over.
+
+    Raises:
+        DataError: no such file, damaged, not UTF-8, or a line that is not a JSON object.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no file {path}.", "Check the path.")
+    opener = gzip.open if path.suffix == ".gz" else open
+    number = 0
+    try:
+        with opener(path, "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    record = json.loads(line)
+                    if not isinstance(record, dict):
+                        raise ValueError("not an object")
+                    yield number, record
+    except UnicodeDecodeError as error:  # text is decoded in blocks, so this line is only near the fault
+        raise DataError(f"{path}, after line {number}: not UTF-8 ({error}).", "Save the file as UTF-8.") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path}, after line {number}: {error}.", "The file is damaged; fetch or pack it again."
+        ) from error
+    except ValueError as error:
+        raise DataError(f"{path}, line {number}: {error}.", "Each line must be one JSON object.") from error
