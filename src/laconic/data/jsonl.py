@@ -39,4 +39,5 @@ def records(path: Path) -> Iterator[tuple[int, Record]]:
             f"{path}, after line {number}: {error}.", "The file is damaged; fetch or pack it again."
         ) from error
     except ValueError as error:
-        raise DataError(f"{path}, line {number}: {error}.", "Each line must be one JSON object.") from error
+        what = error.msg if isinstance(error, json.JSONDecodeError) else error
+        raise DataError(f"{path}, line {number}: {what}.", "Each line must be one JSON object.") from error

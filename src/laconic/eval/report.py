@@ -11,16 +11,38 @@ from laconic.eval.runner import MEASURES
 
 
 def table(result: dict[str, Any]) -> Table:
-    """One row per task, method and factor, with 95 % intervals for F1."""
-    shown = Table("task", "method", "factor", "delivered", *MEASURES, "F1 95 %", "items", "skipped")
+    """One row per task, method and factor, with 95 % intervals for F1.
+
+    Where a row skipped items, ``paired F1`` over the items that no row of the task skipped is the one to compare.
+    """
+    headings, rows = _cells(result)
+    shown = Table(*headings)
+    for row in rows:
+        shown.add_row(*row)
+    return shown
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The same table in Markdown."""
+    headings, rows = _cells(result)
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def _cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    paired = any(row["skipped"] for row in result["rows"])
+    headings = ["task", "method", "factor", "delivered", *MEASURES, "F1 95 %", "items", "skipped"]
+    rows = []
     for row in result["rows"]:
         scores = [f"{row[m]['mean']:.1f}" if m in row else "-" for m in MEASURES]
         interval = f"{row['f1']['low']:.1f}-{row['f1']['high']:.1f}" if "f1" in row else "-"
-        shown.add_row(
-            row["task"], row["method"], f"{row['factor']:g}x", f"{row.get('delivered_factor', '-')}x", *scores,
-            interval, str(row["items"]), str(row["skipped"]),
-        )  # fmt: skip
-    return shown
+        delivered = f"{row['delivered_factor']}x" if "delivered_factor" in row else "-"
+        counts = [str(row["items"]), str(row["skipped"])]
+        rows.append([row["task"], row["method"], f"{row['factor']:g}x", delivered, *scores, interval, *counts])
+        if paired:
+            own = row.get("paired", {})  # results of before rows were paired have none
+            rows[-1].append(f"{own['f1']:.1f} ({own['items']})" if "f1" in own else "-")
+    return headings + ["paired F1"] * paired, rows
 
 
 def plot(result: dict[str, Any], measure: str, path: Path) -> None:
@@ -41,7 +63,8 @@ def plot(result: dict[str, Any], measure: str, path: Path) -> None:
             above = [row[measure]["high"] - row[measure]["mean"] for row in own]
             panel.errorbar([row["delivered_factor"] for row in own], means, (below, above), marker="o", label=method)
         panel.set(title=task, xlabel="delivered factor (document tokens / tokens the decoder saw)", ylabel=measure)
-        panel.legend()
+        if rows:
+            panel.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

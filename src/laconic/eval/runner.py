@@ -1,7 +1,7 @@
 """Methods x tasks x factors, one item at a time, resumable.
 
-Every finished item is a line of a journal beside the result, keyed by all that could change it; a run that was cut off
-goes on where it stopped. The result is written whole or not at all.
+Every finished item is a line of a journal beside the result, keyed by its setting and by a digest of its own content; a
+run that was cut off goes on where it stopped. The result is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +26,9 @@ from laconic.methods.registry import LoadedMethod
 
 MEASURES = ("em", "f1", "rouge_l", "contains", "recall")
 WHOLE = ("full",)  # methods without a factor
+# batches are cut from this many waiting contexts, sorted by length, so that little of a batch is padding
+POOL_BATCHES = 4
+Line = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Setting:
     reader: str
     backbone: str
     max_new_tokens: int
+    dtype: str
+    device: str
 
     @property
     def key(self) -> str:
@@ -72,20 +77,24 @@ def evaluate(
         journal.open("a").close()
     except OSError as error:
         raise DataError(f"{out} cannot be written: {error}.", "Choose a file in a folder you may write to.") from error
-    done = {(line["setting"], line["id"]): line for line in map(json.loads, journal.read_text().splitlines())}
-    rows = []
-    with journal.open("a") as book:
+    done = {(line["setting"], line["item"]): line for line in _finished(journal)}
+    rows: list[Line] = []
+    with journal.open("a", encoding="utf-8") as book:
         for task, items in tasks.items():
+            cells: list[list[Line]] = []
             for name, method in methods.items():
                 for factor in [1.0] if name in WHOLE else factors:
-                    setting = Setting(task, name, factor, reader, backbone, max_new_tokens)
-                    left = [item for item in items if (setting.key, item.id) not in done]
+                    dtype, device = str(method.reader.backbone.dtype), method.reader.backbone.device.type
+                    setting = Setting(task, name, factor, reader, backbone, max_new_tokens, dtype, device)
+                    left = [item for item in items if (setting.key, _digest(item)) not in done]
                     for line in _run(setting, method, left, batch_size):
                         book.write(json.dumps(line) + "\n")
                         book.flush()
-                        done[(line["setting"], line["id"])] = line
-                    rows.append(_row(setting, [done[(setting.key, item.id)] for item in items]))
+                        done[(line["setting"], line["item"])] = line
+                    cells.append([done[(setting.key, _digest(item))] for item in items])
+                    rows.append(_row(setting, cells[-1]))
                     say(_sentence(rows[-1]))
+            _pair(rows[len(rows) - len(cells) :], cells)
     result = {"rows": rows, "environment": environment(), "rouge": metrics.ROUGE_SETTINGS, "notes": notes or {}}
     part = out.with_suffix(".part")
     part.write_text(json.dumps(result, indent=1) + "\n")
@@ -93,7 +102,28 @@ def evaluate(
     return result
 
 
-def _run(setting: Setting, method: LoadedMethod, items: Sequence[QAItem], batch_size: int) -> Any:
+def _finished(journal: Path) -> Iterator[Line]:
+    """The journal's whole lines; one that a kill tore is dropped, and the file ends in a line break again."""
+    text = journal.read_text(encoding="utf-8", errors="replace")
+    if text and not text.endswith("\n"):
+        with journal.open("a") as book:
+            book.write("\n")
+    for written in text.splitlines():
+        try:
+            line = json.loads(written)
+        except ValueError:
+            continue
+        # lines of before items had digests cannot say what they were made of
+        if isinstance(line, dict) and "item" in line:
+            yield line
+
+
+def _digest(item: QAItem) -> str:
+    """Of all a score rests on: ids can come twice, and a user's file can change under the same name."""
+    return hashlib.sha256(json.dumps(asdict(item)).encode()).hexdigest()[:16]
+
+
+def _run(setting: Setting, method: LoadedMethod, items: Sequence[QAItem], batch_size: int) -> Iterator[Line]:
     waiting: list[tuple[QAItem, Compressed]] = []
     read: tuple[str, Compressed] | None = None
     for item in items:
@@ -108,14 +138,21 @@ def _run(setting: Setting, method: LoadedMethod, items: Sequence[QAItem], batch_
                 yield _line(setting, item, method.reader.answer(compressed, item.question, setting.max_new_tokens))
                 continue
         except BudgetError as error:
-            yield {"setting": setting.key, "id": item.id, "skipped": str(error)}
+            yield _skipped(setting, item, error)
             continue
         waiting.append((item, compressed))
-        if len(waiting) == batch_size:
-            yield from _answer(setting, method, waiting)
+        if len(waiting) == POOL_BATCHES * batch_size:
+            yield from _answer_all(setting, method, waiting, batch_size)
             waiting = []
-    if waiting:
-        yield from _answer(setting, method, waiting)
+    yield from _answer_all(setting, method, waiting, batch_size)
+
+
+def _answer_all(
+    setting: Setting, method: LoadedMethod, waiting: Sequence[tuple[QAItem, Compressed]], batch_size: int
+) -> Iterator[Line]:
+    ordered = sorted(waiting, key=lambda one: one[1].context_tokens)
+    for begin in range(0, len(ordered), batch_size):
+        yield from _answer(setting, method, ordered[begin : begin + batch_size])
 
 
 def _compress(method: LoadedMethod, item: QAItem, factor: float) -> Compressed:
@@ -123,13 +160,13 @@ def _compress(method: LoadedMethod, item: QAItem, factor: float) -> Compressed:
     return method.compressor.compress(item.document, item.question, ratio=1 / factor, **extra)
 
 
-def _answer(setting: Setting, method: LoadedMethod, waiting: Sequence[tuple[QAItem, Compressed]]) -> Any:
+def _answer(setting: Setting, method: LoadedMethod, waiting: Sequence[tuple[QAItem, Compressed]]) -> Iterator[Line]:
     contexts, questions = [c for _, c in waiting], [item.question for item, _ in waiting]
     try:
         answers = method.reader.answer_batch(contexts, questions, setting.max_new_tokens)
     except BudgetError as error:  # one of them is too long for the window: find out which
         if len(waiting) == 1:
-            yield {"setting": setting.key, "id": waiting[0][0].id, "skipped": str(error)}
+            yield _skipped(setting, waiting[0][0], error)
             return
         for one in waiting:
             yield from _answer(setting, method, [one])
@@ -138,28 +175,34 @@ def _answer(setting: Setting, method: LoadedMethod, waiting: Sequence[tuple[QAIt
         yield _line(setting, item, answer)
 
 
-def _line(setting: Setting, item: QAItem, answer: Answer) -> dict[str, Any]:
+def _skipped(setting: Setting, item: QAItem, error: BudgetError) -> Line:
+    return {"setting": setting.key, "item": _digest(item), "id": item.id, "skipped": str(error)}
+
+
+def _line(setting: Setting, item: QAItem, answer: Answer) -> Line:
     kept = [(span.start, span.end) for span in answer.context.evidence]
     return {
         "setting": setting.key,
+        "item": _digest(item),
         "id": item.id,
         "answer": answer.text,
         "em": metrics.exact_match(answer.text, item.answers),
         "f1": metrics.f1(answer.text, item.answers),
         "rouge_l": metrics.rouge_l(answer.text, item.answers),
         "contains": metrics.contains(answer.text, item.answers),
-        "recall": metrics.evidence_recall(item.evidence, kept) if kept else None,
+        "recall": metrics.evidence_recall(item.evidence, kept),  # nothing kept word for word recalls nothing
         "document_tokens": answer.context.document_tokens,
         "context_tokens": answer.context.context_tokens,
+        "delivered_factor": round(answer.context.delivered_factor, 4),
         "generated_tokens": answer.generated_tokens,
         "peak_cache_tokens": answer.peak_cache_tokens,
         "seconds": {k: round(v, 4) for k, v in (answer.context.seconds | answer.seconds).items()},
     }
 
 
-def _row(setting: Setting, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _row(setting: Setting, lines: Sequence[Line]) -> Line:
     scored = [line for line in lines if "skipped" not in line]
-    row: dict[str, Any] = {**asdict(setting), "items": len(scored), "skipped": len(lines) - len(scored)}
+    row: Line = {**asdict(setting), "items": len(scored), "skipped": len(lines) - len(scored)}
     if not scored:
         return row
     for measure in MEASURES:
@@ -169,10 +212,25 @@ def _row(setting: Setting, lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
             row[measure] = {"mean": round(100 * mean, 2), "low": round(100 * low, 2), "high": round(100 * high, 2)}
     tokens_in, tokens_seen = (sum(line[key] for line in scored) for key in ("document_tokens", "context_tokens"))
     row["delivered_factor"] = round(tokens_in / tokens_seen, 3)
+    stages = dict.fromkeys(stage for line in scored for stage in line["seconds"])
+    row["seconds"] = {s: round(sum(line["seconds"].get(s, 0.0) for line in scored) / len(scored), 4) for s in stages}
     return row
 
 
-def _sentence(row: dict[str, Any]) -> str:
+def _pair(rows: Sequence[Line], cells: Sequence[Sequence[Line]]) -> None:
+    """Add the means over the items no row of the task skipped: rows that skipped different items do not compare."""
+    common = [
+        index for index, lines in enumerate(zip(*cells, strict=True)) if not any("skipped" in one for one in lines)
+    ]
+    for row, lines in zip(rows, cells, strict=True):
+        row["paired"] = {"items": len(common)}
+        for measure in MEASURES:
+            values = [lines[index][measure] for index in common if lines[index][measure] is not None]
+            if values:
+                row["paired"][measure] = round(100 * sum(values) / len(values), 2)
+
+
+def _sentence(row: Line) -> str:
     scores = "  ".join(f"{m} {row[m]['mean']:.1f}" for m in MEASURES if m in row)
     head = f"{row['task']}  {row['method']}  {row['factor']:g}x (delivered {row.get('delivered_factor', '-')}x)"
     return f"{head}  {scores}  items {row['items']}  skipped {row['skipped']}"
@@ -196,6 +254,7 @@ def environment() -> dict[str, Any]:
         "commit": commit,
         "cpus": os.cpu_count(),
         "machine": platform.machine(),
+        "platform": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in names},
     }
