@@ -240,8 +240,17 @@ def test_oracle_is_for_evaluation(run: Run, book: str) -> None:
     assert_refused(run("ask", book, "Where?", "--method", "oracle"), "laconic eval")
 
 
-def test_unknown_method(run: Run, book: str) -> None:
+def test_an_unknown_method_is_found_before_a_model_is_loaded(
+    run: Run, book: str, questions: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_late(*_: object) -> None:
+        raise AssertionError("a model was loaded first")
+
+    for command in ("ask", "evaluate"):
+        monkeypatch.setattr(f"laconic.cli.{command}.open_backbone", too_late)
     assert_refused(run("ask", book, "Where?", "--method", "rum"), "There is no method 'rum'", "ram")
+    out = str(tmp_path / "out.json")
+    assert_refused(run("eval", questions, "--method", "head,rum", "--json", out), "There is no method 'rum'", "ram")
 
 
 def test_missing_and_mismatched_adapters(run: Run, book: str, tmp_path: Path) -> None:
@@ -303,6 +312,7 @@ def test_eval_writes_result_table_and_plot(run: Run, questions: str, tmp_path: P
     rows = json.loads(out.read_text())["rows"]
     assert [(row["method"], row["factor"], row["items"]) for row in rows] == [("full", 1.0, 2), ("head", 2.0, 2)]
     assert "delivered" in outcome.out
+    assert out.with_suffix(".md").read_text().count("\n") == 2 + len(rows)
     assert out.with_suffix(".png").stat().st_size > 0
 
 
@@ -322,7 +332,6 @@ def test_eval_refuses_bad_arguments(run: Run, questions: str, tmp_path: Path) ->
     assert_refused(run("eval", "no_such_task", *out), "There is no task 'no_such_task'")
     assert_refused(run("eval", questions, "--factor", "4,x", *out), "not a list of factors")
     assert_refused(run("eval", questions, "--factor", "1", *out), "above 1")
-    assert_refused(run("eval", questions, "--method", "head,rum", *out), "There is no method 'rum'")
     Path(questions).write_text("{not json\n")
     assert_refused(run("eval", questions, *out), "line 1")
     assert not (tmp_path / "out.json").exists()

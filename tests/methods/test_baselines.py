@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,9 @@ from laconic.core.lexical import LexicalIndex
 from laconic.core.results import Compressed
 from laconic.errors import AdapterError, BudgetError, DocumentError, LaconicError, QuestionError
 from laconic.methods.baselines import embedding
-from laconic.methods.registry import METHODS, load_methods, shipped_adapters
+from laconic.methods.ram.config import RAMConfig
+from laconic.methods.ram.model import RAM
+from laconic.methods.registry import METHODS, load_methods, reader_name, shipped_adapters
 from laconic.methods.roles import Compressor
 
 BACKBONE = tiny_backbone()
@@ -165,6 +169,18 @@ def test_unknown_and_untrained_methods_are_named() -> None:
         load_methods(["no-such"], BACKBONE)
     with pytest.raises(AdapterError, match="no trained RAM"):
         load_methods(["ram"], BACKBONE)
+
+
+def test_a_reader_is_named_by_weights_and_settings(tmp_path: Path) -> None:
+    folder = tmp_path / "ram"
+    ram = RAM(BACKBONE, RAMConfig(decoder_rank=2, encoder_rank=2, encoder_layers=1))
+    ram.save_pretrained(folder)
+    first = reader_name(BACKBONE, folder)
+    assert first != reader_name(BACKBONE, "none") == "untuned"
+    description = json.loads((folder / "method.json").read_text())
+    description["config"]["skim_temperature"] = 0.5
+    (folder / "method.json").write_text(json.dumps(description))
+    assert reader_name(BACKBONE, folder) != first
 
 
 def test_adapters_ship() -> None:

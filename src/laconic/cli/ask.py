@@ -21,7 +21,7 @@ from laconic.core.segments import require_question
 from laconic.data.documents import read_document
 from laconic.errors import BudgetError, LaconicError, QuestionError
 from laconic.methods.budget import auto_budget
-from laconic.methods.registry import LoadedMethod, load_method
+from laconic.methods.registry import LoadedMethod, check_names, load_method
 
 SHOWN_PASSAGES = 3
 WHOLE = "full"
@@ -72,6 +72,7 @@ class Request:
 def run(request: Request, as_json: bool) -> None:
     """Answer and print: everything for people goes to stderr but the answer itself, JSON goes to stdout alone."""
     ratio = request.ratio()
+    check_names([request.method])
     question = require_question(request.question)
     document = read_document(request.documents)
     people = Console(stderr=True, quiet=as_json)

@@ -12,9 +12,9 @@ from rich.console import Console
 from laconic.cli.loading import open_backbone
 from laconic.data.loaders import load_file, load_task
 from laconic.errors import BudgetError, DataError
-from laconic.eval.report import plot, table
+from laconic.eval.report import markdown, plot, table
 from laconic.eval.runner import evaluate
-from laconic.methods.registry import load_methods, reader_name
+from laconic.methods.registry import check_names, load_methods, reader_name
 
 
 def run(
@@ -33,7 +33,7 @@ def run(
     dtype: str,
     device: str,
 ) -> None:
-    """Evaluate, print the table, and draw the plot beside the result where matplotlib is installed.
+    """Evaluate, print the table, and leave it beside the result in Markdown and, with matplotlib, as a plot.
 
     Raises:
         LaconicError: whatever is wrong with the arguments or the data, before a model is loaded.
@@ -44,6 +44,7 @@ def run(
         raise BudgetError(f"{factor!r} is not a list of factors.", "Write 4,8,16.") from error
     if not all(1 < one < float("inf") for one in factors):
         raise BudgetError("Factors must be above 1.", "The method full needs none.")
+    check_names(methods)
     _check_writable(out)
     tasks = {
         name: load_file(name, limit, seed) if Path(name).is_file() else load_task(name, data, limit, seed)
@@ -64,6 +65,7 @@ def run(
         notes=notes,
     )
     Console().print(table(result))
+    out.with_suffix(".md").write_text(markdown(result))
     if find_spec("matplotlib"):
         plot(result, "f1", out.with_suffix(".png"))
 

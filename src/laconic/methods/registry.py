@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,9 +77,7 @@ def load_methods(
         LaconicError: an unknown method.
         AdapterError: the adapter is missing or made for another backbone, or RAM has none.
     """
-    for name in names:
-        if name not in METHODS:
-            raise LaconicError(f"There is no method {name!r}.", f"Choose from: {', '.join(METHODS)}.")
+    check_names(names)
     folder = _adapter_folder(backbone, adapter)
     if folder is None and "ram" in names:
         raise AdapterError(
@@ -94,6 +93,13 @@ def load_methods(
         shared["ram"] = ram
         reader = Reader(backbone, model=ram.decoder)
     return {name: LoadedMethod(name, shared.get(name) or _build(METHODS[name], backbone), reader) for name in names}
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise ``LaconicError`` for a name that is no method; worth asking before a backbone is loaded."""
+    for name in names:
+        if name not in METHODS:
+            raise LaconicError(f"There is no method {name!r}.", f"Choose from: {', '.join(METHODS)}.")
 
 
 def shipped_adapters() -> list[Path]:
@@ -117,8 +123,11 @@ def _build(entry: Entry, backbone: Backbone) -> Compressor:
 
 
 def reader_name(backbone: Backbone, adapter: str | os.PathLike[str] | None = None) -> str:
-    """What answers, for result files: ``untuned``, or a digest of the adapter's weights."""
+    """What answers, for result files: ``untuned``, or a digest of the adapter's weights and settings."""
     folder = _adapter_folder(backbone, adapter)
     if folder is None:
         return "untuned"
-    return hashlib.sha256((folder / persist.WEIGHTS).read_bytes()).hexdigest()[:12]
+    digest = hashlib.sha256((folder / persist.WEIGHTS).read_bytes())
+    # the same weights with another temperature or score answer otherwise
+    digest.update(json.dumps(persist.read_description(folder)["config"], sort_keys=True).encode())
+    return digest.hexdigest()[:12]
