@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 from laconic.backbone import load_backbone
+from laconic.core.files import write_whole
 from laconic.data.loaders import load_task
 from laconic.errors import BudgetError
 from laconic.eval.metrics import evidence_recall, mean_with_interval
@@ -64,9 +65,7 @@ def main() -> None:
         "rows": rows,
         "environment": environment(),
     }
-    part = args.out.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=1) + "\n")
-    part.replace(args.out)
+    write_whole(args.out, json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
+from laconic.core.files import write_whole
+
 QUESTION = "Who bought Solomon Northup in New Orleans?"
 FACTOR = 8
 
@@ -100,9 +102,7 @@ def main() -> None:
             **{name: version(name) for name in ("laconic", "torch", "transformers")},
         },
     }
-    part = args.out.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=2) + "\n")
-    part.replace(args.out)
+    write_whole(args.out, json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -312,7 +312,7 @@ def test_eval_writes_result_table_and_plot(run: Run, questions: str, tmp_path: P
     rows = json.loads(out.read_text())["rows"]
     assert [(row["method"], row["factor"], row["items"]) for row in rows] == [("full", 1.0, 2), ("head", 2.0, 2)]
     assert "delivered" in outcome.out
-    assert out.with_suffix(".md").read_text().count("\n") == 2 + len(rows)
+    assert out.with_suffix(".table.md").read_text().count("\n") == 2 + len(rows)
     assert out.with_suffix(".png").stat().st_size > 0
 
 

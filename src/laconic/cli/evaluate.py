@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from laconic.cli.loading import open_backbone
+from laconic.core.files import write_whole
 from laconic.data.loaders import load_file, load_task
 from laconic.errors import BudgetError, DataError
 from laconic.eval.report import markdown, plot, table
@@ -65,7 +66,7 @@ def run(
         notes=notes,
     )
     Console().print(table(result))
-    out.with_suffix(".md").write_text(markdown(result))
+    write_whole(out.with_suffix(".table.md"), markdown(result))
     if find_spec("matplotlib"):
         plot(result, "f1", out.with_suffix(".png"))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from laconic.core.files import write_whole
 from laconic.eval.runner import MEASURES
 
 
@@ -66,5 +68,7 @@ def plot(result: dict[str, Any], measure: str, path: Path) -> None:
         if rows:
             panel.legend()
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
     pyplot.close(figure)
+    write_whole(path, picture.getvalue())

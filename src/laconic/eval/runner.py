@@ -18,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from laconic.core.files import write_whole
 from laconic.core.results import Answer, Compressed
 from laconic.data.schema import QAItem
 from laconic.errors import BudgetError, DataError
@@ -96,9 +97,7 @@ def evaluate(
                     say(_sentence(rows[-1]))
             _pair(rows[len(rows) - len(cells) :], cells)
     result = {"rows": rows, "environment": environment(), "rouge": metrics.ROUGE_SETTINGS, "notes": notes or {}}
-    part = out.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(part, out)
+    write_whole(out, json.dumps(result, indent=1) + "\n")
     return result
 
 
