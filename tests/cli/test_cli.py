@@ -240,6 +240,26 @@ def test_oracle_is_for_evaluation(run: Run, book: str) -> None:
     assert_refused(run("ask", book, "Where?", "--method", "oracle"), "laconic eval")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ask"], "error: Missing argument 'document'. See `laconic ask --help`.\n"),
+        (["methods", "--frob"], "error: No such option: --frob. See `laconic methods --help`.\n"),
+        (["info", "extra"], "error: Got unexpected extra argument(s) (extra). See `laconic info --help`.\n"),
+        (["frob"], "error: No such command 'frob'. See `laconic --help`.\n"),
+    ],
+)
+def test_a_command_written_wrongly_is_one_line_too(run: Run, arguments: list[str], said: str) -> None:
+    assert run(*arguments) == Outcome(2, "", said)
+
+
+def test_no_command_shows_the_help(run: Run) -> None:
+    outcome = run()
+    assert outcome.status == 2
+    assert "Usage: laconic" in outcome.out + outcome.err
+    assert run("--help").status == 0
+
+
 def test_an_unknown_method_is_found_before_a_model_is_loaded(
     run: Run, book: str, questions: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,8 @@ def test_a_row_stops_at_its_stop_token_and_others_go_on() -> None:
     stopped = decode(backbone, rows_of(backbone), max_new_tokens=8, stop_ids=frozenset({stop}))
     assert stopped[0].ids == free[0][: free[0].index(stop)]
     assert stopped[1].ids == (free[1][: free[1].index(stop)] if stop in free[1] else free[1])
+    alone = [decode(backbone, [row], max_new_tokens=8, stop_ids=frozenset({stop}))[0] for row in rows_of(backbone)]
+    assert stopped == alone, "a row that stopped is not billed for the others' later tokens"
 
 
 def test_a_last_token_is_kept_and_ends_its_row() -> None:

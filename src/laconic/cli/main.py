@@ -96,12 +96,27 @@ def info() -> None:
     show_info()
 
 
+# Typer's click (its own copy in newer versions) is private; what its public BadParameter descends from is not
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
 def main() -> None:
     """Run the command line: a user's error is one line and status 2, an interrupt status 130."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False, prog_name="laconic"))
     except LaconicError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
+        _refuse(str(error))
+    except _UsageError as error:
+        if len(sys.argv) == 1:  # its message is the whole help
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(2)
+        command = error.ctx.command_path if error.ctx else "laconic"  # type: ignore[attr-defined]
+        message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+        _refuse(f"{message}. See `{command} --help`.")
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+
+
+def _refuse(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
