@@ -161,11 +161,11 @@ def test_ram_with_an_adapter_is_the_default(run: Run, book: str, tmp_path: Path)
     result = json.loads(run("ask", book, question, "--adapter", adapter, "--json").out)
     assert result["method"] == "ram"
     assert result["delivered_factor"] > 1
-    # one vector per segment is more than 40 tokens: neighbours share one, and the bill says so
+    # one vector per segment is more than 40 tokens: neighbours share them, and the bill says so
     small = json.loads(run("ask", book, question, "--adapter", adapter, "--budget", "40", "--json").out)
     assert small["context_tokens"] <= 40
-    assert "share one skim vector" in small["notes"][0]
-    assert "share one skim vector" in run("ask", book, question, "--adapter", adapter, "--budget", "40").err
+    assert "share skim vectors" in small["notes"][0]
+    assert "share skim vectors" in run("ask", book, question, "--adapter", adapter, "--budget", "40").err
     assert_refused(run("ask", book, question, "--adapter", adapter, "--factor", "17"), "Use a factor below 16")
 
 

@@ -20,7 +20,7 @@ from laconic.methods.ram import encoder as encoder_module
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.encoder import SegmentEncoder, States
 from laconic.methods.ram.labels import positive_segments
-from laconic.methods.ram.memory import plan_exact, plan_paper
+from laconic.methods.ram.memory import plan_exact, plan_paper, vectors_within
 from laconic.methods.ram.model import RAM
 from laconic.methods.ram.relevance import Relevance, maxsim, neighbour_sum
 from laconic.methods.ram.skim import skim_vectors, skim_weights
@@ -31,7 +31,15 @@ QUESTION = "Who bakes the bread?"
 
 
 def small(**changes: object) -> RAMConfig:
-    values = {"segment_tokens": WIDTH, "encoder_layers": 2, "projection": 8, "encoder_rank": 2, "decoder_rank": 2}
+    # so narrow segments would share vectors at any ratio: the tests that mean sharing ask for it
+    values = {
+        "segment_tokens": WIDTH,
+        "skim_share": 1.0,
+        "encoder_layers": 2,
+        "projection": 8,
+        "encoder_rank": 2,
+        "decoder_rank": 2,
+    }
     return RAMConfig(**(values | changes))  # type: ignore[arg-type]
 
 
@@ -120,7 +128,7 @@ def test_3_states_do_not_depend_on_company(
     query = backbone.token_ids(QUESTION) if encode == "cross" else None
     with torch.no_grad():
         together = encoder(rows, query)
-        monkeypatch.setattr(encoder_module, "ROWS_PER_PASS", 2)
+        monkeypatch.setattr(encoder_module, "TOKENS_PER_PASS", 12)
         in_passes = encoder(rows, query)
         alone = [encoder([row], query) for row in rows]
     assert torch.allclose(together.hidden, in_passes.hidden, atol=1e-5)
@@ -131,6 +139,27 @@ def test_3_states_do_not_depend_on_company(
         assert torch.allclose(together.mean()[index], one.mean()[0], atol=1e-5)
         pooled = one.mean()[0]
         assert torch.allclose(skim_vectors(together, pooled, 0.1)[index], skim_vectors(one, pooled, 0.1)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("encode", ["bi", "cross"])
+@pytest.mark.parametrize("together", [1, 3])
+@pytest.mark.parametrize("length", [2, 6, 17, 18, 19, 36, 41])
+def test_3_a_segment_sees_those_before_it_in_its_row_alone(
+    backbone: Backbone, encode: str, together: int, length: int
+) -> None:
+    encoder = SegmentEncoder(backbone, small()).eval()
+    ids = (backbone.token_ids(DOCUMENT) * 2)[:length]
+    query = backbone.token_ids(QUESTION) if encode == "cross" else None
+    with torch.no_grad():
+        states = encoder.segments(ids, WIDTH, together, query)
+        for index in range(math.ceil(length / WIDTH)):
+            first = index // together * together * WIDTH
+            row = ids[first : (index + 1) * WIDTH]
+            expected = encoder([row], query).hidden[0, index * WIDTH - first :]
+            own = states.hidden[index][states.mask[index]]
+            assert torch.allclose(own, expected, atol=1e-5)
+    assert len(states.hidden) == index + 1
+    assert states.mask.sum() == length
 
 
 def test_3_cross_states_read_the_query(backbone: Backbone) -> None:
@@ -172,27 +201,46 @@ def test_5_keep_set_ignores_temperature_and_query_scale(scale: float, seed: int)
         assert torch.allclose(plain, scaled, atol=1e-4)
 
 
-@given(st.lists(st.floats(-1, 1), min_size=1, max_size=40), st.integers(1, 9), st.integers(2, 8), st.integers(2, 8))
-def test_5_keep_sets_are_nested(scores: list[float], last: int, one: int, other: int) -> None:
+@given(
+    st.lists(st.floats(-1, 1), min_size=1, max_size=40), st.integers(1, 9), st.integers(1, 400), st.integers(1, 400),
+    st.sampled_from([0.1, 0.17, 0.25, 0.5, 1.0]),
+)  # fmt: skip
+def test_5_keep_sets_are_nested(scores: list[float], last: int, one: int, other: int, share: float) -> None:
+    """Over all budgets, also across the one where neighbours begin to share vectors."""
     lengths = [10] * (len(scores) - 1) + [last]
-    total = sum(lengths)
-    budgets = sorted(max(len(scores), total // factor) for factor in (one, other))
-    strong, mild = (plan_exact(scores, lengths, budget) for budget in budgets)
+    smaller, larger = sorted((one, other))
+    strong, mild = (plan_exact(scores, lengths, b, vectors_within(len(scores), b, share)) for b in (smaller, larger))
     assert set(strong.kept) <= set(mild.kept)
 
 
-@given(st.lists(st.floats(-1, 1), min_size=1, max_size=40), st.integers(1, 10), st.integers(1, 400), st.integers(1, 5))
-def test_6_exact_mode_never_exceeds_the_budget(scores: list[float], last: int, budget: int, group: int) -> None:
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=40), st.integers(1, 10), st.integers(1, 400), st.integers(1, 40))
+def test_6_exact_mode_never_exceeds_the_budget(scores: list[float], last: int, budget: int, vectors: int) -> None:
     lengths = [10] * (len(scores) - 1) + [last]
-    if math.ceil(len(scores) / group) > budget:
+    vectors = min(vectors, len(scores))
+    if vectors > budget < sum(lengths):
         with pytest.raises(BudgetError, match="skim vectors"):
-            plan_exact(scores, lengths, budget, group)
+            plan_exact(scores, lengths, budget, vectors)
         return
-    plan = plan_exact(scores, lengths, budget, group)
+    plan = plan_exact(scores, lengths, budget, vectors)
     assert plan.tokens <= budget
+    assert len(plan.groups) <= vectors
+    assert budget < sum(lengths) or not plan.groups
     assert sorted(plan.kept + [i for g in plan.groups for i in g]) == list(range(len(scores)))
     parts = plan.order()
     assert len(parts) == len(plan.kept) + len(plan.groups)
+
+
+def test_6_strong_ratios_share_vectors_and_read_more(backbone: Backbone) -> None:
+    """At 4x of 6-token segments one vector each takes two thirds of the tokens; with a share of 0.25, a quarter."""
+    document = DOCUMENT * 8
+    own, shared = (
+        RAM(backbone, small(skim_share=share)).eval().compress(document, QUESTION, ratio=0.25) for share in (1.0, 0.25)
+    )
+    kept = [sum(span.end - span.start for span in one.evidence) for one in (own, shared)]
+    assert kept[1] > 1.5 * kept[0]
+    assert shared.context_tokens <= shared.document_tokens // 4
+    assert not own.notes
+    assert "share skim vectors" in shared.notes[0]
 
 
 def test_6_exact_mode_wastes_less_than_a_segment() -> None:

@@ -22,7 +22,7 @@ from laconic.data.schema import QAItem
 from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.losses.contrastive import contrastive_loss
 from laconic.methods.ram.labels import positive_segments
-from laconic.methods.ram.memory import plan_exact
+from laconic.methods.ram.memory import plan_exact, vectors_within
 from laconic.methods.ram.model import RAM, Reading
 
 
@@ -153,10 +153,11 @@ class ReaderStage(nn.Module):
             positive = torch.stack([positive_segments(segmented, spans) for spans in group.evidence]).any(0)
             # evidence is read closely, then what looks relevant to any of the questions
             ranked = scores.amax(0) + 10.0 * positive.to(scores.device)
-        factor = 2.0 + 6.0 * random.Random(str(kind)).random()
+        factor = 2.0 * 8.0 ** random.Random(str(kind)).random()
         needed = len(segmented) + int(positive.sum()) * ram.config.segment_tokens
         budget = max(needed, int(len(segmented.ids) / factor))
-        plan = plan_exact(ranked.tolist(), segmented.lengths, budget)
+        vectors = vectors_within(len(segmented), budget, ram.config.skim_share)
+        plan = plan_exact(ranked.tolist(), segmented.lengths, budget, vectors)
         if kind < 0.5:
             return torch.cat([embed(ids[slice(*segmented.token_spans[i])]) for i in plan.kept])
         return ram.memory(segmented, plan, states, pooled.mean(0), scores.amax(0))

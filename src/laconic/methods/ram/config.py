@@ -23,6 +23,9 @@ class RAMConfig:
     """
 
     segment_tokens: int = _option(48, "width L of a segment, in tokens")
+    row_segments: int = _option(
+        4, "neighbouring segments in one encoder row, each seeing those before it; 1: the paper's"
+    )
     encoder_layers: int = _option(8, "decoder layers the encoder runs (the first K of the backbone)")
     score: Score = _option("maxsim", "relevance: mean (the paper's), maxsim (late interaction) or cross")
     encode: Literal["bi", "cross"] = _option("bi", "cross: each segment is encoded behind the query")
@@ -32,6 +35,9 @@ class RAMConfig:
     sink_prefix: bool = _option(False, "encode each segment behind one sink token that pooling leaves out")
     skim_temperature: float = _option(0.1, "temperature of the query weights inside a skim vector; 1.0 is the paper's")
     contrastive_temperature: float = _option(0.02, "temperature of the contrastive loss")
+    skim_share: float = _option(
+        0.17, "share of an exact budget that skim vectors may take before neighbours share them"
+    )
     budget_mode: BudgetMode = _option(
         "exact", "exact: never more than floor(T/factor) tokens; paper: k = floor(T/(factor L))"
     )
@@ -40,14 +46,16 @@ class RAMConfig:
     decoder_rank: int = _option(8, "LoRA rank of the decoder; 0 leaves the decoder as it is")
 
     def __post_init__(self) -> None:
-        if self.segment_tokens < 1 or self.encoder_layers < 1 or self.projection < 1:
-            raise LaconicError("segment_tokens, encoder_layers and projection must be at least 1.")
+        if min(self.segment_tokens, self.row_segments, self.encoder_layers, self.projection) < 1:
+            raise LaconicError("segment_tokens, row_segments, encoder_layers and projection must be at least 1.")
         if self.score not in get_args(Score):
             raise LaconicError(f"Unknown score {self.score!r}.", f"Choose one of {', '.join(get_args(Score))}.")
         if self.budget_mode not in get_args(BudgetMode):
             raise LaconicError(f"Unknown budget_mode {self.budget_mode!r}.", "Choose exact or paper.")
         if (self.score == "cross") and self.encode != "cross":
             raise LaconicError("The cross score reads query-conditioned states.", "Set encode: cross with it.")
+        if not 0.0 < self.skim_share <= 1.0:
+            raise LaconicError(f"skim_share {self.skim_share} is not in (0, 1].", "1 gives every segment its vector.")
         if self.skim_temperature <= 0 or self.contrastive_temperature <= 0:
             raise LaconicError("Temperatures must be positive.")
 
@@ -55,8 +63,8 @@ class RAMConfig:
     def paper(cls, **changes: Any) -> RAMConfig:
         """The configuration of the paper and its code, for parity."""
         values: dict[str, Any] = {
-            "segment_tokens": 50, "score": "mean", "lexical": False, "neighbours": False, "skim_temperature": 1.0,
-            "contrastive_temperature": 0.05, "budget_mode": "paper", "encoder_rank": 0,
+            "segment_tokens": 50, "row_segments": 1, "score": "mean", "lexical": False, "neighbours": False,
+            "skim_temperature": 1.0, "contrastive_temperature": 0.05, "budget_mode": "paper", "encoder_rank": 0,
         }  # fmt: skip
         return cls(**(values | changes))
 

@@ -1,7 +1,7 @@
 """RAM's encoder: the first K layers of the backbone, without the vocabulary head (section 2.3).
 
-Shapes: S segments, L tokens of the longest, D width. A segment is a batch row of its own, so the cost is linear in the
-document; rows of one length run together, so almost nothing is padded.
+Shapes: S segments, L tokens of the longest, D width. A row holds one segment, or a few neighbours that read each other
+from left to right, so the cost is linear in the document; rows of one length run together: almost nothing is padded.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from laconic.core.lora import add_lora
 from laconic.core.sharing import first_layers
 from laconic.methods.ram.config import RAMConfig
 
-# rows per forward pass: enough to keep two CPU cores or one accelerator busy, small enough to bound memory
-ROWS_PER_PASS = 64
+# tokens per forward pass: enough to keep two CPU cores or one accelerator busy, small enough to bound memory
+TOKENS_PER_PASS = 3072
 
 
 @dataclass
@@ -72,6 +72,22 @@ class SegmentEncoder(nn.Module):
         mask = torch.arange(longest, device=lengths.device) < lengths[:, None]
         return States(torch.cat(pieces)[order], mask)
 
+    def segments(self, ids: Sequence[int], width: int, together: int, query: Sequence[int] | None = None) -> States:
+        """Encode a document cut every ``width`` tokens, ``together`` neighbouring segments to a row.
+
+        A segment sees those before it in its row and nothing of other rows; ``together=1`` is the paper's encoder.
+
+        Returns:
+            States of the segments, [S, width, D].
+        """
+        stride = width * together
+        rows = self([ids[start : start + stride] for start in range(0, len(ids), stride)], query)
+        missing = stride - rows.mask.shape[1]  # only where the document is shorter than one row
+        hidden = nn.functional.pad(rows.hidden, (0, 0, 0, missing)).unflatten(1, (together, width)).flatten(0, 1)
+        mask = nn.functional.pad(rows.mask, (0, missing)).unflatten(1, (together, width)).flatten(0, 1)
+        count = -(-len(ids) // width)
+        return States(hidden[:count], mask[:count])
+
     def _run(
         self, rows: Sequence[Sequence[int]], behind: list[tuple[torch.Tensor, torch.Tensor]] | None
     ) -> torch.Tensor:
@@ -102,15 +118,15 @@ class SegmentEncoder(nn.Module):
 
 
 def _passes(rows: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Row indices grouped by length, each group in passes of at most ``ROWS_PER_PASS``."""
+    """Row indices grouped by length, each group in passes of about ``TOKENS_PER_PASS``."""
     by_length: dict[int, list[int]] = {}
     for index, row in enumerate(rows):
         by_length.setdefault(len(row), []).append(index)
-    return [
-        indices[start : start + ROWS_PER_PASS]
-        for _, indices in sorted(by_length.items())
-        for start in range(0, len(indices), ROWS_PER_PASS)
-    ]
+    passes = []
+    for length, indices in sorted(by_length.items()):
+        count = max(1, TOKENS_PER_PASS // length)
+        passes += [indices[start : start + count] for start in range(0, len(indices), count)]
+    return passes
 
 
 def _copied(twin: PreTrainedModel) -> PreTrainedModel:

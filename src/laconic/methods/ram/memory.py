@@ -1,7 +1,7 @@
 """RAM's hybrid memory: kept segments word for word, others as skim vectors, in order (sections 2.4, 2.6, 2.7).
 
-Where even one vector per segment is too much for the budget (a whole book into a small window), neighbouring skimmed
-segments share one vector: the second level of skimming. ``group`` is how many share at most; 1 is the paper's method.
+One vector per segment is the paper's method. At strong ratios, or where a whole book meets a small window, the vectors
+would eat the budget that close reading needs: then neighbouring segments share vectors, the second level of skimming.
 """
 
 from __future__ import annotations
@@ -31,19 +31,31 @@ class Plan:
         return [(close, index) for _, close, index in sorted(parts)]
 
 
-def plan_exact(scores: Sequence[float], lengths: Sequence[int], budget: int, group: int = 1) -> Plan:
+def vectors_within(segments: int, budget: int, share: float) -> int:
+    """How many skim vectors a budget of tokens affords: one per segment, but no more than ``share`` of the budget.
+
+    Neither this nor what it leaves to close reading shrinks as the budget grows, which keeps keep sets nested.
+    """
+    return min(segments, max(1, math.floor(share * budget)))
+
+
+def plan_exact(scores: Sequence[float], lengths: Sequence[int], budget: int, vectors: int | None = None) -> Plan:
     """Keep the longest prefix of the ranking with  skim vectors + kept tokens <= budget  (exact mode).
+
+    Args:
+        vectors: skim vectors for all segments together, at most one each; None gives one each.
 
     Raises:
         BudgetError: the skim vectors alone exceed the budget.
     """
-    skims = math.ceil(len(lengths) / group)
-    check_affordable(skims, sum(lengths), budget)
-    ranking = _ranking(scores)
-    # a kept segment brings its tokens and saves its vector; in a shared group it may save nothing
-    saved = 1 if group == 1 else 0
-    kept = longest_affordable_prefix(ranking, [length - saved for length in lengths], budget - skims)
-    return _plan(kept, lengths, group)
+    vectors = len(lengths) if vectors is None else vectors
+    if budget >= sum(lengths):  # nothing to skim, so no vector to pay for
+        return _plan(range(len(lengths)), lengths, vectors)
+    check_affordable(vectors, sum(lengths), budget)
+    # a kept segment brings its tokens and saves its vector; a shared vector is still needed for the others
+    saved = 1 if vectors == len(lengths) else 0
+    kept = longest_affordable_prefix(_ranking(scores), [length - saved for length in lengths], budget - vectors)
+    return _plan(kept, lengths, vectors)
 
 
 def check_affordable(skims: int, tokens: int, budget: int) -> None:
@@ -58,7 +70,7 @@ def check_affordable(skims: int, tokens: int, budget: int) -> None:
 def plan_paper(scores: Sequence[float], lengths: Sequence[int], ratio: float, width: int) -> Plan:
     """Keep k = floor(T * ratio / L) segments (paper mode); the vectors come on top of the nominal budget."""
     count = min(len(lengths), math.floor(ratio * sum(lengths) / width + 1e-9))
-    return _plan(_ranking(scores)[:count], lengths, 1)
+    return _plan(_ranking(scores)[:count], lengths, len(lengths))
 
 
 def _ranking(scores: Sequence[float]) -> list[int]:
@@ -66,12 +78,12 @@ def _ranking(scores: Sequence[float]) -> list[int]:
     return sorted(range(len(scores)), key=lambda index: (-scores[index], index))
 
 
-def _plan(kept: Sequence[int], lengths: Sequence[int], group: int) -> Plan:
+def _plan(kept: Sequence[int], lengths: Sequence[int], vectors: int) -> Plan:
     close = set(kept)
     groups: dict[int, list[int]] = {}
     for index in range(len(lengths)):
         if index not in close:
-            groups.setdefault(index // group, []).append(index)
+            groups.setdefault(index * vectors // len(lengths), []).append(index)
     skimmed = list(groups.values())
     return Plan(sorted(close), skimmed, sum(lengths[i] for i in close) + len(skimmed))
 

@@ -6,7 +6,6 @@ question. The best segments enter the decoder word for word, every other one as 
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from laconic.core.sharing import shared_twin
 from laconic.errors import QuestionError
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.encoder import SegmentEncoder, States
-from laconic.methods.ram.memory import Plan, assemble, check_affordable, plan_exact, plan_paper
+from laconic.methods.ram.memory import Plan, assemble, check_affordable, plan_exact, plan_paper, vectors_within
 from laconic.methods.ram.relevance import Relevance
 from laconic.methods.ram.skim import Align, skim_vectors
 
@@ -87,7 +86,7 @@ class RAM(nn.Module):
         return Reading(segmented, states, lexical)
 
     def encode(self, segmented: SegmentedText, query: Sequence[int] | None = None) -> States:
-        return self.encoder([segmented.segment_ids(i) for i in range(len(segmented))], query)
+        return self.encoder.segments(segmented.ids, self.config.segment_tokens, self.config.row_segments, query)
 
     def score(self, reading: Reading, queries: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor, States]:
         """Relevance [Q, S] of every segment to every query, the pooled queries [Q, D], and the segments' states.
@@ -116,8 +115,9 @@ class RAM(nn.Module):
     ) -> Compressed:
         """Compress a document for one question into decoder embeddings.
 
-        A ``ratio`` is a promise for every segment: one vector each, or an error where they do not fit. A ``budget``
-        is a ceiling: where one vector per segment does not fit, neighbours share one, and a note says so.
+        Neighbouring segments share skim vectors where one each would take more than ``skim_share`` of the tokens; a
+        note says so. A ``ratio`` so strong that not even one token per segment would be left is an error; a
+        ``budget`` is a ceiling that any document meets.
         The document read last is remembered, so further questions about it cost no encoding.
 
         Raises:
@@ -142,17 +142,17 @@ class RAM(nn.Module):
             self._last = (context, reading)
         with watch("score"):
             scores, pooled, states = self.score(reading, [question])
-        group = 1
-        if budget is not None and len(segmented) > allowed:
-            group = math.ceil(len(segmented) / max(1, allowed // 2))
         ranked = scores[0].tolist()
+        vectors = len(segmented)
         if self.config.budget_mode == "paper":
             plan = plan_paper(ranked, segmented.lengths, requested, self.config.segment_tokens)
         else:
-            plan = plan_exact(ranked, segmented.lengths, allowed, group)
+            vectors = vectors_within(len(segmented), allowed, self.config.skim_share)
+            plan = plan_exact(ranked, segmented.lengths, allowed, vectors)
         with watch("assemble"):
             embeddings = self.memory(segmented, plan, states, pooled[0], scores[0])
-        notes = [] if group == 1 else [f"up to {group} neighbouring segments share one skim vector"]
+        shared = vectors < len(segmented) and plan.groups
+        notes = [f"neighbouring segments share skim vectors ({vectors} for {len(segmented)})"] if shared else []
         return Compressed(
             document_tokens=len(segmented.ids),
             context_tokens=len(embeddings),
