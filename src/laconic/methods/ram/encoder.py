@@ -6,7 +6,7 @@ from left to right, so the cost is linear in the document; rows of one length ru
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,8 @@ from laconic.methods.ram.config import RAMConfig
 
 # tokens per forward pass: enough to keep two CPU cores or one accelerator busy, small enough to bound memory
 TOKENS_PER_PASS = 3072
+# segments whose states are in float32 at a time
+SEGMENTS_PER_PIECE = 256
 
 
 @dataclass
@@ -28,6 +30,13 @@ class States:
 
     hidden: torch.Tensor
     mask: torch.Tensor
+
+    def pieces(self) -> Iterator[States]:
+        """Views of a few hundred rows: what works in float32 must not copy a whole book."""
+        for hidden, mask in zip(
+            self.hidden.split(SEGMENTS_PER_PIECE), self.mask.split(SEGMENTS_PER_PIECE), strict=True
+        ):
+            yield States(hidden, mask)
 
     def mean(self) -> torch.Tensor:
         """Masked mean over tokens [S, D] in float32."""
@@ -60,17 +69,16 @@ class SegmentEncoder(nn.Module):
             States padded on the right to the longest row.
         """
         behind = self._query_cache(query) if query is not None else None
-        longest = max(len(row) for row in rows)
-        pieces: list[torch.Tensor] = []
-        where: list[int] = []
+        lengths = torch.tensor([len(row) for row in rows])
+        hidden: torch.Tensor | None = None
         for indices in _passes(rows):
-            hidden = self._run([rows[i] for i in indices], behind)
-            pieces.append(nn.functional.pad(hidden, (0, 0, 0, longest - hidden.shape[1])))
-            where.extend(indices)
-        order = torch.tensor(where, device=pieces[0].device).argsort()
-        lengths = torch.tensor([len(row) for row in rows], device=pieces[0].device)
-        mask = torch.arange(longest, device=lengths.device) < lengths[:, None]
-        return States(torch.cat(pieces)[order], mask)
+            piece = self._run([rows[i] for i in indices], behind)
+            if hidden is None:  # states of a whole book are large: every pass writes into their one place
+                hidden = piece.new_zeros(len(rows), int(lengths.max()), piece.shape[-1])
+            hidden[torch.tensor(indices, device=piece.device), : piece.shape[1]] = piece
+        assert hidden is not None, "no rows to encode"
+        mask = torch.arange(hidden.shape[1]) < lengths[:, None]
+        return States(hidden, mask.to(hidden.device))
 
     def segments(self, ids: Sequence[int], width: int, together: int, query: Sequence[int] | None = None) -> States:
         """Encode a document cut every ``width`` tokens, ``together`` neighbouring segments to a row.

@@ -40,18 +40,21 @@ class Relevance(nn.Module):
             segments: states of the segments.
             lexical: BM25 scores [Q, S], scaled to at most 1 per query.
         """
-        if self.score == "mean":
-            scores = nn.functional.normalize(query.mean(), dim=-1) @ nn.functional.normalize(segments.mean(), dim=-1).T
-        elif self.score == "maxsim":
-            scores = maxsim(self.project_tokens(query), query.mask, self.project_tokens(segments), segments.mask)
-        else:
-            scores = self.head(segments.mean().to(self.head.weight.dtype)).float().T
+        scores = torch.cat([self._against(query, piece) for piece in segments.pieces()], dim=1)
         if self.lexical_weight is not None:
             assert lexical is not None, "a model with a lexical term needs BM25 scores"
             scores = scores + self.lexical_weight.float() * lexical
         if self.neighbour_weight is not None:
             scores = scores + self.neighbour_weight.float() * neighbour_sum(scores)
         return scores
+
+    def _against(self, query: States, segments: States) -> torch.Tensor:
+        """What the states alone say, [Q, S]."""
+        if self.score == "mean":
+            return nn.functional.normalize(query.mean(), dim=-1) @ nn.functional.normalize(segments.mean(), dim=-1).T
+        if self.score == "maxsim":
+            return maxsim(self.project_tokens(query), query.mask, self.project_tokens(segments), segments.mask)
+        return self.head(segments.mean().to(self.head.weight.dtype)).float().T
 
 
 def neighbour_sum(scores: torch.Tensor) -> torch.Tensor:
