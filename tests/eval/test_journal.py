@@ -147,6 +147,24 @@ def test_rows_that_skipped_compare_over_what_none_skipped(tmp_path: Path) -> Non
     assert "too long" in skipped[0]["skipped"]
 
 
+def test_differences_are_to_the_full_prompt_item_by_item(tmp_path: Path) -> None:
+    """``full`` skips the long item; the two left differ in recall alone, wherever ``full`` stands in the list."""
+    methods = {
+        "skimmed": method(Words(kept=False), FakeReader()),
+        "full": method(Words(), FakeReader(window=20)),
+        "kept": method(Words(), FakeReader()),
+    }
+    result = run(tmp_path / "r.json", methods, [item("1", 8), item("2", 60), item("3", 12)])
+    skimmed, full, kept = result["rows"]
+    assert "against" not in full
+    assert skimmed["against"]["method"] == kept["against"]["method"] == "full"
+    assert skimmed["against"]["items"] == kept["against"]["items"] == 2
+    assert skimmed["against"]["recall"] == {"mean": -100.0, "low": -100.0, "high": -100.0}
+    assert kept["against"]["recall"]["mean"] == kept["against"]["f1"]["mean"] == 0.0
+    assert "F1 - full" in markdown(result)
+    assert "+0.0 (+0.0 to +0.0)" in markdown(result)
+
+
 def test_nothing_kept_word_for_word_recalls_nothing(tmp_path: Path) -> None:
     methods = {"kept": method(Words(), FakeReader()), "skimmed": method(Words(kept=False), FakeReader())}
     kept, skimmed = run(tmp_path / "r.json", methods, [item("1", 8)])["rows"]

@@ -15,6 +15,7 @@ from laconic.eval.runner import MEASURES
 def table(result: dict[str, Any]) -> Table:
     """One row per task, method and factor, with 95 % intervals for F1.
 
+    ``F1 - full`` is the paired difference to the full prompt (without it: to the first row), with its 95 % interval.
     Where a row skipped items, ``paired F1`` over the items that no row of the task skipped is the one to compare.
     """
     headings, rows = _cells(result)
@@ -33,6 +34,8 @@ def markdown(result: dict[str, Any]) -> str:
 
 def _cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     paired = any(row["skipped"] for row in result["rows"])
+    # results of before differences were kept have none
+    against = sorted({row["against"]["method"] for row in result["rows"] if "against" in row})[:1]
     headings = ["task", "method", "factor", "delivered", *MEASURES, "F1 95 %", "items", "skipped"]
     rows = []
     for row in result["rows"]:
@@ -41,10 +44,13 @@ def _cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         delivered = f"{row['delivered_factor']}x" if "delivered_factor" in row else "-"
         counts = [str(row["items"]), str(row["skipped"])]
         rows.append([row["task"], row["method"], f"{row['factor']:g}x", delivered, *scores, interval, *counts])
+        if against:
+            gap = row.get("against", {}).get("f1")
+            rows[-1].append(f"{gap['mean']:+.1f} ({gap['low']:+.1f} to {gap['high']:+.1f})" if gap else "-")
         if paired:
             own = row.get("paired", {})  # results of before rows were paired have none
             rows[-1].append(f"{own['f1']:.1f} ({own['items']})" if "f1" in own else "-")
-    return headings + ["paired F1"] * paired, rows
+    return headings + [f"F1 - {one}" for one in against] + ["paired F1"] * paired, rows
 
 
 def plot(result: dict[str, Any], measure: str, path: Path) -> None:

@@ -207,13 +207,16 @@ def _row(setting: Setting, lines: Sequence[Line]) -> Line:
     for measure in MEASURES:
         values = [line[measure] for line in scored if line[measure] is not None]
         if values:
-            mean, low, high = metrics.mean_with_interval(values)
-            row[measure] = {"mean": round(100 * mean, 2), "low": round(100 * low, 2), "high": round(100 * high, 2)}
+            row[measure] = _percent(metrics.mean_with_interval(values))
     tokens_in, tokens_seen = (sum(line[key] for line in scored) for key in ("document_tokens", "context_tokens"))
     row["delivered_factor"] = round(tokens_in / tokens_seen, 3)
     stages = dict.fromkeys(stage for line in scored for stage in line["seconds"])
     row["seconds"] = {s: round(sum(line["seconds"].get(s, 0.0) for line in scored) / len(scored), 4) for s in stages}
     return row
+
+
+def _percent(interval: tuple[float, float, float]) -> dict[str, float]:
+    return {name: round(100 * value, 2) for name, value in zip(("mean", "low", "high"), interval, strict=True)}
 
 
 def _pair(rows: Sequence[Line], cells: Sequence[Sequence[Line]]) -> None:
@@ -227,6 +230,24 @@ def _pair(rows: Sequence[Line], cells: Sequence[Sequence[Line]]) -> None:
             values = [lines[index][measure] for index in common if lines[index][measure] is not None]
             if values:
                 row["paired"][measure] = round(100 * sum(values) / len(values), 2)
+    _against_first(rows, cells)
+
+
+def _against_first(rows: Sequence[Line], cells: Sequence[Sequence[Line]]) -> None:
+    """Add the differences to ``full`` (without it: to the first row), item by item over those that both answered.
+
+    Two rows answer the same questions, so the interval of their difference is narrower than those of the rows tell.
+    """
+    first = next((number for number, row in enumerate(rows) if row["method"] in WHOLE), 0)
+    for number, (row, lines) in enumerate(zip(rows, cells, strict=True)):
+        if number == first:
+            continue
+        both = [(a, b) for a, b in zip(lines, cells[first], strict=True) if "skipped" not in a and "skipped" not in b]
+        row["against"] = {"method": rows[first]["method"], "factor": rows[first]["factor"], "items": len(both)}
+        for measure in MEASURES:
+            gaps = [a[measure] - b[measure] for a, b in both if a[measure] is not None and b[measure] is not None]
+            if gaps:
+                row["against"][measure] = _percent(metrics.mean_with_interval(gaps))
 
 
 def _sentence(row: Line) -> str:
