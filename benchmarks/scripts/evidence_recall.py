@@ -10,15 +10,45 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from laconic.backbone import load_backbone
 from laconic.core.files import write_whole
 from laconic.data.loaders import load_task
+from laconic.data.schema import QAItem
 from laconic.errors import BudgetError
 from laconic.eval.metrics import evidence_recall, mean_with_interval
 from laconic.eval.runner import environment
 from laconic.methods.registry import load_methods, reader_name
+from laconic.methods.roles import Compressor
+
+
+def recall_rows(compressor: Compressor, items: Sequence[QAItem], factors: Sequence[float]) -> list[dict[str, Any]]:
+    """One row per factor."""
+    recalls: dict[float, list[float]] = {factor: [] for factor in factors}
+    tokens: dict[float, list[int]] = {factor: [0, 0] for factor in factors}
+    refused = dict.fromkeys(factors, 0)
+    for item in items:  # grouped by document: each is encoded once
+        for factor in factors:
+            try:
+                compressed = compressor.compress(item.document, item.question, ratio=1 / factor)
+            except BudgetError:
+                refused[factor] += 1
+                continue
+            found = evidence_recall(item.evidence, [(span.start, span.end) for span in compressed.evidence])
+            if found is not None:
+                recalls[factor].append(found)
+            tokens[factor][0] += compressed.document_tokens
+            tokens[factor][1] += compressed.context_tokens
+    rows = []
+    for factor in factors:
+        mean, low, high = (round(100 * value, 1) for value in mean_with_interval(recalls[factor]))
+        delivered = round(tokens[factor][0] / tokens[factor][1], 2)
+        row = {"factor": factor, "delivered_factor": delivered, "recall": mean, "low": low, "high": high}
+        rows.append(row | {"items": len(recalls[factor]), "refused": refused[factor]})
+    return rows
 
 
 def main() -> None:
@@ -35,26 +65,8 @@ def main() -> None:
     backbone = load_backbone()
     rows = []
     for name, method in load_methods(args.methods.split(","), backbone, args.adapter).items():
-        recalls: dict[float, list[float]] = {factor: [] for factor in args.factors}
-        tokens: dict[float, list[int]] = {factor: [0, 0] for factor in args.factors}
-        refused = dict.fromkeys(args.factors, 0)
-        for item in items:  # grouped by document: each is encoded once
-            for factor in args.factors:
-                try:
-                    compressed = method.compressor.compress(item.document, item.question, ratio=1 / factor)
-                except BudgetError:
-                    refused[factor] += 1
-                    continue
-                found = evidence_recall(item.evidence, [(span.start, span.end) for span in compressed.evidence])
-                if found is not None:
-                    recalls[factor].append(found)
-                tokens[factor][0] += compressed.document_tokens
-                tokens[factor][1] += compressed.context_tokens
-        for factor in args.factors:
-            mean, low, high = (round(100 * value, 1) for value in mean_with_interval(recalls[factor]))
-            delivered = round(tokens[factor][0] / tokens[factor][1], 2)
-            row = {"method": name, "factor": factor, "delivered_factor": delivered, "recall": mean}
-            rows.append(row | {"low": low, "high": high, "items": len(recalls[factor]), "refused": refused[factor]})
+        for row in recall_rows(method.compressor, items, args.factors):
+            rows.append({"method": name, **row})
             print(rows[-1], flush=True)
     result = {
         "benchmark": "evidence_recall",

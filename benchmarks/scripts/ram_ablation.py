@@ -1,0 +1,89 @@
+"""What each part of RAM's relevance is worth: evidence recall with the parts switched off one by one.
+
+    python benchmarks/scripts/ram_ablation.py --limit 380 --out benchmarks/results/ram_ablation.json
+
+The trained rows share one adapter, trained with everything on; a part is switched off when the document is read, so
+they say what this adapter loses without it, not what a training run without it would reach. The untrained rows are the
+plain scores of the backbone's first layers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from evidence_recall import recall_rows
+
+from laconic.backbone import Backbone, load_backbone
+from laconic.core.files import write_whole
+from laconic.data.loaders import load_task
+from laconic.eval.runner import environment
+from laconic.methods.ram.config import RAMConfig
+from laconic.methods.ram.model import RAM
+from laconic.methods.registry import load_method, reader_name
+
+PLAIN: dict[str, Any] = {"lexical": False, "neighbours": False, "row_segments": 1, "skim_share": 1.0}
+UNTRAINED: dict[str, dict[str, Any]] = {
+    "untrained, mean (the paper's score)": {**PLAIN, "score": "mean"},
+    "untrained, maxsim": PLAIN,
+}
+# of the trained one: weights set to zero, and changes of configuration
+SWITCHED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "trained, all parts": ((), {}),
+    "without BM25": (("lexical_weight",), {}),
+    "without neighbours": (("neighbour_weight",), {}),
+    "without both": (("lexical_weight", "neighbour_weight"), {}),
+    "one segment to a row": ((), {"row_segments": 1}),
+    "a vector for every segment": ((), {"skim_share": 1.0}),
+}
+
+
+def variants(backbone: Backbone, adapter: str | None) -> Iterator[tuple[str, RAM]]:
+    for label, changes in UNTRAINED.items():
+        torch.manual_seed(0)
+        yield label, RAM(backbone, RAMConfig(**changes)).eval()
+    for label, (off, changes) in SWITCHED.items():
+        ram = load_method("ram", backbone, adapter).compressor
+        assert isinstance(ram, RAM)
+        ram.config = replace(ram.config, **changes)
+        with torch.no_grad():
+            for weight in off:
+                getattr(ram.relevance, weight).zero_()
+        yield label, ram
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", default="squad_articles_dev")
+    parser.add_argument("--limit", type=int, default=380)
+    parser.add_argument("--factors", type=float, nargs="+", default=[4, 8, 16])
+    parser.add_argument("--data", default=None)
+    parser.add_argument("--adapter", default=None)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/ram_ablation.json"))
+    args = parser.parse_args()
+    items = load_task(args.task, args.data, args.limit)
+    backbone = load_backbone()
+    rows = []
+    for label, ram in variants(backbone, args.adapter):
+        for row in recall_rows(ram, items, args.factors):
+            rows.append({"variant": label, **row})
+            print(rows[-1], flush=True)
+    result = {
+        "benchmark": "ram_ablation",
+        "task": args.task,
+        "limit": args.limit,
+        "reader": reader_name(backbone, args.adapter),
+        "backbone": backbone.content_hash,
+        "rows": rows,
+        "environment": environment(),
+    }
+    write_whole(args.out, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
