@@ -37,15 +37,35 @@ def answers(result: dict) -> str:
     lines = [
         f"**Is the answer right?** {rows[0]['task']}, {rows[0]['items']} questions; every row is "
         "read by the same tuned decoder (`laconic eval`).\n",
-        "| method | delivered | EM | F1 (95 %) | evidence recall |\n|---|---|---|---|---|",
+        "| method | delivered | EM | F1 (95 %) | F1 - full (95 %, paired) | evidence recall |",
+        "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        f1 = row["f1"]
+        f1, gap = row["f1"], row.get("against", {}).get("f1")
         found = f"{row['recall']['mean']:.1f}" if "recall" in row else "-"
+        apart = f"{gap['mean']:+.1f} ({gap['low']:+.1f} to {gap['high']:+.1f})" if gap else "-"
         lines.append(
             f"| {row['method']} | {row['delivered_factor']:.2f}x | {row['em']['mean']:.1f} | "
-            f"{f1['mean']:.1f} ({f1['low']:.1f}-{f1['high']:.1f}) | {found} |"
+            f"{f1['mean']:.1f} ({f1['low']:.1f}-{f1['high']:.1f}) | {apart} | {found} |"
         )
+    left_out = max(row["skipped"] for row in rows)
+    if left_out:
+        lines.append(
+            f"\n{left_out} questions stand in documents beyond the window: the full prompt skips them, and "
+            "differences to it leave them out."
+        )
+    return "\n".join(lines)
+
+
+def ablation(result: dict) -> str:
+    lines = [
+        "**What finds the evidence?** The same measurement, parts of RAM's relevance switched off one by one "
+        f"({result['rows'][0]['items']} questions, recall in %; `benchmarks/scripts/ram_ablation.py`).\n",
+        "| RAM | 4x | 8x | 16x |\n|---|---|---|---|",
+    ]
+    for variant in dict.fromkeys(row["variant"] for row in result["rows"]):
+        cells = [f"{row['recall']}" for row in result["rows"] if row["variant"] == variant]
+        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -66,7 +86,14 @@ def speed(result: dict) -> str:
 
 def main() -> None:
     parts = []
-    for name, draw in (("evidence_recall.json", recall), ("nq_multidoc.json", answers), ("ram_speed.json", speed)):
+    sections = (
+        ("evidence_recall.json", recall),
+        ("ram_ablation.json", ablation),
+        ("squad_articles.json", answers),
+        ("nq_multidoc.json", answers),
+        ("ram_speed.json", speed),
+    )
+    for name, draw in sections:
         result = load(name)
         if result is not None:
             parts.append(draw(result))
