@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from laconic.data.jsonl import Record, records
+from laconic.data.mixing import mixed_passages
 from laconic.data.schema import QAItem
 from laconic.errors import DataError
 
@@ -101,6 +102,11 @@ TASKS: dict[str, tuple[Use, Callable[[Record], Iterator[QAItem]]]] = {
     "qmsum_test": ("eval", _qmsum),
 }
 
+# made from the items of another task
+DERIVED: dict[str, tuple[str, Callable[[list[QAItem]], list[QAItem]]]] = {
+    "squad_passages_train": ("squad_articles_train", mixed_passages),
+}
+
 
 def samples_folder() -> Path:
     """The folder of small attributed samples inside the package."""
@@ -115,8 +121,12 @@ def load_task(
     Raises:
         DataError: an unknown task, a limit below 1, or a file that is missing or malformed.
     """
+    if name in DERIVED:
+        source, derive = DERIVED[name]
+        return _evenly(derive(load_task(source, folder)), limit, seed)
     if name not in TASKS:
-        raise DataError(f"There is no task {name!r}.", f"Choose from: {', '.join(TASKS)}; or name a .jsonl file.")
+        known = ", ".join([*TASKS, *DERIVED])
+        raise DataError(f"There is no task {name!r}.", f"Choose from: {known}; or name a .jsonl file.")
     root = Path(folder or os.environ.get("LACONIC_DATA") or "../shared/data")
     path = root / f"{name}.jsonl.gz"
     if not path.is_file():
@@ -141,8 +151,9 @@ def load_for_training(
     Raises:
         DataError: the task is kept for tuning or evaluation.
     """
-    if name in TASKS and TASKS[name][0] != "train":
-        raise DataError(f"{name} is kept for {TASKS[name][0]} and must not be trained on.", "Choose training data.")
+    source = DERIVED[name][0] if name in DERIVED else name
+    if source in TASKS and TASKS[source][0] != "train":
+        raise DataError(f"{name} is kept for {TASKS[source][0]} and must not be trained on.", "Choose training data.")
     return load_task(name, folder, limit, seed)
 
 

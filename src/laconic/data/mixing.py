@@ -1,0 +1,66 @@
+"""Passages of several articles shuffled into one document, as retrieval hands them to a reader.
+
+Whole articles teach relevance among neighbours on one subject; here the neighbour is a stranger, and the title in front
+of a passage says what it is about.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from laconic.data.schema import QAItem
+
+PASSAGES_PER_ARTICLE = 4
+ARTICLES = 5
+
+
+def mixed_passages(items: Sequence[QAItem], seed: int = 0) -> list[QAItem]:
+    """Cut articles into paragraphs and deal them out anew: every paragraph, with its questions, lands in one document.
+
+    A document has up to 20 lines ``title text``, four of each of five articles. An article's paragraphs are parted by
+    blank lines and its title is the end of its id; questions whose evidence is not inside one paragraph are left out.
+    """
+    by_article: dict[str, list[QAItem]] = {}
+    for item in items:
+        by_article.setdefault(item.document_id, []).append(item)
+    draw = random.Random(seed)
+    hands: list[list[tuple[str, str, list[QAItem]]]] = []
+    for name, own in by_article.items():
+        title = name.rpartition("-")[2].replace("_", " ")
+        passages = [(title, text, inside) for text, inside in _paragraphs(own)]
+        draw.shuffle(passages)
+        hands += [passages[at : at + PASSAGES_PER_ARTICLE] for at in range(0, len(passages), PASSAGES_PER_ARTICLE)]
+    draw.shuffle(hands)
+    mixed: list[QAItem] = []
+    for number, at in enumerate(range(0, len(hands), ARTICLES)):
+        passages = [passage for hand in hands[at : at + ARTICLES] for passage in hand]
+        draw.shuffle(passages)
+        mixed += _document(f"mixed-{number}", passages)
+    return mixed
+
+
+def _paragraphs(items: Sequence[QAItem]) -> list[tuple[str, list[QAItem]]]:
+    """The paragraphs of an article, each with its questions; their evidence counts from the paragraph's start."""
+    found, start = [], 0
+    for text in items[0].document.split("\n\n"):
+        end = start + len(text)
+        inside = []
+        for item in items:
+            spans = [(a - start, b - start) for a, b in item.evidence if start <= a and b <= end]
+            if spans:
+                inside.append(replace(item, evidence=spans))
+        found.append((text, inside))
+        start = end + 2
+    return found
+
+
+def _document(name: str, passages: Sequence[tuple[str, str, list[QAItem]]]) -> list[QAItem]:
+    document, placed = "", []
+    for title, text, questions in passages:
+        begin = len(document) + len(title) + 1
+        document += f"{title} {text}\n"
+        placed += [replace(q, evidence=[(a + begin, b + begin) for a, b in q.evidence]) for q in questions]
+    document = document.rstrip("\n")
+    return [replace(q, document=document, document_id=name) for q in placed]
