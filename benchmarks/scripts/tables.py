@@ -35,7 +35,7 @@ def recall(result: dict) -> str:
 def answers(result: dict) -> str:
     rows = [row for row in result["rows"] if row["items"]]
     lines = [
-        f"**Is the answer right?** {rows[0]['task']}, {rows[0]['items']} questions; every row is "
+        f"**Is the answer right?** {rows[0]['task']}, {max(row['items'] for row in rows)} questions; every row is "
         "read by the same tuned decoder (`laconic eval`).\n",
         "| method | delivered | EM | F1 (95 %) | F1 - full (95 %, paired) | evidence recall |",
         "|---|---|---|---|---|---|",
