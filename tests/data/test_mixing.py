@@ -16,7 +16,7 @@ def article(name: str, paragraphs: int) -> list[QAItem]:
         answer = f"{name}{number}"
         at = document.index(f"{answer} by")
         evidence = [(at, at + len(answer))]
-        items.append(QAItem(f"{answer}?", document, "Which?", [answer], evidence, f"squad-train-{name}_hill"))
+        items.append(QAItem(f"{answer}?", document, "Which?", [answer], evidence, f"squad-train-far-off_{name}_hill"))
     return items
 
 
@@ -30,7 +30,7 @@ def test_every_question_comes_once_and_its_evidence_is_its_answer() -> None:
         ((start, end),) = item.evidence
         assert item.document[start:end] == item.answers[0]
         line = next(line for line in item.document.split("\n") if item.answers[0] + " " in line)
-        assert line.startswith(item.answers[0].rstrip("0123456789") + " hill The ")
+        assert line.startswith(f"far-off {item.answers[0].rstrip('0123456789')} hill The ")
 
 
 def test_documents_are_twenty_lines_of_several_articles_in_no_order() -> None:
@@ -39,7 +39,7 @@ def test_documents_are_twenty_lines_of_several_articles_in_no_order() -> None:
     # nine paragraphs are dealt as 4, 4 and 1: eighteen hands, five to a document
     assert len(documents) == 4
     assert all(len(document.split("\n")) <= 20 for document in documents.values())
-    first = [line.split()[0] for line in documents["mixed-0"].split("\n")]
+    first = [line.split()[1] for line in documents["mixed-0"].split("\n")]
     assert len(set(first)) > 2
     runs = 1 + sum(a != b for a, b in pairwise(first))
     assert runs > len(set(first)), "passages of one article do not stand together"
@@ -52,4 +52,4 @@ def test_the_seed_decides() -> None:
 
 def test_evidence_across_paragraphs_is_left_out() -> None:
     document = "One.\n\nTwo."
-    assert mixed_passages([QAItem("q", document, "?", ["e"], [(2, 8)], "a-b")]) == []
+    assert mixed_passages([QAItem("q", document, "?", ["e"], [(2, 8)], "a-b-c")]) == []

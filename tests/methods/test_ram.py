@@ -162,6 +162,29 @@ def test_3_a_segment_sees_those_before_it_in_its_row_alone(
     assert states.mask.sum() == length
 
 
+def test_3_pieces_change_nothing(ram: RAM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores and skim vectors are worked out a few segments at a time; where the cuts fall must not matter."""
+    whole = ram.compress(DOCUMENT * 3, QUESTION, ratio=0.4)
+    monkeypatch.setattr(encoder_module, "SEGMENTS_PER_PIECE", 2)
+    cut = ram.compress(DOCUMENT * 3, QUESTION, ratio=0.4)
+    assert whole.embeddings is not None
+    assert cut.embeddings is not None
+    assert torch.allclose(whole.embeddings, cut.embeddings, atol=1e-5)
+    assert [span.start for span in whole.evidence] == [span.start for span in cut.evidence]
+
+
+def test_3_gradient_reaches_the_encoder_from_every_pass(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder_module, "TOKENS_PER_PASS", WIDTH)
+    ids = backbone.token_ids(DOCUMENT)[: 3 * WIDTH]
+    encoder = SegmentEncoder(backbone, small(encoder_rank=0))
+    states = encoder.segments(ids, WIDTH, 1)
+    table = encoder.body.get_input_embeddings().weight
+    for index in range(3):
+        (gradient,) = torch.autograd.grad(states.hidden[index].sum(), table, retain_graph=True)
+        reached = gradient.abs().sum(1) > 0
+        assert set(reached.nonzero().flatten().tolist()) == set(ids[index * WIDTH : (index + 1) * WIDTH])
+
+
 def test_3_cross_states_read_the_query(backbone: Backbone) -> None:
     encoder = SegmentEncoder(backbone, small()).eval()
     rows = [backbone.token_ids("the mill")]

@@ -20,7 +20,8 @@ def mixed_passages(items: Sequence[QAItem], seed: int = 0) -> list[QAItem]:
     """Cut articles into paragraphs and deal them out anew: every paragraph, with its questions, lands in one document.
 
     A document has up to 20 lines ``title text``, four of each of five articles. An article's paragraphs are parted by
-    blank lines and its title is the end of its id; questions whose evidence is not inside one paragraph are left out.
+    blank lines and its title is what follows the second hyphen of its id (``squad-train-Franco-Prussian_War``);
+    questions whose evidence is not inside one paragraph are left out.
     """
     by_article: dict[str, list[QAItem]] = {}
     for item in items:
@@ -28,7 +29,7 @@ def mixed_passages(items: Sequence[QAItem], seed: int = 0) -> list[QAItem]:
     draw = random.Random(seed)
     hands: list[list[tuple[str, str, list[QAItem]]]] = []
     for name, own in by_article.items():
-        title = name.rpartition("-")[2].replace("_", " ")
+        title = name.split("-", 2)[-1].replace("_", " ")
         passages = [(title, text, inside) for text, inside in _paragraphs(own)]
         draw.shuffle(passages)
         hands += [passages[at : at + PASSAGES_PER_ARTICLE] for at in range(0, len(passages), PASSAGES_PER_ARTICLE)]

@@ -95,7 +95,8 @@ def evaluate(
                     cells.append([done[(setting.key, _digest(item))] for item in items])
                     rows.append(_row(setting, cells[-1]))
                     say(_sentence(rows[-1]))
-            _pair(rows[len(rows) - len(cells) :], cells)
+            _pair(rows[-len(cells) :], cells)
+            _difference(rows[-len(cells) :], cells)
     result = {"rows": rows, "environment": environment(), "rouge": metrics.ROUGE_SETTINGS, "notes": notes or {}}
     write_whole(out, json.dumps(result, indent=1) + "\n")
     return result
@@ -230,10 +231,9 @@ def _pair(rows: Sequence[Line], cells: Sequence[Sequence[Line]]) -> None:
             values = [lines[index][measure] for index in common if lines[index][measure] is not None]
             if values:
                 row["paired"][measure] = round(100 * sum(values) / len(values), 2)
-    _against_first(rows, cells)
 
 
-def _against_first(rows: Sequence[Line], cells: Sequence[Sequence[Line]]) -> None:
+def _difference(rows: Sequence[Line], cells: Sequence[Sequence[Line]]) -> None:
     """Add the differences to ``full`` (without it: to the first row), item by item over those that both answered.
 
     Two rows answer the same questions, so the interval of their difference is narrower than those of the rows tell.

@@ -31,12 +31,11 @@ class States:
     hidden: torch.Tensor
     mask: torch.Tensor
 
-    def pieces(self) -> Iterator[States]:
-        """Views of a few hundred rows: what works in float32 must not copy a whole book."""
-        for hidden, mask in zip(
-            self.hidden.split(SEGMENTS_PER_PIECE), self.mask.split(SEGMENTS_PER_PIECE), strict=True
-        ):
-            yield States(hidden, mask)
+    def pieces(self, rows: torch.Tensor | None = None) -> Iterator[States]:
+        """These rows (all of them), a few hundred at a time: what works in float32 must not copy a whole book."""
+        rows = torch.arange(len(self.hidden), device=self.hidden.device) if rows is None else rows
+        for some in rows.split(SEGMENTS_PER_PIECE):
+            yield States(self.hidden[some], self.mask[some])
 
     def mean(self) -> torch.Tensor:
         """Masked mean over tokens [S, D] in float32."""

@@ -25,7 +25,7 @@ from laconic.core.segments import SegmentedText, require_question, resolve_budge
 from laconic.core.sharing import shared_twin
 from laconic.errors import QuestionError
 from laconic.methods.ram.config import RAMConfig
-from laconic.methods.ram.encoder import SEGMENTS_PER_PIECE, SegmentEncoder, States
+from laconic.methods.ram.encoder import SegmentEncoder, States
 from laconic.methods.ram.memory import Plan, assemble, check_affordable, plan_exact, plan_paper, vectors_within
 from laconic.methods.ram.relevance import Relevance
 from laconic.methods.ram.skim import Align, skim_vectors
@@ -181,12 +181,7 @@ class RAM(nn.Module):
             return assemble(plan, kept_rows, embed(ids[:0]))
         picked = torch.tensor(skimmed, device=device)
         temperature = self.config.skim_temperature
-        vectors = torch.cat(
-            [
-                skim_vectors(States(states.hidden[some], states.mask[some]), query, temperature)
-                for some in picked.split(SEGMENTS_PER_PIECE)
-            ]
-        )
+        vectors = torch.cat([skim_vectors(piece, query, temperature) for piece in states.pieces(picked)])
         if any(len(group) > 1 for group in plan.groups):
             vectors = _shared(vectors, plan.groups, scores[picked] / self.config.contrastive_temperature)
         return assemble(plan, kept_rows, self.align(vectors).to(embed.weight.dtype))
