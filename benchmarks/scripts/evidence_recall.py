@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from laconic.backbone import load_backbone
+from laconic.backbone import Backbone, load_backbone
 from laconic.core.files import write_whole
 from laconic.data.loaders import load_task
 from laconic.data.schema import QAItem
@@ -23,6 +23,9 @@ from laconic.eval.metrics import evidence_recall, mean_with_interval
 from laconic.eval.runner import environment
 from laconic.methods.registry import load_methods, reader_name
 from laconic.methods.roles import Compressor
+
+# what to measure, by name, once the backbone is there
+Compressors = Callable[[Backbone], Iterable[tuple[str, Compressor]]]
 
 
 def recall_rows(compressor: Compressor, items: Sequence[QAItem], factors: Sequence[float]) -> list[dict[str, Any]]:
@@ -51,25 +54,28 @@ def recall_rows(compressor: Compressor, items: Sequence[QAItem], factors: Sequen
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description: str | None, benchmark: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="squad_articles_dev")
     parser.add_argument("--limit", type=int, default=380)
-    parser.add_argument("--methods", default="ram,bm25,embedding")
     parser.add_argument("--factors", type=float, nargs="+", default=[4, 8, 16])
     parser.add_argument("--data", default=None)
     parser.add_argument("--adapter", default=None)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/evidence_recall.json"))
-    args = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=Path(f"benchmarks/results/{benchmark}.json"))
+    return parser
+
+
+def measure(args: argparse.Namespace, benchmark: str, label: str, compressors: Compressors) -> None:
+    """Measure every compressor, named under ``label`` in its rows, and write the result."""
     items = load_task(args.task, args.data, args.limit)
     backbone = load_backbone()
     rows = []
-    for name, method in load_methods(args.methods.split(","), backbone, args.adapter).items():
-        for row in recall_rows(method.compressor, items, args.factors):
-            rows.append({"method": name, **row})
+    for name, compressor in compressors(backbone):
+        for row in recall_rows(compressor, items, args.factors):
+            rows.append({label: name, **row})
             print(rows[-1], flush=True)
     result = {
-        "benchmark": "evidence_recall",
+        "benchmark": benchmark,
         "task": args.task,
         "limit": args.limit,
         "reader": reader_name(backbone, args.adapter),
@@ -78,6 +84,18 @@ def main() -> None:
         "environment": environment(),
     }
     write_whole(args.out, json.dumps(result, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = arguments(__doc__, "evidence_recall")
+    parser.add_argument("--methods", default="ram,bm25,embedding")
+    args = parser.parse_args()
+
+    def compressors(backbone: Backbone) -> Iterable[tuple[str, Compressor]]:
+        loaded = load_methods(args.methods.split(","), backbone, args.adapter)
+        return [(name, method.compressor) for name, method in loaded.items()]
+
+    measure(args, "evidence_recall", "method", compressors)
 
 
 if __name__ == "__main__":

@@ -9,23 +9,17 @@ plain scores of the backbone's first layers.
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from evidence_recall import recall_rows
+from evidence_recall import arguments, measure
 
-from laconic.backbone import Backbone, load_backbone
-from laconic.core.files import write_whole
-from laconic.data.loaders import load_task
-from laconic.eval.runner import environment
+from laconic.backbone import Backbone
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.model import RAM
-from laconic.methods.registry import load_method, reader_name
+from laconic.methods.registry import load_method
 
 PLAIN: dict[str, Any] = {"lexical": False, "neighbours": False, "row_segments": 1, "skim_share": 1.0}
 UNTRAINED: dict[str, dict[str, Any]] = {
@@ -58,31 +52,8 @@ def variants(backbone: Backbone, adapter: str | None) -> Iterator[tuple[str, RAM
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", default="squad_articles_dev")
-    parser.add_argument("--limit", type=int, default=380)
-    parser.add_argument("--factors", type=float, nargs="+", default=[4, 8, 16])
-    parser.add_argument("--data", default=None)
-    parser.add_argument("--adapter", default=None)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/ram_ablation.json"))
-    args = parser.parse_args()
-    items = load_task(args.task, args.data, args.limit)
-    backbone = load_backbone()
-    rows = []
-    for label, ram in variants(backbone, args.adapter):
-        for row in recall_rows(ram, items, args.factors):
-            rows.append({"variant": label, **row})
-            print(rows[-1], flush=True)
-    result = {
-        "benchmark": "ram_ablation",
-        "task": args.task,
-        "limit": args.limit,
-        "reader": reader_name(backbone, args.adapter),
-        "backbone": backbone.content_hash,
-        "rows": rows,
-        "environment": environment(),
-    }
-    write_whole(args.out, json.dumps(result, indent=1) + "\n")
+    args = arguments(__doc__, "ram_ablation").parse_args()
+    measure(args, "ram_ablation", "variant", lambda backbone: variants(backbone, args.adapter))
 
 
 if __name__ == "__main__":
