@@ -73,13 +73,13 @@ def speed(result: dict) -> str:
     lines = [
         f"**How long until the first token?** {result['environment']['cpus']} CPU cores, "
         f"RAM at {result['factor']}x, seconds (`make bench`).\n",
-        "| tokens | RAM | full prompt | peak MiB RAM | peak MiB full |\n|---|---|---|---|---|",
+        "| tokens | RAM | full prompt | MiB above the loaded model, RAM | full prompt |\n|---|---|---|---|---|",
     ]
     cells = {(row["tokens"], row["method"]): row for row in result["rows"]}
     for tokens in sorted({row["tokens"] for row in result["rows"]}):
         own, full = cells.get((tokens, "ram")), cells.get((tokens, "full"))
         first = [f"{r['first_token_s']:.1f}" if r else "not run" for r in (own, full)]
-        peak = [f"{r['peak_mb']:.0f}" if r else "not run" for r in (own, full)]
+        peak = [f"{r['growth_mb']:.0f}" if r else "not run" for r in (own, full)]
         lines.append(f"| {tokens:,} | " + " | ".join(first + peak) + " |")
     return "\n".join(lines)
 
