@@ -191,3 +191,9 @@ def test_the_full_files(name: str) -> None:
     assert all(0 <= a < b <= len(item.document) for item in items for a, b in item.evidence)
     if name.startswith(("nq", "squad", "hotpot", "musique")):
         assert all(item.evidence for item in items)
+
+
+def test_a_mistyped_file_is_not_taken_for_a_task() -> None:
+    for name in ("mine.jsonl", "folder/mine.jsonl.gz"):
+        with pytest.raises(DataError, match="There is no file"):
+            load_task(name)

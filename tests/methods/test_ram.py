@@ -253,6 +253,24 @@ def test_6_exact_mode_never_exceeds_the_budget(scores: list[float], last: int, b
     assert len(parts) == len(plan.kept) + len(plan.groups)
 
 
+@pytest.mark.parametrize(("budget", "vectors"), [(100, 17), (105, 17), (106, 18), (5, 1), (1000, 40)])
+def test_6_vectors_take_no_more_than_their_share(budget: int, vectors: int) -> None:
+    assert vectors_within(40, budget, 0.17) == vectors
+
+
+def test_6_a_budget_for_everything_keeps_everything_though_vectors_are_shared(backbone: Backbone) -> None:
+    """Ten tokens a segment: a share of 0.05 means shared vectors at any budget, and the whole text needs none."""
+    assert plan_exact([0.0] * 8, [10] * 8, 80, vectors_within(8, 80, 0.05)).kept == list(range(8))
+    whole = RAM(backbone, small(skim_share=0.05)).eval().compress(DOCUMENT, QUESTION, ratio=1.0)
+    assert whole.context_tokens == whole.document_tokens
+    assert not whole.notes
+
+
+def test_the_papers_configuration_encodes_segments_alone() -> None:
+    paper = RAMConfig.paper()
+    assert (paper.row_segments, paper.score, paper.budget_mode) == (1, "mean", "paper")
+
+
 def test_6_strong_ratios_share_vectors_and_read_more(backbone: Backbone) -> None:
     """At 4x of 6-token segments one vector each takes two thirds of the tokens; with a share of 0.25, a quarter."""
     document = DOCUMENT * 8

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny import tiny_backbone
@@ -47,6 +49,26 @@ def test_packed_questions_score_as_each_alone(ram: RAM, monkeypatch: pytest.Monk
         total += torch.nn.functional.cross_entropy(logits, torch.tensor(reply), reduction="sum").item()
         count += len(reply)
     assert packed.item() == pytest.approx(total / count, abs=1e-4)
+
+
+def test_the_reader_practises_on_shared_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it will meet them at strong ratios: no more vectors than their share of the budget."""
+    plans = []
+    for share in (1.0, 0.05):
+        config = RAMConfig(segment_tokens=6, encoder_layers=2, projection=8, skim_share=share)
+        ram = RAM(tiny_backbone(), config)
+        original = ram.memory
+        monkeypatch.setattr(
+            ram, "memory", lambda s, plan, *a, original=original: plans.append(plan) or original(s, plan, *a)
+        )
+        stage = ReaderStage(ram)
+        for number in range(8):  # the question's wording draws whether vectors are shown at all
+            stage._memory(replace(GROUP, document=DOCUMENT * 4, questions=[f"{number}?", GROUP.questions[1]]))
+    half = len(plans) // 2
+    assert half
+    assert all(len(group) == 1 for plan in plans[:half] for group in plan.groups)
+    assert all(len(plan.groups) <= 10 for plan in plans[half:])
+    assert any(len(group) > 1 for plan in plans[half:] for group in plan.groups)
 
 
 @pytest.mark.parametrize("stage", [RelevanceStage, ReaderStage])

@@ -125,6 +125,8 @@ def load_task(
         source, derive = DERIVED[name]
         return _evenly(derive(load_task(source, folder)), limit, seed)
     if name not in TASKS:
+        if name.endswith((".jsonl", ".jsonl.gz")):
+            raise DataError(f"There is no file {name}.", "Check the path.")
         known = ", ".join([*TASKS, *DERIVED])
         raise DataError(f"There is no task {name!r}.", f"Choose from: {known}; or name a .jsonl file.")
     root = Path(folder or os.environ.get("LACONIC_DATA") or "../shared/data")
