@@ -15,6 +15,7 @@ from laconic.backbone import Backbone
 from laconic.core.results import Compressed
 from laconic.errors import BudgetError, QuestionError
 from laconic.generation import answer as answering
+from laconic.generation import prefill as prefilling
 from laconic.generation.answer import Reader
 from laconic.generation.greedy import Continuation
 from laconic.methods.baselines.sink_window import SinkWindow
@@ -68,7 +69,7 @@ def test_a_document_read_once_answers_as_one_read_each_time_and_again(arch: str)
 def test_reading_in_pieces_is_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = Reader(BACKBONE)
     expected = reader.answer(whole(BACKBONE, TEXTS[1]), "Who?", 8).text
-    monkeypatch.setattr(answering, "READ_CHUNK", 7)
+    monkeypatch.setattr(prefilling, "PREFILL_CHUNK", 7)
     assert reader.answer(reader.read(whole(BACKBONE, TEXTS[1])), "Who?", 8).text == expected
 
 

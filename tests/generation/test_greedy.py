@@ -10,6 +10,7 @@ from tiny import ARCHITECTURES, tiny_backbone
 from transformers import Cache, DynamicCache
 
 from laconic.backbone import Backbone
+from laconic.core.preallocated import preallocated_cache
 from laconic.core.results import Stopwatch
 from laconic.generation import greedy
 from laconic.generation.greedy import Continuation, greedy_decode
@@ -31,12 +32,11 @@ def caches(monkeypatch: pytest.MonkeyPatch) -> list[Cache]:
     """The caches that decoding makes for itself."""
     made: list[Cache] = []
 
-    class Noted(DynamicCache):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            made.append(self)
+    def noted(*args: Any) -> Cache:
+        made.append(preallocated_cache(*args))
+        return made[-1]
 
-    monkeypatch.setattr(greedy, "DynamicCache", Noted)
+    monkeypatch.setattr(greedy, "preallocated_cache", noted)
     return made
 
 

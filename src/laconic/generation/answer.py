@@ -6,17 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from laconic.backbone import Backbone
+from laconic.core.preallocated import preallocated_cache
 from laconic.core.results import Answer, Compressed, Stopwatch
 from laconic.core.segments import require_question
 from laconic.errors import BudgetError
 from laconic.generation.greedy import greedy_decode
+from laconic.generation.prefill import prefill
 
 # readers are trained on exactly this (RAM, section 2.6, with a blank line between context and question)
 QUESTION_TEMPLATE = "\n\nQuestion: {question}\nAnswer:"
-READ_CHUNK = 1024
+# tokens of question and answer that a read document has room for before its cache must move
+ROOM = 256
 
 
 @dataclass
@@ -63,12 +66,10 @@ class Reader:
         rows = self._rows(compressed)
         self._check(len(rows), 0, 0)
         # told nothing of sliding windows, it keeps every key and can be cropped; the masks hide what they must
-        cache = DynamicCache()
+        cache = preallocated_cache(len(rows) + ROOM)
         watch = Stopwatch(self.backbone.device)
         with watch("read"):
-            for begin in range(0, len(rows), READ_CHUNK):
-                piece = rows[None, begin : begin + READ_CHUNK]
-                self.decoder(inputs_embeds=piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            prefill(self.decoder, rows[None], cache)
         seconds = compressed.seconds | watch.seconds
         return replace(compressed, text=None, embeddings=None, cache=cache, next_position=len(rows), seconds=seconds)
 

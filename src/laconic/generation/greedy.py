@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
+from laconic.core.preallocated import preallocated_cache
 from laconic.core.results import Stopwatch
+from laconic.generation.prefill import prefill
 
 
 class Continuation(NamedTuple):
@@ -59,20 +61,13 @@ def greedy_decode(
     padded = bool(padding.any())
     mask = (torch.arange(longest, device=device) >= padding[:, None]).long() if padded else None
     if cache is None:
-        cache = DynamicCache(config=model.config)
+        cache = preallocated_cache(longest + max_new_tokens, model.config)
     cached = _longest_layer(cache)
     held = [cached + len(row) for row in rows]
     produced: list[list[int]] = [[] for _ in rows]
     live = [max_new_tokens > 0] * len(rows)
     with watch("prefill"):
-        out = model(
-            inputs_embeds=embedded,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        out = prefill(model, embedded, cache, position=positions, mask=mask)
     position = positions[:, -1:]
     with watch("decode"):
         for _ in range(max_new_tokens):
