@@ -73,14 +73,16 @@ def speed(result: dict) -> str:
     lines = [
         f"**How long until the first token?** {result['environment']['cpus']} CPU cores, "
         f"RAM at {result['factor']}x, seconds (`make bench`).\n",
-        "| tokens | RAM | full prompt | MiB above the loaded model, RAM | full prompt |\n|---|---|---|---|---|",
+        "| tokens | RAM | full prompt | MiB above the loaded model, RAM | full prompt | encoder against a plain "
+        "forward pass |\n|---|---|---|---|---|---|",
     ]
     cells = {(row["tokens"], row["method"]): row for row in result["rows"]}
     for tokens in sorted({row["tokens"] for row in result["rows"]}):
         own, full = cells.get((tokens, "ram")), cells.get((tokens, "full"))
         first = [f"{r['first_token_s']:.1f}" if r else "not run" for r in (own, full)]
         peak = [f"{r['growth_mb']:.0f}" if r else "not run" for r in (own, full)]
-        lines.append(f"| {tokens:,} | " + " | ".join(first + peak) + " |")
+        pace = f"{100 * own['plain_forward_s'] / own['encode_warm_s']:.0f} %" if own else "not run"
+        lines.append(f"| {tokens:,} | " + " | ".join([*first, *peak, pace]) + " |")
     return "\n".join(lines)
 
 
