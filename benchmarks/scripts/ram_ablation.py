@@ -21,7 +21,7 @@ from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.model import RAM
 from laconic.methods.registry import load_method
 
-PLAIN: dict[str, Any] = {"lexical": False, "neighbours": False, "row_segments": 1, "skim_share": 1.0}
+PLAIN: dict[str, Any] = {"lexical": False, "neighbours": False, "window": 0, "row_segments": 1, "skim_share": 1.0}
 UNTRAINED: dict[str, dict[str, Any]] = {
     "untrained, mean (the paper's score)": {**PLAIN, "score": "mean"},
     "untrained, maxsim": PLAIN,

@@ -14,7 +14,7 @@ from tiny import tiny_backbone
 
 from laconic.backbone import Backbone
 from laconic.core import persist
-from laconic.errors import AdapterError, BudgetError, DocumentError, QuestionError
+from laconic.errors import AdapterError, BudgetError, DocumentError, LaconicError, QuestionError
 from laconic.losses.contrastive import contrastive_loss
 from laconic.methods.ram import encoder as encoder_module
 from laconic.methods.ram.config import RAMConfig
@@ -22,7 +22,7 @@ from laconic.methods.ram.encoder import SegmentEncoder, States
 from laconic.methods.ram.labels import positive_segments
 from laconic.methods.ram.memory import plan_exact, plan_paper, vectors_within
 from laconic.methods.ram.model import RAM
-from laconic.methods.ram.relevance import Relevance, maxsim, neighbour_sum
+from laconic.methods.ram.relevance import Relevance, best_around, best_cosines, neighbour_sum, query_mean
 from laconic.methods.ram.skim import skim_vectors, skim_weights
 
 WIDTH = 6
@@ -461,7 +461,7 @@ def test_14_mismatches_are_named(backbone: Backbone, tmp_path: Path) -> None:
 def test_maxsim_equals_the_loop(seed: int) -> None:
     query, segments = states_of(seed, segments=2), states_of(seed + 1, segments=3)
     unit = [torch.nn.functional.normalize(s.hidden, dim=-1) for s in (query, segments)]
-    got = maxsim(unit[0], query.mask, unit[1], segments.mask)
+    got = query_mean(best_cosines(unit[0], unit[1], segments.mask), query.mask)
     for q in range(2):
         for s in range(3):
             best = [
@@ -470,6 +470,30 @@ def test_maxsim_equals_the_loop(seed: int) -> None:
                 if real
             ]
             assert got[q, s].item() == pytest.approx(sum(best) / len(best), abs=1e-5)
+
+
+@pytest.mark.parametrize("window", [1, 2, 9])
+def test_the_window_term_is_maxsim_over_a_passage(window: int) -> None:
+    query, segments = states_of(3, segments=2), states_of(4, segments=7)
+    plain, wide = (Relevance(8, small(lexical=False, neighbours=False, window=w)) for w in (0, window))
+    wide.project.weight.data.copy_(plain.project.weight)
+    assert wide.window_weight is not None
+    wide.window_weight.data.fill_(0.5)
+    own = plain(query, segments)
+    asked, answered = plain.project_tokens(query), plain.project_tokens(segments)
+    for s in range(7):
+        near = slice(max(0, s - window), s + window + 1)
+        passage = answered[near].flatten(0, 1)[None], segments.mask[near].flatten()[None]
+        expected = own[:, s] + 0.5 * query_mean(best_cosines(asked, *passage), query.mask)[:, 0]
+        torch.testing.assert_close(wide(query, segments)[:, s], expected)
+
+
+def test_a_window_needs_tokens_to_look_at() -> None:
+    assert best_around(torch.tensor([[[0.3]]]), 2).tolist() == [[[pytest.approx(0.3)]]]
+    with pytest.raises(LaconicError, match="maxsim"):
+        small(score="mean", window=1)
+    with pytest.raises(LaconicError, match="maxsim"):
+        small(window=-1)
 
 
 def test_neighbours() -> None:

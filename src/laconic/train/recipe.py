@@ -116,7 +116,7 @@ def _task(ram: RAM, stage: dict[str, Any], seed: int) -> StageTask:
     excerpt = tuple(stage["excerpt"]) if stage["excerpt"] else None
     groups = DocumentGroups(items, stage["questions"], excerpt, seed)
     if stage["name"] == "relevance":
-        scalars = [p for p in (ram.relevance.lexical_weight, ram.relevance.neighbour_weight) if p is not None]
+        scalars = ram.relevance.weights
         head = [p for p in ram.relevance.parameters() if all(p is not s for s in scalars)]
         parameters = {
             "encoder": (

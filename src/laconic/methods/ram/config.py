@@ -32,6 +32,9 @@ class RAMConfig:
     projection: int = _option(128, "width of the projected token states that maxsim compares")
     lexical: bool = _option(True, "add a learned multiple of BM25 to the score")
     neighbours: bool = _option(True, "add a learned multiple of the two neighbouring segments' scores")
+    window: int = _option(
+        0, "segments on either side in which maxsim seeks a query token's match for a second term of the score; 0: none"
+    )
     sink_prefix: bool = _option(False, "encode each segment behind one sink token that pooling leaves out")
     skim_temperature: float = _option(0.1, "temperature of the query weights inside a skim vector; 1.0 is the paper's")
     contrastive_temperature: float = _option(0.02, "temperature of the contrastive loss")
@@ -48,6 +51,8 @@ class RAMConfig:
     def __post_init__(self) -> None:
         if min(self.segment_tokens, self.row_segments, self.encoder_layers, self.projection) < 1:
             raise LaconicError("segment_tokens, row_segments, encoder_layers and projection must be at least 1.")
+        if self.window < 0 or (self.window and self.score != "maxsim"):
+            raise LaconicError(f"A window of {self.window} needs the score maxsim.", "0 does without.")
         if self.score not in get_args(Score):
             raise LaconicError(f"Unknown score {self.score!r}.", f"Choose one of {', '.join(get_args(Score))}.")
         if self.budget_mode not in get_args(BudgetMode):
@@ -63,7 +68,7 @@ class RAMConfig:
     def paper(cls, **changes: Any) -> RAMConfig:
         """The configuration of the paper and its code, for parity."""
         values: dict[str, Any] = {
-            "segment_tokens": 50, "row_segments": 1, "score": "mean", "lexical": False, "neighbours": False,
+            "segment_tokens": 50, "row_segments": 1, "score": "mean", "lexical": False, "neighbours": False, "window": 0,
             "skim_temperature": 1.0, "contrastive_temperature": 0.05, "budget_mode": "paper", "encoder_rank": 0,
         }  # fmt: skip
         return cls(**(values | changes))
