@@ -68,8 +68,9 @@ class RAMConfig:
     def paper(cls, **changes: Any) -> RAMConfig:
         """The configuration of the paper and its code, for parity."""
         values: dict[str, Any] = {
-            "segment_tokens": 50, "row_segments": 1, "score": "mean", "lexical": False, "neighbours": False, "window": 0,
-            "skim_temperature": 1.0, "contrastive_temperature": 0.05, "budget_mode": "paper", "encoder_rank": 0,
+            "segment_tokens": 50, "row_segments": 1, "score": "mean", "lexical": False, "neighbours": False,
+            "window": 0, "skim_temperature": 1.0, "contrastive_temperature": 0.05, "budget_mode": "paper",
+            "encoder_rank": 0,
         }  # fmt: skip
         return cls(**(values | changes))
 
