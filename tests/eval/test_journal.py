@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
+from rich.console import Console
 
 from laconic.core.results import Answer, Compressed, Span
 from laconic.data.schema import QAItem
 from laconic.errors import BudgetError
-from laconic.eval.report import markdown, table
-from laconic.eval.runner import evaluate
+from laconic.eval.report import markdown, tables
+from laconic.eval.runner import MEASURES, evaluate
 from laconic.methods.registry import LoadedMethod
 
 
@@ -183,11 +185,30 @@ def test_the_bill_and_the_environment_are_recorded(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_tables_fit_eighty_columns(tmp_path: Path) -> None:
+    methods = {"full": method(Words(), FakeReader(window=1)), "embedding": method(Words(), FakeReader())}
+    result = run(tmp_path / "r.json", methods, [item("1", 8)])
+    gap = {"mean": -18.5, "low": -12.8, "high": -24.1}
+    for row in result["rows"]:  # as wide as numbers get
+        row |= {"task": "nq_multidoc_20_gold_spread", "delivered_factor": 16.97}
+        row |= {m: {"mean": 99.9, "low": 98.6, "high": 100.0} for m in MEASURES}
+        row["against"] = {"method": "full", "f1": gap}
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(*tables(result))
+    text = console.export_text()
+    assert "99.9 (99-100)" in text
+    assert "-18.5 (-13 to -24)" in text
+    assert "skipped: full 1" in text
+    assert "embedding" in text
+    assert "…" not in text
+    assert len([line for line in text.splitlines() if "17.0x" in line]) == 2, "no row is broken over lines"
+
+
 def test_markdown_is_the_table(tmp_path: Path) -> None:
     result = run(tmp_path / "r.json", {"a": method(Words(), FakeReader(window=1))}, [item("1", 8)])
     result["rows"] += run(tmp_path / "s.json", {"b": method(Words(), FakeReader())}, [item("1", 8)])["rows"]
     heading, rule, *rows = markdown(result).splitlines()
-    assert len(rows) == table(result).row_count == 2
+    assert len(rows) == sum(one.row_count for one in tables(result)) == 2
     assert len({line.count("|") for line in (heading, rule, *rows)}) == 1
     assert "paired F1" in heading, "a row skipped something"
     assert "paired F1" not in markdown({"rows": result["rows"][1:]})

@@ -11,7 +11,7 @@ from tiny import tiny_backbone
 from laconic.data.loaders import load_file, load_task, samples_folder
 from laconic.data.schema import QAItem
 from laconic.errors import DataError
-from laconic.eval.report import plot, table
+from laconic.eval.report import plot, tables
 from laconic.eval.runner import evaluate
 from laconic.methods.registry import LoadedMethod, load_methods
 
@@ -65,7 +65,7 @@ def test_what_does_not_fit_is_counted(tmp_path: Path) -> None:
 
 def test_table_and_picture(tmp_path: Path) -> None:
     result = run(tmp_path / "r.json", load_methods(["full", "head"], BACKBONE))
-    assert table(result).row_count == 2
+    assert [one.row_count for one in tables(result)] == [2]
     plot(result, "f1", tmp_path / "r.png")
     assert (tmp_path / "r.png").stat().st_size > 1000
 

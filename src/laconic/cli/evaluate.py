@@ -13,7 +13,7 @@ from laconic.cli.loading import open_backbone
 from laconic.core.files import write_whole
 from laconic.data.loaders import load_file, load_task
 from laconic.errors import BudgetError, DataError
-from laconic.eval.report import markdown, plot, table
+from laconic.eval.report import markdown, plot, tables
 from laconic.eval.runner import evaluate
 from laconic.methods.registry import check_names, load_methods, reader_name
 
@@ -65,7 +65,7 @@ def run(
         batch_size=batch_size,
         notes=notes,
     )
-    Console().print(table(result))
+    Console().print(*tables(result))
     write_whole(out.with_suffix(".table.md"), markdown(result))
     if find_spec("matplotlib"):
         plot(result, "f1", out.with_suffix(".png"))

@@ -6,27 +6,54 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from laconic.core.files import write_whole
 from laconic.eval.runner import MEASURES
 
 
-def table(result: dict[str, Any]) -> Table:
-    """One row per task, method and factor, with 95 % intervals for F1.
+def tables(result: dict[str, Any]) -> list[Table]:
+    """For a terminal of 80 columns: a table per task with the measures that are looked at first.
 
-    ``F1 - full`` is the paired difference to the full prompt (without it: to the first row), with its 95 % interval.
-    Where a row skipped items, ``paired F1`` over the items that no row of the task skipped is the one to compare.
+    What stands in brackets is the 95 % interval; ``- full`` is the paired difference in F1 to the full prompt (without
+    it: to the first row). ``markdown`` has every measure and every digit.
     """
-    headings, rows = _cells(result)
-    shown = Table(*headings)
-    for row in rows:
-        shown.add_row(*row)
+    shown = []
+    for task in dict.fromkeys(row["task"] for row in result["rows"]):
+        rows = [row for row in result["rows"] if row["task"] == task]
+        against = next((row["against"]["method"] for row in rows if "against" in row), None)
+        one = Table(
+            title=f"{task}, {rows[0]['items'] + rows[0]['skipped']} questions",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
+        one.add_column("method", no_wrap=True)
+        for heading in ("factor", "EM", "F1", "ROUGE-L", "evidence", *([f"- {against}"] if against else [])):
+            one.add_column(heading, justify="right", no_wrap=True)
+        for row in rows:
+            gap = row.get("against", {}).get("f1")
+            apart = f"{gap['mean']:+.1f} ({gap['low']:+.0f} to {gap['high']:+.0f})" if gap else "-"
+            f1 = f"{row['f1']['mean']:.1f} ({row['f1']['low']:.0f}-{row['f1']['high']:.0f})" if "f1" in row else "-"
+            means = {measure: f"{row[measure]['mean']:.1f}" if measure in row else "-" for measure in MEASURES}
+            factor = f"{row['delivered_factor']:.1f}x" if "delivered_factor" in row else f"({row['factor']:g}x)"
+            cells = [row["method"], factor, means["em"], f1, means["rouge_l"], means["recall"]]
+            one.add_row(*cells, *([apart] if against else []))
+        skipped = {row["method"]: row["skipped"] for row in rows if row["skipped"]}
+        if skipped:
+            counts = ", ".join(f"{method} {count}" for method, count in skipped.items())
+            one.caption = f"Did not fit and were skipped: {counts}. The Markdown file compares what none skipped."
+        shown.append(one)
     return shown
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The same table in Markdown."""
+    """One row per task, method and factor: every measure, with 95 % intervals for F1, in Markdown.
+
+    ``F1 - full`` is the paired difference to the full prompt (without it: to the first row), with its 95 % interval.
+    Where a row skipped items, ``paired F1`` over the items that no row of the task skipped is the one to compare.
+    """
     headings, rows = _cells(result)
     lines = [headings, ["---"] * len(headings), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
