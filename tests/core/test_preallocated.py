@@ -55,6 +55,20 @@ def test_it_holds_what_a_dynamic_layer_holds_through_everything(room: int) -> No
     grow(4)
 
 
+@pytest.mark.parametrize("emptied", ["reset", "crop"])
+def test_an_emptied_layer_serves_a_batch_of_another_size(emptied: str) -> None:
+    layer = PreallocatedLayer(20)
+    layer.update(*piece(4, batch=2))
+    if emptied == "reset":
+        layer.reset()
+        assert not layer._room, "the room is given back"
+    else:
+        layer.crop(-4)
+    keys, values = piece(3, batch=1)
+    for got, expected in zip(layer.update(keys, values), (keys, values), strict=True):
+        assert torch.equal(got, expected)
+
+
 def test_what_fits_its_room_is_never_moved() -> None:
     layer = PreallocatedLayer(20)
     places = {layer.update(*piece(tokens))[0].data_ptr() for tokens in (8, 1, 1, 4, 6)}

@@ -122,6 +122,17 @@ def test_the_bill_is_the_cache_that_was_there(arch: str, stops: bool, caches: li
     assert billed.peak_cache_bytes == sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
 
 
+@pytest.mark.parametrize("arch", ["mistral", "gemma3"])
+def test_sliding_layers_hold_no_more_than_their_window(arch: str, caches: list[Cache]) -> None:
+    backbone = tiny_backbone(arch)
+    window = backbone.model.config.sliding_window
+    row = rows_of(backbone)[1]
+    decode(backbone, [row])
+    held = [layer.keys.shape[-2] for layer in caches[0].layers]
+    assert len(row) > window
+    assert min(held) < window
+
+
 def test_a_read_text_continues_with_one_row_only() -> None:
     backbone = tiny_backbone()
     with pytest.raises(ValueError, match="one row"):

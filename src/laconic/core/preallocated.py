@@ -39,8 +39,7 @@ class PreallocatedLayer(DynamicLayer):
     def _append(self, name: str, old: Tensor, new: Tensor, held: int) -> Tensor:
         needed = held + new.shape[-2]
         room = self._room.get(name)
-        # rows that were selected, repeated or reordered are no view of the room any more
-        if room is None or room.shape[-2] < needed or (held and room.data_ptr() != old.data_ptr()):
+        if room is None or room.shape[-2] < needed or not _is_view(old, room, new):
             grown = max(self.tokens, needed if room is None else needed + needed // 4)
             room = self._room[name] = new.new_empty(*new.shape[:-2], grown, new.shape[-1])
             if held:
@@ -51,6 +50,12 @@ class PreallocatedLayer(DynamicLayer):
     def reset(self) -> None:
         super().reset()
         self._room = {}
+
+
+def _is_view(old: Tensor, room: Tensor, new: Tensor) -> bool:
+    """Whether ``room`` still holds what was cached: rows that were selected, repeated or reordered lie elsewhere."""
+    empty = not old.numel()  # then only the shape must suit those who come
+    return room.shape[:-2] == new.shape[:-2] and (empty or room.data_ptr() == old.data_ptr())
 
 
 def preallocated_cache(tokens: int, config: PretrainedConfig | None = None) -> Cache:

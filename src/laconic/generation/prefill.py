@@ -26,7 +26,7 @@ def prefill(
         embedded: [B, T, D], T > 0.
         position: position of each token, [B, T]; None where they count on from the cache.
         mask: True or 1 on real tokens, [B, T], for a batch with padding and an empty cache; None where nothing is
-            padded, which keeps SDPA on its fast path.
+            padded, so that the first piece needs no mask and stays on SDPA's fast path.
     """
     out = None
     for begin in range(0, embedded.shape[1], PREFILL_CHUNK):
