@@ -50,7 +50,7 @@ def measure(method: str, tokens: int) -> dict[str, float]:
         decoder(torch.tensor([backbone.token_ids(warm)]), logits_to_keep=1)
         resident = forget_peak()
         started = time.perf_counter()
-        prompt = backbone.embed(torch.tensor(backbone.token_ids(f"\n\nQuestion: {QUESTION}\nAnswer:")))
+        prompt = backbone.embed(torch.tensor(loaded.reader.prompt_ids(QUESTION)))
         if method == "ram":
             compressed = ram.compress(text, QUESTION, ratio=1 / FACTOR)
             rows, stages = compressed.embeddings, dict(compressed.seconds)
