@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_backbone
@@ -171,16 +172,35 @@ def test_unknown_and_untrained_methods_are_named() -> None:
         load_methods(["ram"], BACKBONE)
 
 
-def test_a_reader_is_named_by_weights_and_settings(tmp_path: Path) -> None:
-    folder = tmp_path / "ram"
+def test_what_answered_and_what_chose_are_named_apart(tmp_path: Path) -> None:
+    """A reader is its decoder; a trained compressor is all its weights and settings."""
     ram = RAM(BACKBONE, RAMConfig(decoder_rank=2, encoder_rank=2, encoder_layers=1))
-    ram.save_pretrained(folder)
-    first = reader_name(BACKBONE, folder)
-    assert first != reader_name(BACKBONE, "none") == "untuned"
-    description = json.loads((folder / "method.json").read_text())
+
+    def names(folder: Path) -> tuple[str, str]:
+        loaded = load_methods(["ram", "bm25"], BACKBONE, folder)
+        assert loaded["bm25"].version == ""
+        return reader_name(BACKBONE, folder), loaded["ram"].version
+
+    def saved(name: str) -> Path:
+        ram.save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    first = names(saved("first"))
+    assert first == names(saved("again"))
+    assert first[0] != reader_name(BACKBONE, "none") == "untuned"
+    changed = saved("settings")
+    description = json.loads((changed / "method.json").read_text())
     description["config"]["skim_temperature"] = 0.5
-    (folder / "method.json").write_text(json.dumps(description))
-    assert reader_name(BACKBONE, folder) != first
+    (changed / "method.json").write_text(json.dumps(description))
+    with torch.no_grad():
+        ram.relevance.lexical_weight.add_(1)
+        chosen = saved("relevance")
+        next(p for n, p in ram.decoder.named_parameters() if "lora_B" in n).add_(1)
+        answered = saved("decoder")
+    for folder in (changed, chosen):
+        assert names(folder)[0] == first[0]
+        assert names(folder)[1] != first[1]
+    assert names(answered)[0] != first[0]
 
 
 def test_adapters_ship() -> None:

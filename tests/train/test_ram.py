@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,12 +12,12 @@ from tiny import tiny_backbone
 
 from laconic.core import persist
 from laconic.data.loaders import load_for_training, load_task, samples_folder
-from laconic.errors import DataError, RecipeError
+from laconic.errors import AdapterError, DataError, LaconicError, RecipeError
 from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.model import RAM
 from laconic.train.ram import DocumentGroups, Group, ReaderStage, RelevanceStage
-from laconic.train.recipe import load_recipe
+from laconic.train.recipe import load_recipe, run_recipe
 
 DOCUMENT = "The red fox lives in the old barn. A grey owl sleeps above the mill. Bread is baked at dawn by Anna Weiss."
 GROUP = Group(
@@ -106,6 +108,43 @@ def test_evaluation_data_is_never_trained_on() -> None:
         load_for_training("squad_articles_dev", samples_folder())
 
 
+@pytest.fixture
+def small_recipe(ram: RAM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Fits the weights of the score's terms, starting from a saved method; on the samples, with a tiny backbone."""
+    monkeypatch.setattr("laconic.train.recipe.load_backbone", lambda *a, **k: ram.backbone)
+    monkeypatch.setenv("LACONIC_DATA", str(samples_folder()))
+    ram.save_pretrained(tmp_path / "start")
+    stage = {"name": "weights", "data": {"squad_articles_train": 8}, "questions": 4, "excerpt": None}
+    recipe = {
+        "method": "ram", "backbone": "tiny", "dtype": "fp32", "device": "cpu", "seed": 0,
+        "start": str(tmp_path / "start"), "output": str(tmp_path / "run"), "ram": ram.config.to_dict(),
+        "stages": [{**stage, "loop": {"steps": 3, "learning_rate": 0.01, "warmup_steps": 1}}],
+    }  # fmt: skip
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps(recipe))
+    return path
+
+
+def test_a_recipe_goes_on_from_a_saved_method_and_fits_only_the_weights(ram: RAM, small_recipe: Path) -> None:
+    """A term that the saved method lacks starts fresh; nothing but the terms' weights moves."""
+    said: list[str] = []
+    before = {n: p.detach().clone() for n, p in persist.own_parameters(ram, ram.backbone).items()}
+    method = run_recipe(small_recipe, ["ram.window=1"], said.append)
+    assert "start: start; fresh: relevance.window_weight" in said
+    after = persist.own_parameters(RAM.from_pretrained(method, ram.backbone), ram.backbone)
+    assert set(after) - set(before) == {"relevance.window_weight"}
+    moved = {n for n, p in before.items() if not torch.equal(after[n].float(), p.to(torch.bfloat16).float())}
+    assert moved == {"relevance.lexical_weight", "relevance.neighbour_weight"}
+    assert after["relevance.window_weight"].item() != 1.0
+
+
+def test_a_start_of_another_shape_is_refused(small_recipe: Path) -> None:
+    with pytest.raises(AdapterError, match="do not fit"):
+        run_recipe(small_recipe, ["ram.projection=4"], lambda line: None)
+    with pytest.raises(RecipeError, match="No adapter for"):
+        run_recipe(small_recipe, ["start=shipped", "output=" + str(small_recipe.parent / "other")], lambda line: None)
+
+
 def test_overrides_change_only_what_is_there() -> None:
     recipe = load_recipe("recipes/ram/cpu.yaml", ["stages.0.loop.steps=7", "output=elsewhere"])
     assert recipe["stages"][0]["loop"]["steps"] == 7
@@ -115,3 +154,10 @@ def test_overrides_change_only_what_is_there() -> None:
             load_recipe("recipes/ram/cpu.yaml", [wrong])
     with pytest.raises(RecipeError, match="no recipe"):
         load_recipe("absent.yaml")
+
+
+def test_an_override_may_name_any_option_of_the_method() -> None:
+    recipe = load_recipe("recipes/ram/cpu.yaml", ["ram.window=2"])
+    assert RAMConfig.from_dict(recipe["ram"]).window == 2
+    with pytest.raises(LaconicError, match="no option 'windw'"):
+        run_recipe("recipes/ram/cpu.yaml", ["ram.windw=2"])

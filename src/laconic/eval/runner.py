@@ -38,6 +38,7 @@ class Setting:
 
     task: str
     method: str
+    version: str  # of a trained compressor
     factor: float
     reader: str
     backbone: str
@@ -86,7 +87,9 @@ def evaluate(
             for name, method in methods.items():
                 for factor in [1.0] if name in WHOLE else factors:
                     dtype, device = str(method.reader.backbone.dtype), method.reader.backbone.device.type
-                    setting = Setting(task, name, factor, reader, backbone, max_new_tokens, dtype, device)
+                    setting = Setting(
+                        task, name, method.version, factor, reader, backbone, max_new_tokens, dtype, device
+                    )
                     left = [item for item in items if (setting.key, _digest(item)) not in done]
                     for line in _run(setting, method, left, batch_size):
                         book.write(json.dumps(line) + "\n")

@@ -11,6 +11,8 @@ from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from laconic.backbone import Backbone
 from laconic.core import persist
 from laconic.errors import AdapterError, LaconicError
@@ -47,11 +49,16 @@ METHODS: dict[str, Entry] = {
 
 @dataclass(frozen=True)
 class LoadedMethod:
-    """A compressor, and the reader that answers from what it leaves."""
+    """A compressor, and the reader that answers from what it leaves.
+
+    Attributes:
+        version: digest of a trained compressor's weights and settings, for result files; empty for one that has none.
+    """
 
     name: str
     compressor: Compressor
     reader: Reader
+    version: str = ""
 
 
 def available() -> dict[str, str]:
@@ -84,15 +91,15 @@ def load_methods(
             f"There is no trained RAM for {backbone.name}.",
             "Train one with `laconic train recipes/ram/cpu.yaml backbone=...` and name it with --adapter.",
         )
-    shared: dict[str, Any] = {}
-    reader = Reader(backbone)
-    if folder is not None:
-        from laconic.methods.ram.model import RAM  # here, since the other methods do not need it
+    if folder is None:
+        reader = Reader(backbone)
+        return {name: LoadedMethod(name, _build(METHODS[name], backbone), reader) for name in names}
+    from laconic.methods.ram.model import RAM  # here, since the other methods do not need it
 
-        ram = RAM.from_pretrained(folder, backbone).merge()
-        shared["ram"] = ram
-        reader = Reader(backbone, model=ram.decoder)
-    return {name: LoadedMethod(name, shared.get(name) or _build(METHODS[name], backbone), reader) for name in names}
+    ram = RAM.from_pretrained(folder, backbone).merge()
+    reader = Reader(backbone, model=ram.decoder)
+    trained = LoadedMethod("ram", ram, reader, _digest(folder, ""))
+    return {n: trained if n == "ram" else LoadedMethod(n, _build(METHODS[n], backbone), reader) for n in names}
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -108,12 +115,17 @@ def shipped_adapters() -> list[Path]:
     return sorted(path.parent for path in root.glob(f"*/{persist.DESCRIPTION}"))
 
 
+def shipped_adapter(backbone: Backbone) -> Path | None:
+    """The saved method inside this package that was made for this backbone, if there is one."""
+    for folder in shipped_adapters():
+        if persist.read_description(folder)["backbone"]["content_hash"] == backbone.content_hash:
+            return folder
+    return None
+
+
 def _adapter_folder(backbone: Backbone, adapter: str | os.PathLike[str] | None) -> Path | None:
     if adapter is None:
-        for folder in shipped_adapters():
-            if persist.read_description(folder)["backbone"]["content_hash"] == backbone.content_hash:
-                return folder
-        return None
+        return shipped_adapter(backbone)
     return None if str(adapter) == UNTUNED else Path(adapter)
 
 
@@ -123,11 +135,22 @@ def _build(entry: Entry, backbone: Backbone) -> Compressor:
 
 
 def reader_name(backbone: Backbone, adapter: str | os.PathLike[str] | None = None) -> str:
-    """What answers, for result files: ``untuned``, or a digest of the adapter's weights and settings."""
+    """What answers, for result files: ``untuned``, or a digest of the adapted decoder.
+
+    Of the decoder alone: with relevance trained anew, the rows of all other methods still stand.
+    """
     folder = _adapter_folder(backbone, adapter)
-    if folder is None:
+    if folder is None or not persist.read_description(folder)["config"].get("decoder_rank"):
         return "untuned"
-    digest = hashlib.sha256((folder / persist.WEIGHTS).read_bytes())
-    # the same weights with another temperature or score answer otherwise
-    digest.update(json.dumps(persist.read_description(folder)["config"], sort_keys=True).encode())
+    return _digest(folder, "decoder.")
+
+
+def _digest(folder: Path, part: str) -> str:
+    """Of the saved tensors whose names begin with ``part``; of all of them, of the settings too."""
+    digest = hashlib.sha256()
+    if not part:  # the same weights with another temperature or score choose otherwise
+        digest.update(json.dumps(persist.read_description(folder)["config"], sort_keys=True).encode())
+    for name, tensor in sorted(persist.read_tensors(folder).items()):
+        if name.startswith(part):
+            digest.update(name.encode() + tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]

@@ -1,7 +1,8 @@
 """Recipes: a YAML file says what to train, on what, for how long; one command runs it to a saved method.
 
 A recipe's stages run in order, each resuming from its own checkpoint; when the last is done the method is saved in
-``<output>/method``. ``key=value`` overrides address nested keys with dots: ``stages.0.loop.steps=20``.
+``<output>/method``. With ``start``, a recipe goes on from a saved method (``shipped``: the one inside this package).
+``key=value`` overrides address nested keys with dots: ``stages.0.loop.steps=20``.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ import torch
 import yaml
 
 from laconic.backbone import load_backbone
+from laconic.core import persist
 from laconic.data.loaders import load_for_training
 from laconic.errors import LaconicError, RecipeError
 from laconic.methods.ram.config import RAMConfig
-from laconic.methods.ram.model import RAM
+from laconic.methods.ram.model import NAME, RAM
+from laconic.methods.registry import shipped_adapter
 from laconic.train.loop import LoopConfig, run
 from laconic.train.ram import DocumentGroups, ReaderStage, RelevanceStage, StageTask
+
+SHIPPED = "shipped"
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -48,7 +53,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
             raise RecipeError(f"{override!r}: the value is not valid YAML.", "Quote it.") from error
     if recipe.get("method") != "ram":
         raise RecipeError(f"No trainer for the method {recipe.get('method')!r}.", "Recipes train: ram.")
-    missing = {"backbone", "dtype", "device", "output", "seed", "ram", "stages"} - set(recipe)
+    missing = {"backbone", "dtype", "device", "start", "output", "seed", "ram", "stages"} - set(recipe)
     if missing:
         raise RecipeError(f"{path} has no {sorted(missing)[0]}.", "See recipes/ram/cpu.yaml for the keys.")
     for number, stage in enumerate(recipe["stages"]):
@@ -67,11 +72,13 @@ def _set(recipe: Any, key: str, value: Any) -> None:
         if isinstance(node, list):
             node[int(last)] = value
         else:
-            if last not in node:
+            if last not in node and path != ["ram"]:  # options left at their defaults; RAMConfig knows their names
                 raise KeyError(last)
             node[last] = value
     except (KeyError, IndexError, ValueError, TypeError) as error:
-        raise RecipeError(f"The recipe has no key {key!r}.", "Overrides change keys that are there.") from error
+        raise RecipeError(
+            f"The recipe has no key {key!r}.", "Overrides change keys that are there, and any option of ram."
+        ) from error
 
 
 def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[str], None] = print) -> Path:
@@ -81,11 +88,14 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[s
         RecipeError: the recipe is wrong; nothing has been trained.
     """
     recipe = load_recipe(path, overrides)
+    config = RAMConfig.from_dict(recipe["ram"])
     output = Path(recipe["output"])
     _claim(output, recipe)
     torch.manual_seed(recipe["seed"])
     backbone = load_backbone(recipe["backbone"], dtype=recipe["dtype"], device=recipe["device"])
-    ram = RAM(backbone, RAMConfig.from_dict(recipe["ram"]))
+    ram = RAM(backbone, config)
+    if recipe["start"] is not None:
+        _start(ram, recipe["start"], say)
     for number, stage in enumerate(recipe["stages"]):
         say(f"stage {number + 1} of {len(recipe['stages'])}: {stage['name']}")
         task = _task(ram, stage, recipe["seed"])
@@ -94,6 +104,24 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[s
     ram.save_pretrained(target, dtype=torch.bfloat16, provenance={"recipe": recipe})
     say(f"saved {target}")
     return target
+
+
+def _start(ram: RAM, source: str, say: Callable[[str], None]) -> None:
+    """Take over the weights of a saved method; what it lacks, say a term switched on since, starts fresh.
+
+    Raises:
+        AdapterError: it is missing, of another method or backbone, or of other shapes.
+    """
+    folder = shipped_adapter(ram.backbone) if source == SHIPPED else Path(source)
+    if folder is None:
+        raise RecipeError(f"No adapter for {ram.backbone.name} is shipped.", "Name a folder as start.")
+    description = persist.read_description(folder)
+    persist.check_method(description, NAME, folder)
+    persist.check_backbone(description, ram.backbone, folder)
+    saved = persist.read_tensors(folder)
+    fresh = {n: p.detach() for n, p in persist.own_parameters(ram, ram.backbone).items() if n not in saved}
+    persist.load_into(ram, saved | fresh, ram.backbone, folder)
+    say(f"start: {folder.name}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
 
 
 def _claim(output: Path, recipe: dict[str, Any]) -> None:
@@ -115,8 +143,12 @@ def _task(ram: RAM, stage: dict[str, Any], seed: int) -> StageTask:
     items = [item for name, limit in stage["data"].items() for item in load_for_training(name, limit=limit)]
     excerpt = tuple(stage["excerpt"]) if stage["excerpt"] else None
     groups = DocumentGroups(items, stage["questions"], excerpt, seed)
+    scalars = ram.relevance.weights
+    if stage["name"] == "weights":
+        if not scalars:
+            raise RecipeError("No term is added to the score: there are no weights to train.", "Leave the stage out.")
+        return StageTask(RelevanceStage(ram), groups, {"weights": (scalars, 1.0)})
     if stage["name"] == "relevance":
-        scalars = ram.relevance.weights
         head = [p for p in ram.relevance.parameters() if all(p is not s for s in scalars)]
         parameters = {
             "encoder": (
@@ -134,4 +166,4 @@ def _task(ram: RAM, stage: dict[str, Any], seed: int) -> StageTask:
         return StageTask(
             ReaderStage(ram), groups, {"decoder": (lora, 1.0), "align": (list(ram.align.parameters()), 1.0)}
         )
-    raise RecipeError(f"Unknown stage {stage['name']!r}.", "RAM has the stages relevance and reader.")
+    raise RecipeError(f"Unknown stage {stage['name']!r}.", "RAM has the stages relevance, reader and weights.")
