@@ -16,6 +16,7 @@ from laconic.errors import AdapterError, DataError, LaconicError, RecipeError
 from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.model import RAM
+from laconic.train.loop import LoopConfig
 from laconic.train.ram import DocumentGroups, Group, ReaderStage, RelevanceStage
 from laconic.train.recipe import load_recipe, run_recipe
 
@@ -110,11 +111,11 @@ def test_evaluation_data_is_never_trained_on() -> None:
 
 @pytest.fixture
 def small_recipe(ram: RAM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Fits the weights of the score's terms, starting from a saved method; on the samples, with a tiny backbone."""
+    """Trains the head, starting from a saved method; on the samples, with a tiny backbone."""
     monkeypatch.setattr("laconic.train.recipe.load_backbone", lambda *a, **k: ram.backbone)
     monkeypatch.setenv("LACONIC_DATA", str(samples_folder()))
-    ram.save_pretrained(tmp_path / "start")
-    stage = {"name": "weights", "data": {"squad_articles_train": 8}, "questions": 4, "excerpt": None}
+    ram.save_pretrained(tmp_path / "start", provenance={"recipe": "by hand"})
+    stage = {"name": "head", "data": {"squad_articles_train": 8}, "questions": 4, "excerpt": None}
     recipe = {
         "method": "ram", "backbone": "tiny", "dtype": "fp32", "device": "cpu", "seed": 0,
         "start": str(tmp_path / "start"), "output": str(tmp_path / "run"), "ram": ram.config.to_dict(),
@@ -125,16 +126,18 @@ def small_recipe(ram: RAM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return path
 
 
-def test_a_recipe_goes_on_from_a_saved_method_and_fits_only_the_weights(ram: RAM, small_recipe: Path) -> None:
-    """A term that the saved method lacks starts fresh; nothing but the terms' weights moves."""
+def test_a_recipe_goes_on_from_a_saved_method_and_trains_the_head_alone(ram: RAM, small_recipe: Path) -> None:
+    """A term that the saved method lacks starts fresh; encoder and reader stay as they are."""
     said: list[str] = []
     before = {n: p.detach().clone() for n, p in persist.own_parameters(ram, ram.backbone).items()}
     method = run_recipe(small_recipe, ["ram.window=1"], said.append)
     assert "start: start; fresh: relevance.window_weight" in said
+    description = persist.read_description(method)
+    assert description["provenance"]["start"] == {"recipe": "by hand"}
     after = persist.own_parameters(RAM.from_pretrained(method, ram.backbone), ram.backbone)
     assert set(after) - set(before) == {"relevance.window_weight"}
     moved = {n for n, p in before.items() if not torch.equal(after[n].float(), p.to(torch.bfloat16).float())}
-    assert moved == {"relevance.lexical_weight", "relevance.neighbour_weight"}
+    assert moved == {"relevance.lexical_weight", "relevance.neighbour_weight", "relevance.project.weight"}
     assert after["relevance.window_weight"].item() != 1.0
 
 
@@ -154,6 +157,16 @@ def test_overrides_change_only_what_is_there() -> None:
             load_recipe("recipes/ram/cpu.yaml", [wrong])
     with pytest.raises(RecipeError, match="no recipe"):
         load_recipe("absent.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(Path("recipes").glob("*/*.yaml")), ids=str)
+def test_recipes_that_ship_say_only_what_exists(path: Path) -> None:
+    recipe = load_recipe(path)
+    RAMConfig.from_dict(recipe["ram"])
+    for stage in recipe["stages"]:
+        LoopConfig(seed=0, **stage["loop"])
+        for name in stage["data"]:
+            assert load_for_training(name, samples_folder(), limit=1)
 
 
 def test_an_override_may_name_any_option_of_the_method() -> None:

@@ -94,20 +94,24 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[s
     torch.manual_seed(recipe["seed"])
     backbone = load_backbone(recipe["backbone"], dtype=recipe["dtype"], device=recipe["device"])
     ram = RAM(backbone, config)
+    provenance = {"recipe": recipe}
     if recipe["start"] is not None:
-        _start(ram, recipe["start"], say)
+        provenance["start"] = _start(ram, recipe["start"], say)
     for number, stage in enumerate(recipe["stages"]):
         say(f"stage {number + 1} of {len(recipe['stages'])}: {stage['name']}")
         task = _task(ram, stage, recipe["seed"])
         run(task, LoopConfig(seed=recipe["seed"], **stage["loop"]), output / stage["name"], say)
     target = output / "method"
-    ram.save_pretrained(target, dtype=torch.bfloat16, provenance={"recipe": recipe})
+    ram.save_pretrained(target, dtype=torch.bfloat16, provenance=provenance)
     say(f"saved {target}")
     return target
 
 
-def _start(ram: RAM, source: str, say: Callable[[str], None]) -> None:
+def _start(ram: RAM, source: str, say: Callable[[str], None]) -> dict[str, Any]:
     """Take over the weights of a saved method; what it lacks, say a term switched on since, starts fresh.
+
+    Returns:
+        How the saved method was made.
 
     Raises:
         AdapterError: it is missing, of another method or backbone, or of other shapes.
@@ -122,6 +126,7 @@ def _start(ram: RAM, source: str, say: Callable[[str], None]) -> None:
     fresh = {n: p.detach() for n, p in persist.own_parameters(ram, ram.backbone).items() if n not in saved}
     persist.load_into(ram, saved | fresh, ram.backbone, folder)
     say(f"start: {folder.name}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
+    return description["provenance"]
 
 
 def _claim(output: Path, recipe: dict[str, Any]) -> None:
@@ -143,22 +148,17 @@ def _task(ram: RAM, stage: dict[str, Any], seed: int) -> StageTask:
     items = [item for name, limit in stage["data"].items() for item in load_for_training(name, limit=limit)]
     excerpt = tuple(stage["excerpt"]) if stage["excerpt"] else None
     groups = DocumentGroups(items, stage["questions"], excerpt, seed)
-    scalars = ram.relevance.weights
-    if stage["name"] == "weights":
-        if not scalars:
-            raise RecipeError("No term is added to the score: there are no weights to train.", "Leave the stage out.")
-        return StageTask(RelevanceStage(ram), groups, {"weights": (scalars, 1.0)})
-    if stage["name"] == "relevance":
+    if stage["name"] in ("relevance", "head"):
+        scalars = ram.relevance.weights
         head = [p for p in ram.relevance.parameters() if all(p is not s for s in scalars)]
-        parameters = {
-            "encoder": (
-                [p for n, p in ram.encoder.named_parameters() if ram.config.encoder_rank == 0 or "lora_" in n],
-                1.0,
-            ),
-            "head": (head, 1.0),
-            "weights": (scalars, 10.0),
-        }
-        return StageTask(RelevanceStage(ram), groups, {k: v for k, v in parameters.items() if v[0]})
+        parameters = {"head": (head, 1.0), "weights": (scalars, 10.0)}
+        if stage["name"] == "relevance":  # a head alone leaves the encoder, and so the skim vectors, as they are
+            adapted = [p for n, p in ram.encoder.named_parameters() if ram.config.encoder_rank == 0 or "lora_" in n]
+            parameters = {"encoder": (adapted, 1.0), **parameters}
+        parameters = {name: trained for name, trained in parameters.items() if trained[0]}
+        if not parameters:
+            raise RecipeError("The score has no head and no weights to train.", "Leave the stage out.")
+        return StageTask(RelevanceStage(ram), groups, parameters)
     if stage["name"] == "reader":
         lora = [p for n, p in ram.decoder.named_parameters() if "lora_" in n]
         if not lora:
@@ -166,4 +166,4 @@ def _task(ram: RAM, stage: dict[str, Any], seed: int) -> StageTask:
         return StageTask(
             ReaderStage(ram), groups, {"decoder": (lora, 1.0), "align": (list(ram.align.parameters()), 1.0)}
         )
-    raise RecipeError(f"Unknown stage {stage['name']!r}.", "RAM has the stages relevance, reader and weights.")
+    raise RecipeError(f"Unknown stage {stage['name']!r}.", "RAM has the stages relevance, head and reader.")
