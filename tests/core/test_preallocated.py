@@ -51,7 +51,8 @@ def test_it_holds_what_a_dynamic_layer_holds_through_everything(room: int) -> No
     grow(1, batch=4)
     both("batch_select_indices", torch.tensor([2, 1]))
     grow(6)
-    both("reset")
+    ours.reset()
+    theirs = DynamicLayer()  # transformers 5.16 does not empty a layer that is reset
     grow(4)
 
 

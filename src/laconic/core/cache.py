@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from laconic.core.compat import drops_cache
+from laconic.core.compat import drop_keys, drops_cache
 from laconic.core.layout import Kind, Layout, concatenate, run
 from laconic.errors import BackboneError
 
@@ -62,6 +62,7 @@ class EvictingLayer(DynamicLayer):
         self.values = self.values.gather(2, index.expand(-1, heads, -1, self.values.shape[3]))
 
     def reset(self) -> None:
+        drop_keys(self)
         super().reset()
         self.evicted = 0
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging as transformers_logging
 
 from laconic.errors import BackboneError
@@ -90,3 +91,9 @@ def drops_cache(model: PreTrainedModel) -> bool:
     Leans on the modules' ``gradient_checkpointing`` mark: the model's property of that name was renamed in 5.23.
     """
     return model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+
+
+def drop_keys(layer: DynamicLayer) -> None:
+    """Let go of a layer's keys and values: transformers 5.16 only sets them to zero and kept their length."""
+    layer.keys = layer.values = None
+    layer.is_initialized = False

@@ -13,6 +13,8 @@ from torch import Tensor
 from transformers import Cache, PretrainedConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from laconic.core.compat import drop_keys
+
 
 class PreallocatedLayer(DynamicLayer):
     """Keys and values of one layer, [B, N, K, H]: views of room for ``tokens`` columns, and for more when they come.
@@ -48,6 +50,7 @@ class PreallocatedLayer(DynamicLayer):
         return room[..., :needed, :]
 
     def reset(self) -> None:
+        drop_keys(self)
         super().reset()
         self._room = {}
 
