@@ -17,7 +17,7 @@ from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.model import RAM
 from laconic.train.loop import LoopConfig
-from laconic.train.ram import DocumentGroups, Group, ReaderStage, RelevanceStage
+from laconic.train.ram import DocumentGroups, Group, ReaderStage, RelevanceStage, StageTask
 from laconic.train.recipe import load_recipe, run_recipe
 
 DOCUMENT = "The red fox lives in the old barn. A grey owl sleeps above the mill. Bread is baked at dawn by Anna Weiss."
@@ -114,7 +114,7 @@ def small_recipe(ram: RAM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     """Trains the head, starting from a saved method; on the samples, with a tiny backbone."""
     monkeypatch.setattr("laconic.train.recipe.load_backbone", lambda *a, **k: ram.backbone)
     monkeypatch.setenv("LACONIC_DATA", str(samples_folder()))
-    ram.save_pretrained(tmp_path / "start", provenance={"recipe": "by hand"})
+    ram.save_pretrained(tmp_path / "start", dtype=torch.bfloat16, provenance={"recipe": "by hand"})
     stage = {"name": "head", "data": {"squad_articles_train": 8}, "questions": 4, "excerpt": None}
     recipe = {
         "method": "ram", "backbone": "tiny", "dtype": "fp32", "device": "cpu", "seed": 0,
@@ -139,6 +139,18 @@ def test_a_recipe_goes_on_from_a_saved_method_and_trains_the_head_alone(ram: RAM
     moved = {n for n, p in before.items() if not torch.equal(after[n].float(), p.to(torch.bfloat16).float())}
     assert moved == {"relevance.lexical_weight", "relevance.neighbour_weight", "relevance.project.weight"}
     assert after["relevance.window_weight"].item() != 1.0
+
+
+def test_what_goes_on_is_trained_in_float32(small_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saved in bfloat16, where the optimiser's small updates would be rounded away."""
+    seen = set()
+
+    def watch(task: StageTask, *rest: object) -> None:
+        seen.update(p.dtype for trained, _ in task.parameters.values() for p in trained)
+
+    monkeypatch.setattr("laconic.train.recipe.run", watch)
+    run_recipe(small_recipe, say=lambda line: None)
+    assert seen == {torch.float32}
 
 
 def test_a_start_of_another_shape_is_refused(small_recipe: Path) -> None:

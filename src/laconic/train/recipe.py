@@ -125,6 +125,8 @@ def _start(ram: RAM, source: str, say: Callable[[str], None]) -> dict[str, Any]:
     saved = persist.read_tensors(folder)
     fresh = {n: p.detach() for n, p in persist.own_parameters(ram, ram.backbone).items() if n not in saved}
     persist.load_into(ram, saved | fresh, ram.backbone, folder)
+    for parameter in persist.own_parameters(ram, ram.backbone).values():
+        parameter.data = parameter.data.float()  # saved as bfloat16, in which small updates of the optimiser are lost
     say(f"start: {folder.name}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
     return description["provenance"]
 
