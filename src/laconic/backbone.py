@@ -1,7 +1,8 @@
 """Any decoder as a ``Backbone``: model, tokenizer, and the parts the methods hold on to.
 
 ``load_backbone()`` gives the embedded SmolLM2-135M-Instruct; a folder, a ``.gguf`` file or a hub name give any other
-causal language model of ``transformers``. Methods never change the model they are given.
+causal language model of ``transformers``. Methods never change the weights of the model they are given (but RAM freezes
+them: ``requires_grad`` is off afterwards).
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class Backbone:
 
     @cached_property
     def content_hash(self) -> str:
-        """A fingerprint of the weights: the same for the same weights in any dtype, on any device, from any folder.
+        """A fingerprint of the weights: the same on any device, from any folder, in a dtype that holds them unrounded.
 
         An evenly spaced sample of every tensor, rounded to bfloat16, enters the hash; adapters carry it.
         """

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from laconic.cli.main import app, main
 from laconic.core.persist import save_method
+from laconic.data.loaders import samples_folder
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.model import RAM
 
@@ -166,7 +167,7 @@ def test_ram_with_an_adapter_is_the_default(run: Run, book: str, tmp_path: Path)
     assert small["context_tokens"] <= 40
     assert "share skim vectors" in small["notes"][0]
     assert "share skim vectors" in run("ask", book, question, "--adapter", adapter, "--budget", "40").err
-    assert_refused(run("ask", book, question, "--adapter", adapter, "--factor", "17"), "Use a factor below 16")
+    assert_refused(run("ask", book, question, "--adapter", adapter, "--factor", "17"), "Use a factor of at most 15.8")
 
 
 def test_full_takes_a_short_document_whole(run: Run, tmp_path: Path) -> None:
@@ -198,6 +199,12 @@ def test_missing_document_and_folder(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("question", ["", "  \n"])
 def test_empty_question(run: Run, book: str, question: str) -> None:
     assert_refused(run("ask", book, question), "The question is empty")
+
+
+def test_a_question_in_a_wrong_encoding_is_asked_all_the_same(run: Run, book: str) -> None:
+    outcome = run("ask", book, "Who wrote caf\udce9?", "--method", "bm25", "--factor", "4", "--json")
+    assert outcome.status == 0
+    assert json.loads(outcome.out)["document_tokens"]
 
 
 @pytest.mark.parametrize("method", ["head", "bm25", "full"])
@@ -286,6 +293,7 @@ def test_missing_and_mismatched_adapters(run: Run, book: str, tmp_path: Path) ->
     ("option", "words"),
     [
         (["--device", "abacus"], "The device 'abacus'"),
+        (["--device", "meta"], "The device 'meta'"),
         (["--dtype", "int3"], "Unknown dtype 'int3'"),
         (["--backbone", "nowhere.gguf"], "There is no file nowhere.gguf"),
     ],
@@ -352,6 +360,8 @@ def test_eval_refuses_bad_arguments(run: Run, questions: str, tmp_path: Path) ->
     assert_refused(run("eval", "no_such_task", *out), "There is no task 'no_such_task'")
     assert_refused(run("eval", questions, "--factor", "4,x", *out), "not a list of factors")
     assert_refused(run("eval", questions, "--factor", "1", *out), "above 1")
+    assert_refused(run("eval", "x" * 300, *out), "There is no task")
+    assert_refused(run("eval", questions, "--json", str(tmp_path / "out.png")), "not named as JSON", "out.png.json")
     Path(questions).write_text("{not json\n")
     assert_refused(run("eval", questions, *out), "line 1")
     assert not (tmp_path / "out.json").exists()
@@ -366,6 +376,34 @@ def test_train_refuses_bad_recipes(run: Run, tmp_path: Path) -> None:
     recipe.write_text("method: other\n")
     assert_refused(run("train", str(recipe)), "No trainer")
     assert_refused(run("train", str(recipe), "nonsense"), "not an override")
+    recipe.write_bytes("method: caf\xe9".encode("latin-1"))
+    assert_refused(run("train", str(recipe)), "not valid YAML")
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        "stages.1.name=reading", "stages.1.name=relevance", "stages=null", "stages=[5]", "ram=null", "seed=abc",
+        "stages.0.questions=0", "stages.0.excerpt=5", "stages.0.excerpt=[900,400]", "stages.0.data={}",
+        "stages.0.data.squad_articles_train=x", "stages.0.loop={lr: 1}", "stages.0.loop={steps: abc}",
+        "stages.0.loop={steps: 5, log_every: 0}", "stages.0.loop={steps: 5, learning_rate: 1e-3}", "ram.encode=banana",
+        "ram.segment_tokens=abc", "stages.0.data={no_such_task: null}",
+    ],
+)  # fmt: skip
+def test_a_mistake_anywhere_in_a_recipe_is_found_before_anything_is_done(
+    run: Run, tmp_path: Path, mistake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_late(*_: object, **__: object) -> None:
+        raise AssertionError("a model was loaded first")
+
+    monkeypatch.setattr("laconic.train.recipe.load_backbone", too_late)
+    monkeypatch.setenv("LACONIC_DATA", str(samples_folder()))
+    output = tmp_path / "run"
+    outcome = run("train", "recipes/ram/cpu.yaml", f"output={output}", mistake)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.count("\n") == 1
+    assert not output.exists()
 
 
 def test_methods_lists_every_method_with_its_paper(run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,25 @@ def test_what_does_not_fit_is_counted(tmp_path: Path) -> None:
     assert result["rows"][0]["skipped"] == 4
 
 
+def test_what_a_method_refuses_of_one_item_stops_no_other(tmp_path: Path) -> None:
+    """A question that fills the window, evidence that nobody marked."""
+    items = [ITEMS[0], replace(ITEMS[1], question="why " * BACKBONE.window), replace(ITEMS[2], evidence=[])]
+    result = evaluate(
+        load_methods(["bm25", "oracle"], BACKBONE), {"owls": items}, [1.5], tmp_path / "r.json",
+        reader="tiny", backbone="tiny", max_new_tokens=4, say=lambda line: None,
+    )  # fmt: skip
+    assert [(row["method"], row["items"], row["skipped"]) for row in result["rows"]] == [
+        ("bm25", 2, 1),
+        ("oracle", 1, 2),
+    ]
+
+
+def test_a_document_read_once_is_billed_once(tmp_path: Path) -> None:
+    run(tmp_path / "r.json", load_methods(["full"], BACKBONE))
+    lines = [json.loads(line) for line in (tmp_path / "r.items.jsonl").read_text().splitlines()]
+    assert ["read" in line["seconds"] for line in lines] == [True, False, True, False]
+
+
 def test_table_and_picture(tmp_path: Path) -> None:
     result = run(tmp_path / "r.json", load_methods(["full", "head"], BACKBONE))
     assert [one.row_count for one in tables(result)] == [2]
@@ -99,7 +119,9 @@ def test_own_files(tmp_path: Path) -> None:
     path = tmp_path / "own.jsonl"
     path.write_text(json.dumps({"document": "d", "question": "q", "answers": "a"}) + "\n")
     assert load_file(path)[0].answers == ["a"]
-    for wrong in ('{"document": "d"}', "not json", "[1]", ""):
+    path.write_text('{"document": null, "ctxs": [{"text": "d"}], "question": "q\\ud83d", "answers": "a"}', "utf-8-sig")
+    assert (load_file(path)[0].document, load_file(path)[0].question) == ("d", "q\ufffd")
+    for wrong in ('{"document": "d"}', "not json", "[1]", "", "[" * 100_000):
         path.write_text(wrong + "\n")
         with pytest.raises(DataError):
             load_file(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import tiny_backbone
+from tiny import ARCHITECTURES, tiny_backbone
 
 from laconic.backbone import Backbone
 from laconic.core import persist
@@ -222,6 +223,19 @@ def test_5_keep_set_ignores_temperature_and_query_scale(scale: float, seed: int)
         plain = score(query, states)[0]
         scaled = score(States(query.hidden * scale, query.mask), states)[0]
         assert torch.allclose(plain, scaled, atol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{"skim_temperature": 7.0}, {"contrastive_temperature": 3.0}])
+def test_5_no_temperature_changes_what_is_kept(backbone: Backbone, changes: dict[str, float]) -> None:
+    def kept(config: RAMConfig) -> tuple[list[str], torch.Tensor]:
+        torch.manual_seed(0)
+        got = RAM(backbone, config).eval().compress(DOCUMENT * 3, QUESTION, ratio=0.4)
+        assert got.embeddings is not None
+        return [span.text for span in got.evidence], got.embeddings
+
+    plain, warm = kept(small(skim_share=0.2)), kept(small(skim_share=0.2, **changes))
+    assert plain[0] == warm[0]
+    assert not torch.equal(plain[1], warm[1]), "the vectors are weighted by it"
 
 
 @given(
@@ -442,6 +456,52 @@ def test_14_merging_changes_nothing_but_rounding(backbone: Backbone) -> None:
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(before, after, strict=True))
 
 
+def test_14_a_merged_method_has_nothing_to_save(backbone: Backbone, tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match="merged"):
+        RAM(backbone, small()).merge().save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+def test_14_saving_replaces_a_saved_method_and_nothing_else(backbone: Backbone, tmp_path: Path) -> None:
+    ram = RAM(backbone, small())
+    (tmp_path / "empty").mkdir()
+    for _ in range(2):
+        ram.save_pretrained(tmp_path / "empty")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    (tmp_path / "notes").write_text("more of it")
+    for taken in ("thesis", "notes"):
+        with pytest.raises(AdapterError, match="no saved method"):
+            ram.save_pretrained(tmp_path / taken)
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years of work"
+    assert (tmp_path / "notes").read_text() == "more of it"
+
+
+@pytest.mark.parametrize("damage", ["{}", '{"format": 1}', "[]", '{"format": 1, "config": {"segment_tokens": "wide"}}'])
+def test_14_an_incomplete_description_is_named(backbone: Backbone, tmp_path: Path, damage: str) -> None:
+    RAM(backbone, small()).save_pretrained(tmp_path / "saved")
+    path = tmp_path / "saved" / persist.DESCRIPTION
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps(whole | json.loads(damage)) if "config" in damage else damage)
+    with pytest.raises(AdapterError, match="damaged"):
+        RAM.from_pretrained(tmp_path / "saved", backbone)
+
+
+def test_what_was_read_before_a_training_is_read_anew(backbone: Backbone) -> None:
+    ram = RAM(backbone, small()).eval()
+    before = ram.compress(DOCUMENT * 3, QUESTION, ratio=0.5).embeddings
+    ram.train()
+    with torch.no_grad():
+        for name, parameter in ram.encoder.named_parameters():
+            if "lora_" in name:
+                parameter.add_(torch.randn_like(parameter))
+    ram.eval()
+    after = ram.compress(DOCUMENT * 3, QUESTION, ratio=0.5).embeddings
+    assert before is not None
+    assert after is not None
+    assert before.shape != after.shape or not torch.allclose(before, after)
+
+
 def test_14_mismatches_are_named(backbone: Backbone, tmp_path: Path) -> None:
     RAM(backbone, small()).save_pretrained(tmp_path / "saved")
     with pytest.raises(AdapterError, match="was made for"):
@@ -501,7 +561,7 @@ def test_neighbours() -> None:
     assert neighbour_sum(torch.tensor([[1.0]])).tolist() == [[2.0]]
 
 
-@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3", "mistral", "gemma3", "phi3"])
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("score", ["mean", "maxsim", "cross"])
 def test_every_score_on_every_architecture(arch: str, score: str) -> None:
     torch.manual_seed(0)
@@ -510,3 +570,40 @@ def test_every_score_on_every_architecture(arch: str, score: str) -> None:
     assert compressed.embeddings is not None
     assert torch.isfinite(compressed.embeddings).all()
     assert compressed.delivered_ratio <= 0.5
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_lora_is_on_every_linear_layer_of_every_architecture(arch: str) -> None:
+    ram = RAM(tiny_backbone(arch), small())
+    adapted = {n.rpartition(".lora_A")[0] for n, _ in ram.decoder.named_parameters() if ".lora_A." in n}
+    matrices = {
+        name
+        for name, p in ram.backbone.model.named_parameters()
+        if p.ndim == 2 and any(p is q for q in ram.backbone.layers.parameters())
+    }
+    assert {f"{name}.weight" for name in adapted} == matrices
+    rows = torch.tensor([ram.backbone.token_ids(DOCUMENT)])
+    with torch.no_grad():
+        for name, parameter in ram.decoder.named_parameters():
+            if "lora_B" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+        before = ram.decoder(rows).logits
+        assert not torch.allclose(before, ram.backbone.model(rows).logits, atol=1e-3)
+        assert torch.allclose(ram.merge().decoder(rows).logits, before, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"encode": "banana"}, {"encoder_rank": -1}, {"segment_tokens": "wide"}, {"lexical": 1}, {"projection": True},
+        {"skim_temperature": "warm"}, {"segment_tokens": 4.5},
+    ],
+)  # fmt: skip
+def test_options_of_a_wrong_kind_are_named(wrong: dict[str, object]) -> None:
+    with pytest.raises(LaconicError, match=next(iter(wrong))):
+        small(**wrong)
+
+
+def test_more_layers_than_there_are() -> None:
+    with pytest.raises(LaconicError, match="with 3"):
+        RAM(tiny_backbone(), small(encoder_layers=99))

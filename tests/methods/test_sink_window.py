@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from tiny import ARCHITECTURES, tiny_backbone
 
 from laconic.core.layout import Kind, run
-from laconic.core.visibility import additive, attention_mask, visible
+from laconic.core.visibility import Tokens, additive, attention_mask, visible
 from laconic.errors import BudgetError, DocumentError
+from laconic.generation.greedy import greedy_decode
 from laconic.methods.baselines import sink_window
 from laconic.methods.baselines.sink_window import SinkWindow, sinks_and_recent
+from laconic.methods.ram.config import RAMConfig
+from laconic.methods.ram.model import RAM
+from laconic.methods.registry import load_methods
 from laconic.methods.roles import Compressor
 
 DOCUMENT = " ".join(f"The number of ships on day {day} was {day * 7 % 23}." for day in range(12))
@@ -94,3 +99,46 @@ def test_impossible_wishes_are_refused_with_a_remedy() -> None:
         method.compress(DOCUMENT, budget=4)
     with pytest.raises(BudgetError, match="longer window"):
         method.compress(DOCUMENT * 3, budget=40)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_answers_behind_evicted_keys_equal_the_rule_over_the_whole(arch: str) -> None:
+    """Through the reader's own decoding: what a sliding layer sees is counted in positions, not in cache places."""
+    backbone = tiny_backbone(arch)
+    budget = 40
+    context = SinkWindow(backbone).compress(DOCUMENT, budget=budget)
+    length, kept = context.document_tokens, budget - 4
+    prompt = torch.tensor(backbone.token_ids("\n\nQuestion: How many?\nAnswer:"))
+    got = greedy_decode(
+        backbone.model, [backbone.embed(prompt)], max_new_tokens=6, stop_ids=frozenset(), cache=context.cache,
+        next_position=length,
+    )[0].ids  # fmt: skip
+    reading = sinks_and_recent(4, kept)
+
+    def rule(q: Tokens, k: Tokens) -> torch.Tensor:
+        held = (k.position < 4) | (k.position >= length - kept)
+        return (reading(q, k) & (q.position < length)) | (held & (q.position >= length))
+
+    ids = torch.cat([torch.tensor(backbone.token_ids(DOCUMENT)), prompt])
+    with torch.no_grad():
+        for token in got:
+            layout = run(Kind.TEXT, torch.arange(len(ids))).map(lambda field: field[None])
+            mask = attention_mask(backbone.model, rule, layout)
+            assert backbone.model(ids[None], attention_mask=mask).logits[0, -1].argmax().item() == token
+            ids = torch.cat([ids, torch.tensor([token])])
+
+
+def test_it_reads_with_the_decoder_that_answers(tmp_path: Path) -> None:
+    """The keys of one decoder mean nothing to another: at ratio 1 the window is the full prompt."""
+    backbone = tiny_backbone()
+    ram = RAM(backbone, RAMConfig(encoder_layers=1, encoder_rank=2, decoder_rank=2))
+    with torch.no_grad():
+        for name, parameter in ram.decoder.named_parameters():
+            if "lora_B" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    ram.save_pretrained(tmp_path / "ram")
+    loaded = load_methods(["window", "full"], backbone, tmp_path / "ram")
+    caches = [m.reader.read(m.compressor.compress(DOCUMENT, ratio=1.0)).cache for m in loaded.values()]
+    for one, other in zip(caches[0].layers, caches[1].layers, strict=True):
+        assert torch.allclose(one.keys, other.keys, atol=1e-4)
+        assert torch.allclose(one.values, other.values, atol=1e-4)

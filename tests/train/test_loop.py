@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from laconic.errors import RecipeError
 from laconic.train.loop import LoopConfig, run
 
 
@@ -59,6 +61,18 @@ def test_a_killed_run_ends_as_an_unbroken_one(tmp_path: Path) -> None:
         assert torch.equal(one, other)
     steps = [(tmp_path / name / "log.jsonl").read_text().count('"step"') for name in ("whole", "killed")]
     assert steps == [12, 12], "steps run again after the kill are logged once"
+
+
+def test_a_torn_log_is_no_obstacle_and_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    config = LoopConfig(steps=6, checkpoint_every=2, log_every=1)
+    run(toy(), LoopConfig(steps=4, checkpoint_every=2, log_every=1), tmp_path, say=lambda line: None)
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"step": 5, "lo')
+    run(toy(), config, tmp_path, say=lambda line: None)
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [*range(1, 7)]
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK damaged")
+    with pytest.raises(RecipeError, match=r"checkpoint\.pt is damaged"):
+        run(toy(), config, tmp_path, say=lambda line: None)
 
 
 def test_a_finished_run_does_nothing(tmp_path: Path) -> None:

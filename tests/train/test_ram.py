@@ -186,3 +186,22 @@ def test_an_override_may_name_any_option_of_the_method() -> None:
     assert RAMConfig.from_dict(recipe["ram"]).window == 2
     with pytest.raises(LaconicError, match="no option 'windw'"):
         run_recipe("recipes/ram/cpu.yaml", ["ram.windw=2"])
+
+
+def test_training_a_fusion_layer_leaves_the_backbone_alone(
+    small_recipe: Path, ram: RAM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shares the backbone's embedding and norm; they are not its own to train."""
+    before = {name: p.clone() for name, p in ram.backbone.model.named_parameters()}
+    method = run_recipe(
+        small_recipe, ["ram.fusion_layer=true", "stages.0.name=reader", "stages.0.loop.steps=8"], lambda line: None
+    )
+    for name, parameter in ram.backbone.model.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+    again = RAM.from_pretrained(method, ram.backbone)
+    assert again.config.fusion_layer
+    moved = [p for n, p in persist.own_parameters(again, ram.backbone).items() if "fusion" in n]
+    assert any(
+        not torch.equal(p.float(), q.to(torch.bfloat16).float())
+        for p, q in zip(moved, ram.backbone.layers[0].parameters(), strict=True)
+    )

@@ -12,7 +12,7 @@ from rich.console import Console
 from laconic.cli.loading import open_backbone
 from laconic.core.files import write_whole
 from laconic.data.loaders import load_file, load_task
-from laconic.errors import BudgetError, DataError
+from laconic.errors import BudgetError, DataError, LaconicError
 from laconic.eval.report import markdown, plot, tables
 from laconic.eval.runner import evaluate
 from laconic.methods.registry import check_names, load_methods, reader_name
@@ -46,10 +46,11 @@ def run(
     if not all(1 < one < float("inf") for one in factors):
         raise BudgetError("Factors must be above 1.", "The method full needs none.")
     check_names(methods)
+    if find_spec("rouge_score") is None:
+        raise LaconicError("Evaluation needs the package rouge_score.", "Run `pip install 'laconic[eval]'`.")
     _check_writable(out)
     tasks = {
-        name: load_file(name, limit, seed) if Path(name).is_file() else load_task(name, data, limit, seed)
-        for name in names
+        name: load_file(name, limit, seed) if _is_file(name) else load_task(name, data, limit, seed) for name in names
     }
     model = open_backbone(backbone, dtype, device)
     loaded = load_methods(methods, model, adapter)
@@ -71,7 +72,18 @@ def run(
         plot(result, "f1", out.with_suffix(".png"))
 
 
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # too long for a file name, or with a null character: then it is no file's
+        return False
+
+
 def _check_writable(out: Path) -> None:
+    if (
+        out.suffix != ".json" and not out.is_dir()
+    ):  # the journal, the table and the plot lie beside it under other suffixes
+        raise DataError(f"{out} is not named as JSON.", f"Write {out}.json.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out.parent).close()

@@ -28,7 +28,8 @@ def _check_device(device: str) -> None:
     if device == "auto":
         return
     try:
-        torch.empty(0, device=device)
+        if torch.empty(0, device=device).is_meta:
+            raise RuntimeError("a tensor there has no values")
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise BackboneError(
             f"The device {device!r} is unknown or not on this machine.", "Choose auto, cpu, cuda, cuda:N or mps."

@@ -6,21 +6,35 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from laconic.core.sharing import layer_list
 
 ADAPTER = "laconic"
 
 
-def add_lora(body: nn.Module, rank: int, alpha: int) -> None:
+def add_lora(body: PreTrainedModel, rank: int, alpha: int) -> None:
     """Put LoRA on every linear layer inside the decoder layers of ``body``, in place, and freeze the rest of it.
 
     ``body`` must be a twin (``core.sharing``): the modules change, the backbone's parameters do not. The adapters'
     own parameters are float32, whatever the weights are in: they are what the optimiser updates.
     """
     body.requires_grad_(False)
-    linear = sorted(
-        name for name, module in body.named_modules() if isinstance(module, nn.Linear) and ".layers." in f".{name}"
+    inside = {id(module) for module in layer_list(body.base_model)[1].modules()}
+    linear = {
+        name: type(module)
+        for name, module in body.named_modules()
+        if id(module) in inside and isinstance(module, nn.Linear | Conv1D)
+    }
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=sorted(linear),
+        lora_dropout=0.0,
+        bias="none",
+        fan_in_fan_out=Conv1D in linear.values(),  # GPT-2 keeps its weights the other way round
     )
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=linear, lora_dropout=0.0, bias="none")
     inject_adapter_in_model(config, body, adapter_name=ADAPTER)
     for name, parameter in body.named_parameters():
         if "lora_" in name:
@@ -37,7 +51,7 @@ def merge_lora(body: nn.Module) -> None:
         if not isinstance(module, LoraLayer):
             continue
         layer = module.get_base_layer()
-        assert isinstance(layer, nn.Linear)
+        assert isinstance(layer, nn.Linear | Conv1D)
         delta = module.get_delta_weight(ADAPTER).to(torch.float32)
         merged = (layer.weight.float() + delta).to(layer.weight.dtype)
         layer.weight = nn.Parameter(merged, requires_grad=False)

@@ -41,15 +41,17 @@ def save_method(
     backbone: Backbone,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a method's folder, replacing an older one only when the new one is complete.
+    """Write a method's folder, replacing an older one only when the new one is complete, and nothing but such a one.
 
     Args:
         provenance: how it was made (recipe, data, steps); for people, never read back.
 
     Raises:
-        AdapterError: the folder cannot be written.
+        AdapterError: the folder cannot be written, or holds something else than a saved method.
     """
     target = Path(folder)
+    if target.exists() and not (target / DESCRIPTION).is_file() and not (target.is_dir() and not any(target.iterdir())):
+        raise AdapterError(f"{target} is there already and is no saved method.", "Choose a new folder.")
     description = {
         "format": FORMAT,
         "method": method,
@@ -89,8 +91,14 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text())
         known = description["format"] <= FORMAT
+        missing = {"method", "config", "provenance", "backbone"} - set(description)
+        missing |= {"name", "content_hash"} - set(description["backbone"])
+        if missing:
+            raise KeyError(sorted(missing)[0])
     except (ValueError, KeyError, TypeError) as error:
-        raise AdapterError(f"{path} is damaged: {error}.", "Fetch or train the adapter again.") from error
+        raise AdapterError(
+            f"{path} is damaged: {type(error).__name__}: {error}.", "Fetch or train the adapter again."
+        ) from error
     if not known:
         raise AdapterError(f"{folder} was saved by a newer version of laconic.", "Upgrade laconic.")
     return description

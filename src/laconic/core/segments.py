@@ -7,6 +7,7 @@ tokens. Segments are plain token slices (RAM, section 2.2); character spans come
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -63,16 +64,23 @@ def segment(tokenizer: PreTrainedTokenizerBase, text: str, width: int) -> Segmen
 
 
 def require_text(context: str) -> None:
-    """Raise ``DocumentError`` if there is nothing to read."""
+    """Raise ``DocumentError`` if there is nothing to read, or half characters that no tokenizer takes."""
     if not context.strip():
         raise DocumentError("The document is empty.", "Give a document with some text in it.")
+    if whole_characters(context) != context:
+        raise DocumentError("The document holds half characters (lone surrogates).", "Decode it as UTF-8.")
 
 
 def require_question(query: str | None) -> str:
-    """Return the query, or raise ``QuestionError`` if there is none."""
+    """Return the query, half characters replaced, or raise ``QuestionError`` if there is none."""
     if query is None or not query.strip():
         raise QuestionError("The question is empty.", "This method chooses what to keep by the question: ask one.")
-    return query
+    return whole_characters(query)
+
+
+def whole_characters(text: str) -> str:
+    """Half surrogate pairs (of a wrong encoding, a damaged font table) replaced: they can be neither read nor shown."""
+    return re.sub(r"[\ud800-\udfff]", "\ufffd", text)
 
 
 def resolve_budget(document_tokens: int, ratio: float | None, budget: int | None) -> tuple[int, float]:

@@ -13,6 +13,8 @@ from typing import TypeVar
 from torch import nn
 from transformers import PreTrainedModel
 
+from laconic.errors import LaconicError
+
 Body = TypeVar("Body", bound=nn.Module)
 
 
@@ -30,7 +32,9 @@ def first_layers(base: PreTrainedModel, depth: int) -> PreTrainedModel:
     """
     name, layers = layer_list(base)
     if not 1 <= depth <= len(layers):
-        raise ValueError(f"depth must be between 1 and {len(layers)}, not {depth}")
+        raise LaconicError(
+            f"{depth} layers were asked of a decoder with {len(layers)}.", f"Ask for 1 to {len(layers)} layers."
+        )
     shared: dict[int, object] = {id(p): p for p in base.parameters()}
     # the layers beyond `depth` never enter the copy
     shared[id(layers)] = nn.ModuleList(copy.deepcopy(layer, dict(shared)) for layer in list(layers)[:depth])

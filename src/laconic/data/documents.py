@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
+from laconic.core.segments import whole_characters
 from laconic.errors import DocumentError
 
 STDIN = "-"
@@ -70,8 +70,7 @@ def _read(source: str) -> str:
         name, data = source, _bytes_of(Path(source))
     kind = _SUFFIXES.get(Path(source).suffix.lower()) or _kind_by_content(data)
     text = _reader(kind)(data, name) if data.strip() else ""
-    # half a surrogate pair (from a damaged PDF font table) cannot be tokenized or printed
-    text = re.sub(r"[\ud800-\udfff]", "\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = whole_characters(text.replace("\r\n", "\n").replace("\r", "\n"))
     if not text.strip():
         raise DocumentError(f"{name} is empty.", "Give a document with some text in it.")
     return text.strip("\n")

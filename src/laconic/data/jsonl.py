@@ -25,7 +25,7 @@ def records(path: Path) -> Iterator[tuple[int, Record]]:
     opener = gzip.open if path.suffix == ".gz" else open
     number = 0
     try:
-        with opener(path, "rt", encoding="utf-8") as lines:
+        with opener(path, "rt", encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     record = json.loads(line)
@@ -38,6 +38,6 @@ def records(path: Path) -> Iterator[tuple[int, Record]]:
         raise DataError(
             f"{path}, after line {number}: {error}.", "The file is damaged; fetch or pack it again."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         what = error.msg if isinstance(error, json.JSONDecodeError) else error
         raise DataError(f"{path}, line {number}: {what}.", "Each line must be one JSON object.") from error

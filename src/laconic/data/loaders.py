@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+from laconic.core.segments import whole_characters
 from laconic.data.jsonl import Record, records
 from laconic.data.mixing import mixed_passages
 from laconic.data.schema import QAItem
@@ -194,7 +195,7 @@ def _own(record: Record, number: int) -> QAItem:
     if not isinstance(answers, list) or not answers or not all(_is_text(answer) for answer in answers):
         raise ValueError("answers is not a text or a list of texts")
     passages = record.get("ctxs")
-    if "document" not in record and passages is not None:
+    if record.get("document") is None and passages is not None:
         if not isinstance(passages, list) or not all(isinstance(p, dict) and _is_text(p.get("text")) for p in passages):
             raise ValueError("ctxs is not a list of passages with a text")
         document: Any = "\n".join(f"{p.get('title') or ''} {p['text']}".strip() for p in passages)
@@ -204,8 +205,9 @@ def _own(record: Record, number: int) -> QAItem:
         if not _is_text(value):
             raise ValueError(f"no {field}, or it is not a text")
     name = str(number if record.get("id") is None else record["id"])
-    digest = hashlib.sha256(document.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    return QAItem(name, document, record["question"], answers, [], digest)
+    document = whole_characters(document)
+    digest = hashlib.sha256(document.encode()).hexdigest()[:16]
+    return QAItem(name, document, whole_characters(record["question"]), answers, [], digest)
 
 
 def _is_text(value: object) -> bool:

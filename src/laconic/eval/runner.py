@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,12 +21,14 @@ from typing import Any
 from laconic.core.files import write_whole
 from laconic.core.results import Answer, Compressed
 from laconic.data.schema import QAItem
-from laconic.errors import BudgetError, DataError
+from laconic.errors import BudgetError, DataError, LaconicError, QuestionError
 from laconic.eval import metrics
 from laconic.methods.registry import LoadedMethod
 
 MEASURES = ("em", "f1", "rouge_l", "contains", "recall")
 WHOLE = ("full",)  # methods without a factor
+# what a method may refuse of one item; the others go on
+REFUSALS = (BudgetError, QuestionError, DataError)
 # batches are cut from this many waiting contexts, sorted by length, so that little of a batch is padding
 POOL_BATCHES = 4
 Line = dict[str, Any]
@@ -117,7 +119,7 @@ def _finished(journal: Path) -> Iterator[Line]:
         except ValueError:
             continue
         # lines of before items had digests cannot say what they were made of
-        if isinstance(line, dict) and "item" in line:
+        if isinstance(line, dict) and {"item", "setting"} <= set(line):
             yield line
 
 
@@ -137,10 +139,11 @@ def _run(setting: Setting, method: LoadedMethod, items: Sequence[QAItem], batch_
                 if read is None or read[0] != item.document:
                     read = (item.document, method.reader.read(_compress(method, item, setting.factor)))
                 compressed = read[1]
+                read = (item.document, replace(compressed, seconds={}))  # billed to the document's first question
             if compressed.cache is not None:
                 yield _line(setting, item, method.reader.answer(compressed, item.question, setting.max_new_tokens))
                 continue
-        except BudgetError as error:
+        except REFUSALS as error:
             yield _skipped(setting, item, error)
             continue
         waiting.append((item, compressed))
@@ -167,7 +170,7 @@ def _answer(setting: Setting, method: LoadedMethod, waiting: Sequence[tuple[QAIt
     contexts, questions = [c for _, c in waiting], [item.question for item, _ in waiting]
     try:
         answers = method.reader.answer_batch(contexts, questions, setting.max_new_tokens)
-    except BudgetError as error:  # one of them is too long for the window: find out which
+    except (BudgetError, QuestionError) as error:  # one of them is too long for the window: find out which
         if len(waiting) == 1:
             yield _skipped(setting, waiting[0][0], error)
             return
@@ -178,7 +181,7 @@ def _answer(setting: Setting, method: LoadedMethod, waiting: Sequence[tuple[QAIt
         yield _line(setting, item, answer)
 
 
-def _skipped(setting: Setting, item: QAItem, error: BudgetError) -> Line:
+def _skipped(setting: Setting, item: QAItem, error: LaconicError) -> Line:
     return {"setting": setting.key, "item": _digest(item), "id": item.id, "skipped": str(error)}
 
 

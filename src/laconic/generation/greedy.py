@@ -14,7 +14,7 @@ from transformers import Cache, PreTrainedModel
 
 from laconic.core.preallocated import preallocated_cache
 from laconic.core.results import Stopwatch
-from laconic.generation.prefill import prefill
+from laconic.generation.prefill import mask_for, prefill
 
 
 class Continuation(NamedTuple):
@@ -89,7 +89,7 @@ def greedy_decode(
                 mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             out = model(
                 input_ids=tokens[:, None],
-                attention_mask=mask,
+                attention_mask=mask_for(model, cache, position, mask),
                 position_ids=position,
                 past_key_values=cache,
                 use_cache=True,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,9 @@ def load_methods(
     ram = RAM.from_pretrained(folder, backbone).merge()
     reader = Reader(backbone, model=ram.decoder)
     trained = LoadedMethod("ram", ram, reader, _digest(folder, ""))
-    return {n: trained if n == "ram" else LoadedMethod(n, _build(METHODS[n], backbone), reader) for n in names}
+    # a method that hands on keys and values must read with the very decoder that answers from them
+    tuned = replace(backbone, model=ram.decoder)
+    return {n: trained if n == "ram" else LoadedMethod(n, _build(METHODS[n], tuned), reader) for n in names}
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
+from laconic.core.files import write_whole
 from laconic.errors import RecipeError
 
 
@@ -52,8 +54,15 @@ class LoopConfig:
     checkpoint_every: int = 50
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.accumulation < 1 or self.checkpoint_every < 1:
-            raise RecipeError("steps, accumulation and checkpoint_every must be at least 1.")
+        whole = (self.steps, self.accumulation, self.log_every, self.checkpoint_every)
+        if not all(isinstance(number, int) and number >= 1 for number in whole):
+            raise RecipeError("steps, accumulation, log_every and checkpoint_every must be whole numbers above 0.")
+        if not isinstance(self.warmup_steps, int) or self.warmup_steps < 0:
+            raise RecipeError("warmup_steps must be a whole number, 0 or more.")
+        real = (self.learning_rate, self.weight_decay, self.max_grad_norm)
+        if not all(isinstance(number, int | float) and number >= 0 for number in real):
+            # YAML takes 1e-3 for a text
+            raise RecipeError("learning_rate, weight_decay and max_grad_norm must be numbers.", "Write 1.0e-3.")
 
     def pace(self, step: int) -> float:
         """The learning rate's factor at a step: linear warm-up, then a cosine to zero."""
@@ -81,7 +90,7 @@ def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> None:
     module, optimizer = accelerator.prepare(task.module, optimizer)
     module.train()
     folder.mkdir(parents=True, exist_ok=True)
-    log = _log_without_future(folder / "log.jsonl", first)
+    log = _log_without_future(folder / "log.jsonl", first) if accelerator.is_main_process else None
     started, window = time.monotonic(), []
     for step in range(first, config.steps):
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
@@ -98,7 +107,7 @@ def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> None:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         done = step + 1
-        if accelerator.is_main_process and (done % config.log_every == 0 or done == config.steps):
+        if log is not None and (done % config.log_every == 0 or done == config.steps):
             line = {"step": done, "seconds": round(time.monotonic() - started, 1), **_means(window)}
             log.write(json.dumps(line) + "\n")
             log.flush()
@@ -106,7 +115,8 @@ def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> None:
             window = []
         if accelerator.is_main_process and (done % config.checkpoint_every == 0 or done == config.steps):
             _save(checkpoint, done, trained, optimizer)
-    log.close()
+    if log is not None:
+        log.close()
 
 
 def _save(path: Path, step: int, trained: list[nn.Parameter], optimizer: Any) -> None:
@@ -118,7 +128,10 @@ def _save(path: Path, step: int, trained: list[nn.Parameter], optimizer: Any) ->
 
 
 def _resume(path: Path, trained: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
-    state = torch.load(path, weights_only=True, map_location="cpu")
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise RecipeError(f"{path} is damaged.", "Delete it to start this stage anew.") from error
     if [p.shape for p in trained] != [p.shape for p in state["parameters"]]:
         raise RecipeError(f"{path} belongs to another configuration.", "Choose another output folder, or delete it.")
     with torch.no_grad():
@@ -131,9 +144,13 @@ def _resume(path: Path, trained: list[nn.Parameter], optimizer: torch.optim.Opti
 def _log_without_future(path: Path, first: int) -> Any:
     """The log, cut back to the checkpoint: steps that will be run again are not logged twice."""
     kept = []
-    if path.exists():
-        kept = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= first]
-    path.write_text("".join(line + "\n" for line in kept))
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            if json.loads(line)["step"] <= first:
+                kept.append(line)
+        except ValueError:  # torn by the kill
+            continue
+    write_whole(path, "".join(line + "\n" for line in kept))
     return path.open("a")
 
 

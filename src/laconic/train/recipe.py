@@ -14,11 +14,14 @@ from typing import Any
 
 import torch
 import yaml
+from accelerate import PartialState
 
 from laconic.backbone import load_backbone
 from laconic.core import persist
+from laconic.core.files import write_whole
 from laconic.data.loaders import load_for_training
-from laconic.errors import LaconicError, RecipeError
+from laconic.data.schema import QAItem
+from laconic.errors import RecipeError
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.model import NAME, RAM
 from laconic.methods.registry import shipped_adapter
@@ -26,6 +29,8 @@ from laconic.train.loop import LoopConfig, run
 from laconic.train.ram import DocumentGroups, ReaderStage, RelevanceStage, StageTask
 
 SHIPPED = "shipped"
+STAGES = ("relevance", "head", "reader")
+LOOK = "See recipes/ram/cpu.yaml."
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -38,8 +43,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
     if not file.is_file():
         raise RecipeError(f"There is no recipe {path}.", "See recipes/ for those that ship.")
     try:
-        recipe = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
+        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not valid YAML: {' '.join(str(error).split())}.", "Mend the file.") from error
     if not isinstance(recipe, dict):
         raise RecipeError(f"{path} is not a mapping.", "A recipe has the keys method, output and stages.")
@@ -55,12 +60,45 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
         raise RecipeError(f"No trainer for the method {recipe.get('method')!r}.", "Recipes train: ram.")
     missing = {"backbone", "dtype", "device", "start", "output", "seed", "ram", "stages"} - set(recipe)
     if missing:
-        raise RecipeError(f"{path} has no {sorted(missing)[0]}.", "See recipes/ram/cpu.yaml for the keys.")
-    for number, stage in enumerate(recipe["stages"]):
+        raise RecipeError(f"{path} has no {sorted(missing)[0]}.", LOOK)
+    _check_types(recipe, path)
+    return recipe
+
+
+def _check_types(recipe: dict[str, Any], path: str | Path) -> None:
+    """Raise ``RecipeError`` for anything that would only fail in the middle of a run."""
+    stages = recipe["stages"]
+    if not isinstance(recipe["ram"], dict) or not isinstance(recipe["seed"], int):
+        raise RecipeError(f"{path}: ram must be a mapping, seed a whole number.", LOOK)
+    if not isinstance(stages, list) or not stages or not all(isinstance(stage, dict) for stage in stages):
+        raise RecipeError(f"{path}: stages must be a list of mappings.", LOOK)
+    for number, stage in enumerate(stages):
+        where = f"{path}: stage {number}"
         absent = {"name", "data", "questions", "excerpt", "loop"} - set(stage)
         if absent:
-            raise RecipeError(f"{path}: stage {number} has no {sorted(absent)[0]}.", "See recipes/ram/cpu.yaml.")
-    return recipe
+            raise RecipeError(f"{where} has no {sorted(absent)[0]}.", LOOK)
+        if stage["name"] not in STAGES:
+            raise RecipeError(f"{where} is called {stage['name']!r}.", f"RAM has the stages {', '.join(STAGES)}.")
+        data, questions, excerpt = stage["data"], stage["questions"], stage["excerpt"]
+        if not isinstance(data, dict) or not data or not all(n is None or _whole(n) for n in data.values()):
+            raise RecipeError(f"{where}: data must map tasks to a number of items, or to null for all.", LOOK)
+        if not _whole(questions):
+            raise RecipeError(f"{where}: questions must be a whole number above 0.", LOOK)
+        if excerpt is not None and not (
+            isinstance(excerpt, list) and len(excerpt) == 2 and all(map(_whole, excerpt)) and excerpt[0] <= excerpt[1]
+        ):
+            raise RecipeError(f"{where}: excerpt must be null, or two numbers of characters, from and to.", LOOK)
+        try:
+            LoopConfig(seed=recipe["seed"], **stage["loop"])
+        except TypeError as error:
+            raise RecipeError(f"{where}: loop: {error}.", LOOK) from error
+    names = [stage["name"] for stage in stages]
+    if len(set(names)) < len(names):
+        raise RecipeError(f"{path}: two stages have one name, and would share their checkpoints.", "Merge them.")
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _set(recipe: Any, key: str, value: Any) -> None:
@@ -89,21 +127,28 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[s
     """
     recipe = load_recipe(path, overrides)
     config = RAMConfig.from_dict(recipe["ram"])
-    output = Path(recipe["output"])
-    _claim(output, recipe)
+    data = [
+        [item for name, limit in stage["data"].items() for item in load_for_training(name, limit=limit)]
+        for stage in recipe["stages"]
+    ]
     torch.manual_seed(recipe["seed"])
     backbone = load_backbone(recipe["backbone"], dtype=recipe["dtype"], device=recipe["device"])
     ram = RAM(backbone, config)
     provenance = {"recipe": recipe}
     if recipe["start"] is not None:
         provenance["start"] = _start(ram, recipe["start"], say)
-    for number, stage in enumerate(recipe["stages"]):
-        say(f"stage {number + 1} of {len(recipe['stages'])}: {stage['name']}")
-        task = _task(ram, stage, recipe["seed"])
+    output = Path(recipe["output"])
+    main = PartialState().is_main_process  # of several processes one writes
+    if main:
+        _claim(output, recipe)
+    for number, (stage, items) in enumerate(zip(recipe["stages"], data, strict=True), 1):
+        say(f"stage {number} of {len(data)}: {stage['name']}")
+        task = _task(ram, stage, items, recipe["seed"])
         run(task, LoopConfig(seed=recipe["seed"], **stage["loop"]), output / stage["name"], say)
     target = output / "method"
-    ram.save_pretrained(target, dtype=torch.bfloat16, provenance=provenance)
-    say(f"saved {target}")
+    if main:
+        ram.save_pretrained(target, dtype=torch.bfloat16, provenance=provenance)
+        say(f"saved {target}")
     return target
 
 
@@ -139,15 +184,14 @@ def _claim(output: Path, recipe: dict[str, Any]) -> None:
         raise RecipeError(f"{output} holds a run of another recipe.", "Give another output=..., or delete the folder.")
     try:
         output.mkdir(parents=True, exist_ok=True)
-        kept.write_text(text)
+        write_whole(kept, text)
     except OSError as error:
         raise RecipeError(
             f"{output} cannot be written: {error}.", "Choose an output folder you may write to."
         ) from error
 
 
-def _task(ram: RAM, stage: dict[str, Any], seed: int) -> StageTask:
-    items = [item for name, limit in stage["data"].items() for item in load_for_training(name, limit=limit)]
+def _task(ram: RAM, stage: dict[str, Any], items: list[QAItem], seed: int) -> StageTask:
     excerpt = tuple(stage["excerpt"]) if stage["excerpt"] else None
     groups = DocumentGroups(items, stage["questions"], excerpt, seed)
     if stage["name"] in ("relevance", "head"):
@@ -161,11 +205,9 @@ def _task(ram: RAM, stage: dict[str, Any], seed: int) -> StageTask:
         if not parameters:
             raise RecipeError("The score has no head and no weights to train.", "Leave the stage out.")
         return StageTask(RelevanceStage(ram), groups, parameters)
-    if stage["name"] == "reader":
-        lora = [p for n, p in ram.decoder.named_parameters() if "lora_" in n]
-        if not lora:
-            raise LaconicError("decoder_rank is 0: there is no reader to train.", "Set ram.decoder_rank.")
-        return StageTask(
-            ReaderStage(ram), groups, {"decoder": (lora, 1.0), "align": (list(ram.align.parameters()), 1.0)}
-        )
-    raise RecipeError(f"Unknown stage {stage['name']!r}.", "RAM has the stages relevance, head and reader.")
+    lora = [p for n, p in ram.decoder.named_parameters() if "lora_" in n]
+    if not lora:
+        raise RecipeError("decoder_rank is 0: there is no reader to train.", "Set ram.decoder_rank.")
+    own = {id(p) for p in persist.own_parameters(ram, ram.backbone).values()}
+    align = [p for p in ram.align.parameters() if id(p) in own]  # a fusion layer shares the backbone's norm
+    return StageTask(ReaderStage(ram), groups, {"decoder": (lora, 1.0), "align": (align, 1.0)})

@@ -49,12 +49,21 @@ class RAMConfig:
     decoder_rank: int = _option(8, "LoRA rank of the decoder; 0 leaves the decoder as it is")
 
     def __post_init__(self) -> None:
+        for field_ in fields(self):
+            value, kind = getattr(self, field_.name), type(field_.default)
+            fits = isinstance(value, (int, float) if kind is float else kind)
+            if not fits or isinstance(value, bool) != (kind is bool):  # a bool is an int to Python
+                raise LaconicError(f"{field_.name} is {value!r}, which is no {kind.__name__}.")
+        if min(self.encoder_rank, self.decoder_rank) < 0:
+            raise LaconicError("encoder_rank and decoder_rank must not be negative.", "0 does without LoRA.")
         if min(self.segment_tokens, self.row_segments, self.encoder_layers, self.projection) < 1:
             raise LaconicError("segment_tokens, row_segments, encoder_layers and projection must be at least 1.")
         if self.window < 0 or (self.window and self.score != "maxsim"):
             raise LaconicError(f"A window of {self.window} needs the score maxsim.", "0 does without.")
         if self.score not in get_args(Score):
             raise LaconicError(f"Unknown score {self.score!r}.", f"Choose one of {', '.join(get_args(Score))}.")
+        if self.encode not in ("bi", "cross"):
+            raise LaconicError(f"Unknown encode {self.encode!r}.", "Choose bi or cross.")
         if self.budget_mode not in get_args(BudgetMode):
             raise LaconicError(f"Unknown budget_mode {self.budget_mode!r}.", "Choose exact or paper.")
         if (self.score == "cross") and self.encode != "cross":

@@ -61,15 +61,20 @@ def plan_exact(scores: Sequence[float], lengths: Sequence[int], budget: int, vec
 def check_affordable(skims: int, tokens: int, budget: int) -> None:
     """Raise ``BudgetError`` if the skim vectors alone exceed the budget."""
     if skims > budget:
+        mildest = math.floor(10 * tokens / skims) / 10
+        factor = f"a factor of at most {mildest:g}, " if mildest > 1 else ""
         raise BudgetError(
             f"{skims} skim vectors are more than the budget of {budget} tokens.",
-            f"Use a factor below {tokens / skims:.0f}, --factor auto, or wider segments.",
+            f"Use {factor}--factor auto, or wider segments.",
         )
 
 
 def plan_paper(scores: Sequence[float], lengths: Sequence[int], ratio: float, width: int) -> Plan:
-    """Keep k = floor(T * ratio / L) segments (paper mode); the vectors come on top of the nominal budget."""
-    count = min(len(lengths), math.floor(ratio * sum(lengths) / width + 1e-9))
+    """Keep k = floor(T * ratio / L) segments (paper mode); the vectors come on top of the nominal budget.
+
+    A ratio of 1 keeps all, also where the last segment is short and the formula would lose one.
+    """
+    count = len(lengths) if ratio == 1 else min(len(lengths), math.floor(ratio * sum(lengths) / width + 1e-9))
     return _plan(_ranking(scores)[:count], lengths, len(lengths))
 
 

@@ -23,7 +23,7 @@ from laconic.core.lora import add_lora, merge_lora
 from laconic.core.results import Compressed, Stopwatch
 from laconic.core.segments import SegmentedText, require_question, resolve_budget, segment, spans_of
 from laconic.core.sharing import shared_twin
-from laconic.errors import QuestionError
+from laconic.errors import AdapterError, LaconicError, QuestionError
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.encoder import SegmentEncoder, States
 from laconic.methods.ram.memory import Plan, assemble, check_affordable, plan_exact, plan_paper, vectors_within
@@ -64,6 +64,12 @@ class RAM(nn.Module):
             add_lora(self.decoder, self.config.decoder_rank, alpha=2 * self.config.decoder_rank)
         self.to(backbone.device)
         self._last: tuple[str, Reading] | None = None
+        self._merged = False
+
+    def train(self, mode: bool = True) -> RAM:
+        """As for any module; the document read last is forgotten, since its states are those of the weights then."""
+        self._last = None
+        return super().train(mode)
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -195,7 +201,13 @@ class RAM(nn.Module):
         dtype: torch.dtype | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
-        """Save config, own parameters (cast to ``dtype``, as shipped adapters are) and a pointer to the backbone."""
+        """Save config, own parameters (cast to ``dtype``, as shipped adapters are) and a pointer to the backbone.
+
+        Raises:
+            AdapterError: the folder cannot be written, or LoRA has been merged away.
+        """
+        if self._merged:
+            raise AdapterError("A merged RAM has no adapter left to save.", "Save it before merge().")
         own = persist.own_parameters(self, self.backbone)
         tensors = {name: p if dtype is None else p.to(dtype) for name, p in own.items()}
         persist.save_method(
@@ -217,7 +229,11 @@ class RAM(nn.Module):
         description = persist.read_description(folder)
         persist.check_method(description, NAME, folder)
         persist.check_backbone(description, backbone, folder)
-        ram = cls(backbone, RAMConfig.from_dict(description["config"]))
+        try:
+            config = RAMConfig.from_dict(description["config"])
+        except LaconicError as error:
+            raise AdapterError(f"The description in {folder} is damaged: {error}", "Fetch it again.") from error
+        ram = cls(backbone, config)
         persist.load_into(ram, persist.read_tensors(Path(folder)), backbone, folder)
         return ram
 
@@ -225,6 +241,7 @@ class RAM(nn.Module):
         """Fold LoRA into weights of its own (more memory, fewer and larger matrix products). Returns self."""
         for body in (self.encoder.body, self.decoder):
             merge_lora(body)
+        self._merged = True
         return self.eval()
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from laconic.backbone import Backbone
-from laconic.core.sharing import shared_twin
+from laconic.core.sharing import layer_list, shared_twin
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.encoder import States
 
@@ -57,7 +57,7 @@ class Align(nn.Module):
     def forward(self, skims: torch.Tensor) -> torch.Tensor:
         """Aligned vectors [S, D'] for skim vectors [S, D] in document order."""
         if self.fusion is not None:
-            dtype = next(self.fusion.parameters()).dtype
+            dtype = next(layer_list(self.fusion)[1].parameters()).dtype  # not that of the embedding and norm it shares
             skims = self.fusion(inputs_embeds=skims.to(dtype)[None], use_cache=False).last_hidden_state[0]
         return self.linear(skims.to(self.linear.weight.dtype))
 
