@@ -8,6 +8,7 @@ from tiny import ARCHITECTURES, tiny_backbone, tiny_model
 from torch import nn
 
 from laconic.core.sharing import first_layers, layer_list, shared_twin
+from laconic.errors import LaconicError
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -47,7 +48,7 @@ def test_the_first_layers_are_the_whole_model_cut_short(arch: str, depth: int) -
 
 @pytest.mark.parametrize("depth", [0, 4])
 def test_an_impossible_depth_is_refused(depth: int) -> None:
-    with pytest.raises(ValueError, match="between 1 and 3"):
+    with pytest.raises(LaconicError, match="1 to 3 layers"):
         first_layers(tiny_backbone().base, depth)
 
 
