@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from laconic.methods.registry import adapter_version, shipped_adapters
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 START, END = "<!-- numbers -->", "<!-- end of numbers -->"
@@ -48,6 +50,10 @@ def answers(result: dict) -> str:
             f"| {row['method']} | {row['delivered_factor']:.2f}x | {row['em']['mean']:.1f} | "
             f"{f1['mean']:.1f} ({f1['low']:.1f}-{f1['high']:.1f}) | {apart} | {found} |"
         )
+    current = {adapter_version(folder) for folder in shipped_adapters()}
+    for method, version in {(row["method"], row["version"]) for row in rows if row["version"]}:
+        if version not in current:
+            lines.append(f"\nThe rows of {method} are those of an earlier adapter (`{version}`).")
     left_out = max(row["skipped"] for row in rows)
     if left_out:
         lines.append(

@@ -98,7 +98,7 @@ def load_methods(
 
     ram = RAM.from_pretrained(folder, backbone).merge()
     reader = Reader(backbone, model=ram.decoder)
-    trained = LoadedMethod("ram", ram, reader, _digest(folder, ""))
+    trained = LoadedMethod("ram", ram, reader, adapter_version(folder))
     # a method that hands on keys and values must read with the very decoder that answers from them
     tuned = replace(backbone, model=ram.decoder)
     return {n: trained if n == "ram" else LoadedMethod(n, _build(METHODS[n], tuned), reader) for n in names}
@@ -147,11 +147,17 @@ def reader_name(backbone: Backbone, adapter: str | os.PathLike[str] | None = Non
     return _digest(folder, "decoder.")
 
 
-def _digest(folder: Path, part: str) -> str:
-    """Of the saved tensors whose names begin with ``part``; of all of them, of the settings too."""
-    digest = hashlib.sha256()
-    if not part:  # the same weights with another temperature or score choose otherwise
-        digest.update(json.dumps(persist.read_description(folder)["config"], sort_keys=True).encode())
+def adapter_version(folder: Path) -> str:
+    """What chose, for result files: a digest of a saved method's weights and settings.
+
+    The same weights with another temperature or score choose otherwise.
+    """
+    return _digest(folder, "", json.dumps(persist.read_description(folder)["config"], sort_keys=True))
+
+
+def _digest(folder: Path, part: str, settings: str = "") -> str:
+    """Of the saved tensors whose names begin with ``part``."""
+    digest = hashlib.sha256(settings.encode())
     for name, tensor in sorted(persist.read_tensors(folder).items()):
         if name.startswith(part):
             digest.update(name.encode() + tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
