@@ -21,7 +21,7 @@ from laconic.data.schema import QAItem
 from laconic.errors import BudgetError
 from laconic.eval.metrics import evidence_recall, mean_with_interval
 from laconic.eval.runner import environment
-from laconic.methods.registry import load_methods, reader_name
+from laconic.methods.registry import load_method, load_methods
 from laconic.methods.roles import Compressor
 
 # what to measure, by name, once the backbone is there
@@ -78,7 +78,7 @@ def measure(args: argparse.Namespace, benchmark: str, label: str, compressors: C
         "benchmark": benchmark,
         "task": args.task,
         "limit": args.limit,
-        "reader": reader_name(backbone, args.adapter),
+        "adapter": load_method("ram", backbone, args.adapter).version,
         "backbone": backbone.content_hash,
         "rows": rows,
         "environment": environment(),

@@ -31,7 +31,8 @@ SWITCHED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "trained, all parts": ((), {}),
     "without BM25": (("lexical_weight",), {}),
     "without neighbours": (("neighbour_weight",), {}),
-    "without both": (("lexical_weight", "neighbour_weight"), {}),
+    "without the window": (("window_weight",), {}),
+    "without BM25 and neighbours": (("lexical_weight", "neighbour_weight"), {}),
     "one segment to a row": ((), {"row_segments": 1}),
     "a vector for every segment": ((), {"skim_share": 1.0}),
 }

@@ -14,6 +14,7 @@ from laconic.methods.registry import adapter_version, shipped_adapters
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
+CURRENT = {adapter_version(folder) for folder in shipped_adapters()}
 START, END = "<!-- numbers -->", "<!-- end of numbers -->"
 
 
@@ -50,9 +51,8 @@ def answers(result: dict) -> str:
             f"| {row['method']} | {row['delivered_factor']:.2f}x | {row['em']['mean']:.1f} | "
             f"{f1['mean']:.1f} ({f1['low']:.1f}-{f1['high']:.1f}) | {apart} | {found} |"
         )
-    current = {adapter_version(folder) for folder in shipped_adapters()}
     for method, version in {(row["method"], row["version"]) for row in rows if row["version"]}:
-        if version not in current:
+        if version not in CURRENT:
             lines.append(f"\nThe rows of {method} are those of an earlier adapter (`{version}`).")
     left_out = max(row["skipped"] for row in rows)
     if left_out:
@@ -72,6 +72,8 @@ def ablation(result: dict) -> str:
     for variant in dict.fromkeys(row["variant"] for row in result["rows"]):
         cells = [f"{row['recall']}" for row in result["rows"] if row["variant"] == variant]
         lines.append(f"| {variant} | " + " | ".join(cells) + " |")
+    if result.get("adapter") not in CURRENT:
+        lines.append("\nThe trained rows are those of an earlier adapter, without the window term.")
     return "\n".join(lines)
 
 
