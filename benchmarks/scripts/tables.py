@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from laconic.eval.report import difference, references
 from laconic.methods.registry import adapter_version, shipped_adapters
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,19 +38,21 @@ def recall(result: dict) -> str:
 
 def answers(result: dict) -> str:
     rows = [row for row in result["rows"] if row["items"]]
+    against = references(result)
+    heads = ["method", "delivered", "EM", "F1 (95 %)", *(f"F1 - {name} (95 %, paired)" for name in against)]
     lines = [
         f"**Is the answer right?** {rows[0]['task']}, {max(row['items'] for row in rows)} questions; every row is "
         "read by the same tuned decoder (`laconic eval`).\n",
-        "| method | delivered | EM | F1 (95 %) | F1 - full (95 %, paired) | evidence recall |",
-        "|---|---|---|---|---|---|",
+        "| " + " | ".join([*heads, "evidence recall"]) + " |",
+        "|---" * (len(heads) + 1) + "|",
     ]
     for row in rows:
-        f1, gap = row["f1"], row.get("against", {}).get("f1")
+        f1 = row["f1"]
         found = f"{row['recall']['mean']:.1f}" if "recall" in row else "-"
-        apart = f"{gap['mean']:+.1f} ({gap['low']:+.1f} to {gap['high']:+.1f})" if gap else "-"
+        apart = "".join(f"{difference(row, name)} | " for name in against)
         lines.append(
             f"| {row['method']} | {row['delivered_factor']:.2f}x | {row['em']['mean']:.1f} | "
-            f"{f1['mean']:.1f} ({f1['low']:.1f}-{f1['high']:.1f}) | {apart} | {found} |"
+            f"{f1['mean']:.1f} ({f1['low']:.1f}-{f1['high']:.1f}) | {apart}{found} |"
         )
     for method, version in {(row["method"], row["version"]) for row in rows if row["version"]}:
         if version not in CURRENT:

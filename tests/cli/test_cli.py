@@ -361,6 +361,7 @@ def test_eval_refuses_bad_arguments(run: Run, questions: str, tmp_path: Path) ->
     assert_refused(run("eval", questions, "--factor", "4,x", *out), "not a list of factors")
     assert_refused(run("eval", questions, "--factor", "1", *out), "above 1")
     assert_refused(run("eval", "x" * 300, *out), "There is no task")
+    assert_refused(run("eval", questions, "--method", "head", "--against", "full", *out), "but not run", "--method")
     assert_refused(run("eval", questions, "--json", str(tmp_path / "out.png")), "not named as JSON", "out.png.json")
     Path(questions).write_text("{not json\n")
     assert_refused(run("eval", questions, *out), "line 1")

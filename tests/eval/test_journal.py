@@ -73,8 +73,8 @@ def item(name: str, words: int, document_id: str | None = None, question: str = 
 
 
 def run(out: Path, methods: dict[str, LoadedMethod], items: list[QAItem], **changes: Any) -> dict[str, Any]:
-    values: dict[str, Any] = {"reader": "r", "backbone": "b", "batch_size": 2, "say": lambda line: None}
-    return evaluate(methods, {"owls": items}, [2], out, **(values | changes))
+    values: dict[str, Any] = {"factors": [2], "reader": "r", "backbone": "b", "batch_size": 2, "say": lambda line: None}
+    return evaluate(methods, {"owls": items}, out=out, **(values | changes))
 
 
 def journal(out: Path) -> list[dict[str, Any]]:
@@ -158,13 +158,38 @@ def test_differences_are_to_the_full_prompt_item_by_item(tmp_path: Path) -> None
     }
     result = run(tmp_path / "r.json", methods, [item("1", 8), item("2", 60), item("3", 12)])
     skimmed, full, kept = result["rows"]
-    assert "against" not in full
-    assert skimmed["against"]["method"] == kept["against"]["method"] == "full"
-    assert skimmed["against"]["items"] == kept["against"]["items"] == 2
-    assert skimmed["against"]["recall"] == {"mean": -100.0, "low": -100.0, "high": -100.0}
-    assert kept["against"]["recall"]["mean"] == kept["against"]["f1"]["mean"] == 0.0
+    assert full["against"] == []
+    (skimmed_gap,), (kept_gap,) = skimmed["against"], kept["against"]
+    assert skimmed_gap["method"] == kept_gap["method"] == "full"
+    assert skimmed_gap["items"] == kept_gap["items"] == 2
+    assert skimmed_gap["recall"] == {"mean": -100.0, "low": -100.0, "high": -100.0}
+    assert kept_gap["recall"]["mean"] == kept_gap["f1"]["mean"] == 0.0
     assert "F1 - full" in markdown(result)
     assert "+0.0 (+0.0 to +0.0)" in markdown(result)
+
+
+def test_differences_to_a_method_are_at_the_same_factor(tmp_path: Path) -> None:
+    methods = {
+        "full": method(Words(), FakeReader()),
+        "kept": method(Words(), FakeReader()),
+        "skimmed": method(Words(kept=False), FakeReader()),
+    }
+    result = run(tmp_path / "r.json", methods, [item("1", 8)], factors=(2.0, 4.0), against=("full", "kept"))
+    full, *kept, skimmed_2, skimmed_4 = result["rows"]
+    assert [(gap["method"], gap["factor"]) for gap in skimmed_2["against"]] == [("full", 1.0), ("kept", 2.0)]
+    assert [(gap["method"], gap["factor"]) for gap in skimmed_4["against"]] == [("full", 1.0), ("kept", 4.0)]
+    assert all([gap["method"] for gap in row["against"]] == ["full"] for row in kept), "no row against itself"
+    assert full["against"] == [], "which of the factors would it be?"
+    heading, _, first, *_ = markdown(result).splitlines()
+    assert "F1 - full" in heading
+    assert "F1 - kept" in heading
+    assert heading.count("|") == first.count("|")
+
+
+def test_without_full_the_first_method_is_the_reference(tmp_path: Path) -> None:
+    methods = {"a": method(Words(), FakeReader()), "b": method(Words(), FakeReader())}
+    a, b = run(tmp_path / "r.json", methods, [item("1", 8)])["rows"]
+    assert (a["against"], [gap["method"] for gap in b["against"]]) == ([], ["a"])
 
 
 def test_nothing_kept_word_for_word_recalls_nothing(tmp_path: Path) -> None:
@@ -192,7 +217,7 @@ def test_tables_fit_eighty_columns(tmp_path: Path) -> None:
     for row in result["rows"]:  # as wide as numbers get
         row |= {"task": "nq_multidoc_20_gold_spread", "delivered_factor": 16.97}
         row |= {m: {"mean": 99.9, "low": 98.6, "high": 100.0} for m in MEASURES}
-        row["against"] = {"method": "full", "f1": gap}
+        row["against"] = [{"method": "full", "f1": gap}]
     console = Console(width=80, record=True, file=StringIO())
     console.print(*tables(result))
     text = console.export_text()

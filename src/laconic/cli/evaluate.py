@@ -31,6 +31,7 @@ def run(
     seed: int,
     backbone: str | None,
     adapter: str | None,
+    against: list[str],
     dtype: str,
     device: str,
 ) -> None:
@@ -46,6 +47,9 @@ def run(
     if not all(1 < one < float("inf") for one in factors):
         raise BudgetError("Factors must be above 1.", "The method full needs none.")
     check_names(methods)
+    check_names(against)
+    if missing := [name for name in against if name not in methods]:
+        raise LaconicError(f"{missing[0]!r} is to be compared to but not run.", "Name it in --method too.")
     if find_spec("rouge_score") is None:
         raise LaconicError("Evaluation needs the package rouge_score.", "Run `pip install 'laconic[eval]'`.")
     _check_writable(out)
@@ -64,6 +68,7 @@ def run(
         backbone=model.content_hash,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
+        against=against,
         notes=notes,
     )
     Console().print(*tables(result))

@@ -50,6 +50,9 @@ def evaluate(
     method: Annotated[str, typer.Option(help="Names, separated by commas")] = "ram,bm25",
     factor: Annotated[str, typer.Option(help="Factors, separated by commas")] = "4,8",
     limit: Annotated[int | None, typer.Option(min=1, help="Items a task, drawn evenly over its documents")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Methods the others are compared to, item by item [default: full]")
+    ] = None,
     out: Annotated[Path, typer.Option("--json", help="Where to write the result")] = Path("runs/eval.json"),
     data: Annotated[str | None, typer.Option(help="Folder of the task files [default: $LACONIC_DATA]")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
@@ -65,7 +68,8 @@ def evaluate(
 
     run(
         task, method.split(","), factor, out, limit=limit, data=data, batch_size=batch_size,
-        max_new_tokens=max_new_tokens, seed=seed, backbone=backbone, adapter=adapter, dtype=dtype, device=device,
+        max_new_tokens=max_new_tokens, seed=seed, backbone=backbone, adapter=adapter,
+        against=against.split(",") if against else [], dtype=dtype, device=device,
     )  # fmt: skip
 
 

@@ -63,6 +63,7 @@ def evaluate(
     backbone: str,
     max_new_tokens: int = 32,
     batch_size: int = 8,
+    against: Sequence[str] = (),
     notes: dict[str, Any] | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
@@ -70,6 +71,7 @@ def evaluate(
 
     Args:
         reader, backbone: content names of what answers; part of every item's key.
+        against: methods that the others are compared to, item by item; by default ``full``, without it the first.
         notes: anything else to record (arguments, seeds).
 
     Raises:
@@ -101,7 +103,7 @@ def evaluate(
                     rows.append(_row(setting, cells[-1]))
                     say(_sentence(rows[-1]))
             _pair(rows[-len(cells) :], cells)
-            _difference(rows[-len(cells) :], cells)
+            _differences(rows[-len(cells) :], cells, against)
     result = {"rows": rows, "environment": environment(), "rouge": metrics.ROUGE_SETTINGS, "notes": notes or {}}
     write_whole(out, json.dumps(result, indent=1) + "\n")
     return result
@@ -239,21 +241,31 @@ def _pair(rows: Sequence[Line], cells: Sequence[Sequence[Line]]) -> None:
                 row["paired"][measure] = round(100 * sum(values) / len(values), 2)
 
 
-def _difference(rows: Sequence[Line], cells: Sequence[Sequence[Line]]) -> None:
-    """Add the differences to ``full`` (without it: to the first row), item by item over those that both answered.
+def _differences(rows: Sequence[Line], cells: Sequence[Sequence[Line]], against: Sequence[str]) -> None:
+    """Add each row's differences to the rows of ``against`` at its factor, item by item over those that both answered.
 
     Two rows answer the same questions, so the interval of their difference is narrower than those of the rows tell.
     """
-    first = next((number for number, row in enumerate(rows) if row["method"] in WHOLE), 0)
-    for number, (row, lines) in enumerate(zip(rows, cells, strict=True)):
-        if number == first:
-            continue
-        both = [(a, b) for a, b in zip(lines, cells[first], strict=True) if "skipped" not in a and "skipped" not in b]
-        row["against"] = {"method": rows[first]["method"], "factor": rows[first]["factor"], "items": len(both)}
-        for measure in MEASURES:
-            gaps = [a[measure] - b[measure] for a, b in both if a[measure] is not None and b[measure] is not None]
-            if gaps:
-                row["against"][measure] = _percent(metrics.mean_with_interval(gaps))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    references = list(against) or [next((name for name in methods if name in WHOLE), methods[0])]
+    by_name = {(row["method"], row["factor"]): lines for row, lines in zip(rows, cells, strict=True)}
+    for row, lines in zip(rows, cells, strict=True):
+        row["against"] = []
+        for name in references:
+            factor = 1.0 if name in WHOLE else row["factor"]
+            if name != row["method"] and (name, factor) in by_name:
+                gap = {"method": name, "factor": factor, **_gap(lines, by_name[name, factor])}
+                row["against"].append(gap)
+
+
+def _gap(lines: Sequence[Line], others: Sequence[Line]) -> Line:
+    both = [(a, b) for a, b in zip(lines, others, strict=True) if "skipped" not in a and "skipped" not in b]
+    gap: Line = {"items": len(both)}
+    for measure in MEASURES:
+        gaps = [a[measure] - b[measure] for a, b in both if a[measure] is not None and b[measure] is not None]
+        if gaps:
+            gap[measure] = _percent(metrics.mean_with_interval(gaps))
+    return gap
 
 
 def _sentence(row: Line) -> str:
