@@ -57,6 +57,14 @@ def answers(result: dict) -> str:
     for method, version in {(row["method"], row["version"]) for row in rows if row["version"]}:
         if version not in CURRENT:
             lines.append(f"\nThe rows of {method} are those of an earlier adapter (`{version}`).")
+    by_dtype: dict[str, list[str]] = {}
+    for row in rows:
+        methods = by_dtype.setdefault(row["dtype"].removeprefix("torch."), [])
+        if row["method"] not in methods:
+            methods.append(row["method"])
+    if len(by_dtype) > 1:
+        parts = "; ".join(f"{', '.join(methods)} in {dtype}" for dtype, methods in by_dtype.items())
+        lines.append(f"\nComputed on two machines: {parts}.")
     left_out = max(row["skipped"] for row in rows)
     if left_out:
         lines.append(
