@@ -107,6 +107,20 @@ def test_closing_early_is_a_short_chunk() -> None:
 
 
 @torch.no_grad()
+def test_a_fork_goes_its_own_way() -> None:
+    made, ids, other = comet(), words(30), words(20, seed=8)
+    stream = ChunkStream(made)
+    stream.feed([ids[:17]])
+    fork = stream.fork()
+    forked = fork.feed([other])
+    got = stream.feed([ids[17:]])
+    (expected,), _ = outputs(made, [ids], [full_chunks(30)])
+    torch.testing.assert_close(got[0], expected[-1], atol=1e-4, rtol=1e-4)
+    (expected,), _ = outputs(made, [torch.cat([ids[:17], other])], [full_chunks(37)])
+    torch.testing.assert_close(forked[0], expected[-1], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
 def test_what_is_held_stays_constant() -> None:
     """Invariant 7: neither the memory nor the cache of the open chunk grows with what was read or written."""
     made = comet()

@@ -142,7 +142,7 @@ def _run(setting: Setting, method: LoadedMethod, items: Sequence[QAItem], batch_
                     read = (item.document, method.reader.read(_compress(method, item, setting.factor)))
                 compressed = read[1]
                 read = (item.document, replace(compressed, seconds={}))  # billed to the document's first question
-            if compressed.cache is not None:
+            if compressed.already_read:
                 yield _line(setting, item, method.reader.answer(compressed, item.question, setting.max_new_tokens))
                 continue
         except REFUSALS as error:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from laconic.backbone import Backbone
 from laconic.core import persist
@@ -98,7 +94,7 @@ def load_methods(
 
     ram = RAM.from_pretrained(folder, backbone).merge()
     reader = Reader(backbone, model=ram.decoder)
-    trained = LoadedMethod("ram", ram, reader, adapter_version(folder))
+    trained = LoadedMethod("ram", ram, reader, persist.version(folder))
     # a method that hands on keys and values must read with the very decoder that answers from them
     tuned = replace(backbone, model=ram.decoder)
     return {n: trained if n == "ram" else LoadedMethod(n, _build(METHODS[n], tuned), reader) for n in names}
@@ -144,21 +140,4 @@ def reader_name(backbone: Backbone, adapter: str | os.PathLike[str] | None = Non
     folder = _adapter_folder(backbone, adapter)
     if folder is None or not persist.read_description(folder)["config"].get("decoder_rank"):
         return "untuned"
-    return _digest(folder, "decoder.")
-
-
-def adapter_version(folder: Path) -> str:
-    """What chose, for result files: a digest of a saved method's weights and settings.
-
-    The same weights with another temperature or score choose otherwise.
-    """
-    return _digest(folder, "", json.dumps(persist.read_description(folder)["config"], sort_keys=True))
-
-
-def _digest(folder: Path, part: str, settings: str = "") -> str:
-    """Of the saved tensors whose names begin with ``part``."""
-    digest = hashlib.sha256(settings.encode())
-    for name, tensor in sorted(persist.read_tensors(folder).items()):
-        if name.startswith(part):
-            digest.update(name.encode() + tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:12]
+    return persist.digest(folder, "decoder.")

@@ -168,9 +168,9 @@ def _start(ram: RAM, source: str, say: Callable[[str], None]) -> dict[str, Any]:
     persist.check_method(description, NAME, folder)
     persist.check_backbone(description, ram.backbone, folder)
     saved = persist.read_tensors(folder)
-    fresh = {n: p.detach() for n, p in persist.own_parameters(ram, ram.backbone).items() if n not in saved}
+    fresh = {n: p.detach() for n, p in ram.own_parameters().items() if n not in saved}
     persist.load_into(ram, saved | fresh, ram.backbone, folder)
-    for parameter in persist.own_parameters(ram, ram.backbone).values():
+    for parameter in ram.own_parameters().values():
         parameter.data = parameter.data.float()  # saved as bfloat16, in which small updates of the optimiser are lost
     say(f"start: {folder.name}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
     return description["provenance"]
@@ -208,6 +208,6 @@ def _task(ram: RAM, stage: dict[str, Any], items: list[QAItem], seed: int) -> St
     lora = [p for n, p in ram.decoder.named_parameters() if "lora_" in n]
     if not lora:
         raise RecipeError("decoder_rank is 0: there is no reader to train.", "Set ram.decoder_rank.")
-    own = {id(p) for p in persist.own_parameters(ram, ram.backbone).values()}
+    own = {id(p) for p in ram.own_parameters().values()}
     align = [p for p in ram.align.parameters() if id(p) in own]  # a fusion layer shares the backbone's norm
     return StageTask(ReaderStage(ram), groups, {"decoder": (lora, 1.0), "align": (align, 1.0)})

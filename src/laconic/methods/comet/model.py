@@ -6,6 +6,7 @@ in front of the next chunk as hidden states that are only ever read, so a layer 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from laconic.core.layers import LayerStack, Masks, Rotary
 from laconic.core.layout import Kind, Layout, concatenate
 from laconic.core.lora import add_lora
 from laconic.core.memory_tokens import MemoryTokens
+from laconic.core.method import TrainedMethod
 from laconic.core.sharing import shared_twin, unshared
 from laconic.core.visibility import attention_mask, causal
 from laconic.methods.comet.chunks import Piece, block_layout, columns_of, memory_layout
@@ -47,7 +49,7 @@ class Frame:
     readouts: Tensor
 
 
-class CoMeT(nn.Module):
+class CoMeT(TrainedMethod):
     """CoMeT on a backbone.
 
     Attributes:
@@ -56,6 +58,10 @@ class CoMeT(nn.Module):
     Raises:
         BackboneError: the decoder's positions are not rotary.
     """
+
+    name = "comet"
+    options = CoMeTConfig
+    config: CoMeTConfig
 
     def __init__(self, backbone: Backbone, config: CoMeTConfig | None = None) -> None:
         super().__init__()
@@ -68,7 +74,6 @@ class CoMeT(nn.Module):
             self.decoder = shared_twin(backbone.model)
             add_lora(self.decoder, self.config.lora_rank, alpha=2 * self.config.lora_rank)
         else:
-            self.decoder = shared_twin(backbone.model)
             self.decoder.requires_grad_(False)
         self.stack = LayerStack(self.decoder)
         deviation = getattr(backbone.model.config, "initializer_range", 0.02)
@@ -79,6 +84,17 @@ class CoMeT(nn.Module):
         self.readouts = MemoryTokens(row, self.config.global_slots)
         self.compression = MemoryTokens(row, 1, noise=0.0)
         self.to(backbone.device)
+
+    def adapted(self) -> list[nn.Module]:
+        return [self.decoder]
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str], backbone: Backbone) -> CoMeT:
+        """As for any method. What is small and summed over many chunks computes in float32, however it was saved."""
+        comet = super().from_pretrained(folder, backbone)
+        for part in (comet.memories, comet.readouts, comet.compression):
+            part.float()
+        return comet
 
     def nets(self, index: int) -> LayerMemory:
         """The memory networks of a layer."""

@@ -6,6 +6,7 @@ folded into the memory and its cache is dropped. Prompt and answer are the same 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -28,14 +29,14 @@ class ChunkStream:
 
     Attributes:
         memory: of all closed chunks.
-        open: text tokens in each row's open chunk.
+        tail: text tokens of each row's open chunk.
         outputs: outputs of the last layer at each row's last text token, [B, D]; zeros where there was none.
     """
 
     def __init__(self, comet: CoMeT, memory: Memory | None = None, *, batch: int = 1) -> None:
         self.comet = comet
         self.memory = comet.empty_memory(batch) if memory is None else memory
-        self.open = [0] * self.memory.batch
+        self.tail = [torch.empty(0, dtype=torch.long)] * self.memory.batch
         self.outputs = torch.zeros(self.memory.batch, comet.backbone.width, device=comet.backbone.device)
         self._forget_chunk()
 
@@ -45,10 +46,33 @@ class ChunkStream:
         self._outputs: list[list[Tensor]] = [[] for _ in range(len(self.comet.stack))]
         self._real: list[Tensor] = []
 
+    def fork(self) -> ChunkStream:
+        """A second stream that goes on from here; neither notices what the other is fed."""
+        other = copy.copy(self)
+        other._cache = self._cache.fork()
+        other.tail, other._real = list(self.tail), list(self._real)
+        other._outputs = [list(blocks) for blocks in self._outputs]
+        return other
+
+    @property
+    def open(self) -> list[int]:
+        """How many text tokens each row's open chunk has."""
+        return [len(row) for row in self.tail]
+
     @property
     def cache_tokens(self) -> int:
         """Keys held of the open chunks and of the memory in front of them."""
         return self._cache.physical_length
+
+    @property
+    def held(self) -> list[int]:
+        """What stands for all text so far: slots and queue entries of each row, and the text of its open chunk."""
+        return [o + len(row) for o, row in zip(self.comet.origins(self.memory), self.tail, strict=True)]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the memory, and of keys and values of what is open."""
+        return self.memory.nbytes + self._cache.nbytes
 
     @torch.no_grad()
     def feed(self, rows: Sequence[Tensor]) -> Tensor:
@@ -69,11 +93,12 @@ class ChunkStream:
         return self.comet.logits(self.outputs)
 
     @torch.no_grad()
-    def close(self) -> Memory:
-        """Fold what is open into the memory, full or not, and return it."""
-        pieces = [Piece(count, 0, count > 0) for count in self.open]
-        if any(self.open):
-            self._block([torch.empty(0, dtype=torch.long)] * len(pieces), pieces)
+    def close(self, which: Sequence[bool] | None = None) -> Memory:
+        """Fold the open chunks of some rows (all of them) into the memory, full or not, and return it."""
+        which = which or [True] * len(self.tail)
+        pieces = [Piece(count, 0, chosen and count > 0) for count, chosen in zip(self.open, which, strict=True)]
+        if any(piece.closes for piece in pieces):
+            self._block([row[:0] for row in self.tail], pieces)
         return self.memory
 
     def _round(self, rows: list[Tensor], room: Sequence[int]) -> list[Tensor]:
@@ -111,7 +136,10 @@ class ChunkStream:
                 outputs = torch.cat(self._outputs[index], dim=1)
                 layers.append(update.layer(comet.nets(index), state, outputs, take(hidden, frame.readouts)))
         self._keep_last_words(hidden, frame)
-        self.open = [0 if p.closes else p.start + p.count for p in pieces]
+        self.tail = [
+            row[:0] if piece.closes else torch.cat([row, new.cpu()])
+            for row, new, piece in zip(self.tail, ids, pieces, strict=True)
+        ]
         if update is not None:
             self.memory = update.memory(layers)
             self._drop(closes)
