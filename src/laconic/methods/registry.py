@@ -113,10 +113,11 @@ def shipped_adapters() -> list[Path]:
     return sorted(path.parent for path in root.glob(f"*/{persist.DESCRIPTION}"))
 
 
-def shipped_adapter(backbone: Backbone) -> Path | None:
-    """The saved method inside this package that was made for this backbone, if there is one."""
+def shipped_adapter(backbone: Backbone, method: str = "ram") -> Path | None:
+    """The saved method of this name inside this package that was made for this backbone, if there is one."""
     for folder in shipped_adapters():
-        if persist.read_description(folder)["backbone"]["content_hash"] == backbone.content_hash:
+        description = persist.read_description(folder)
+        if (description["method"], description["backbone"]["content_hash"]) == (method, backbone.content_hash):
             return folder
     return None
 

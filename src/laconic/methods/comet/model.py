@@ -224,17 +224,21 @@ class CoMeT(TrainedMethod):
         memory: Memory | None = None,
         *,
         save_activations: bool = True,
+        truncate: int | None = None,
     ) -> Iterator[tuple[Tensor, Memory]]:
         """Read rows of text chunk by chunk; each row's last chunk stays open, so its memory is that before it.
 
         Args:
             plans: text tokens of each chunk of each row.
+            truncate: chunks after which no gradient is carried on; None carries it through all of them.
         """
         memory = memory or self.empty_memory(len(rows))
         parts = [row.split(list(plan)) for row, plan in zip(rows, plans, strict=True)]
         for number in range(max(len(part) for part in parts)):
             ids = [part[number] if number < len(part) else part[0][:0] for part in parts]
             closes = [number < len(part) - 1 for part in parts]
+            if truncate is not None and number % truncate == 0:
+                memory = memory.detach()
             outputs, memory = self.read_chunk(ids, memory, closes, save_activations=save_activations)
             yield outputs, memory
 
