@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from transformers import PreTrainedModel
@@ -30,7 +31,10 @@ class Reader:
         backbone: gives tokenizer and window.
         model: the decoder that reads: the backbone's own, or an adapted twin.
         template: what follows the context, with ``{question}`` in it.
+        unbounded: whether context, question and answer may be of any length.
     """
+
+    unbounded: ClassVar[bool] = False
 
     backbone: Backbone
     model: PreTrainedModel | None = None

@@ -45,14 +45,11 @@ class CoMeTReader(Reader):
         comet: reads and answers.
     """
 
+    unbounded = True
+
     def __init__(self, comet: CoMeT) -> None:
         super().__init__(comet.backbone, comet.decoder)
         self.comet = comet
-
-    @property
-    def window(self) -> int:
-        """Tokens of one chunk: what question and answer may take is not bound by it, and no document is."""
-        return self.comet.config.chunk_tokens
 
     def read(self, compressed: Compressed) -> Compressed:
         """Take a document into memory once, so that many questions can be asked of it."""
