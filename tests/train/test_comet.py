@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from comets import comet, words
 from torch import nn
 
 from laconic.core.layout import IGNORE
-from laconic.data.needles import NEEDLES, Haystacks
 from laconic.errors import DataError, RecipeError
 from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.methods.comet.model import CoMeT
@@ -30,24 +28,6 @@ def needles(made: CoMeT, **changes: Any) -> NeedleExamples:
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", list(NEEDLES))
-def test_a_needle_lies_where_it_was_put(kind: str) -> None:
-    made = comet()
-    stacks = Haystacks(made.backbone, [TEXT])
-    for depth in (0.0, 0.5, 1.0):
-        hidden = stacks.hide(kind, 400, random.Random(depth), depth=depth, distractors=0 if kind == "passkey" else 2)
-        spelled = made.backbone.token_ids(hidden.needle.sentence)
-        assert len(hidden.ids) == 400
-        assert hidden.ids[hidden.depth : hidden.depth + len(spelled)] == spelled
-        assert hidden.needle.answer in hidden.needle.sentence
-        text = made.backbone.tokenizer.decode(hidden.ids)
-        assert text.count(hidden.needle.sentence) == 1, "no other needle answers the question"
-    first = stacks.hide(kind, 300, random.Random(5))
-    assert first == stacks.hide(kind, 300, random.Random(5))
-    with pytest.raises(DataError, match="too few"):
-        stacks.hide(kind, 5, random.Random(0))
 
 
 def test_only_answers_are_labelled() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from laconic.backbone import Backbone
 from laconic.core.layout import IGNORE
-from laconic.data.needles import Haystacks
+from laconic.data.haystacks import Haystacks
 from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.methods.comet.model import CoMeT
 
@@ -70,6 +70,10 @@ class ReadingStage(nn.Module):
         return total / max(count, 1), numbers
 
 
+def token_haystacks(backbone: Backbone, texts: Sequence[str]) -> Haystacks[list[int]]:
+    return Haystacks([backbone.token_ids(text) for text in texts], backbone.token_ids)
+
+
 class NeedleExamples:
     """Needles behind some full chunks of book; the question stands in the last, open chunk, as when one is asked.
 
@@ -93,7 +97,7 @@ class NeedleExamples:
     ) -> None:
         self.backbone: Backbone = comet.backbone
         self.full = comet.config.chunk_tokens
-        self.haystacks = Haystacks(comet.backbone, texts)
+        self.haystacks = token_haystacks(comet.backbone, texts)
         self.kinds, self.chunk_counts, self.distractors = list(kinds), list(chunks), distractors
         self.rows, self.seed = rows, seed
 
@@ -113,7 +117,7 @@ class NeedleExamples:
         asked = len(prompt) + len(answer) - 1
         joined = rest + asked <= self.full
         plan = [self.full] * chunks + ([rest + asked] if joined else [rest, asked])
-        ids = [*hidden.ids, *prompt, *answer]
+        ids = [*hidden.text, *prompt, *answer]
         labels = [IGNORE] * (len(ids) - len(answer) - 1) + answer
         return Example(ids[:-1], labels, plan)
 
@@ -136,13 +140,13 @@ class ReadOnExamples:
         self, comet: CoMeT, texts: Sequence[str], *, chunks: Sequence[int], rows: int, seed: int | str
     ) -> None:
         self.full = comet.config.chunk_tokens
-        self.haystacks = Haystacks(comet.backbone, texts)
+        self.haystacks = token_haystacks(comet.backbone, texts)
         self.chunk_counts, self.rows, self.seed = list(chunks), rows, seed
 
     def __call__(self, index: int) -> list[Example]:
         draw = random.Random(f"{self.seed}/{index}")
         plan = [self.full] * draw.choice(self.chunk_counts)
-        rows = [self.haystacks.text(sum(plan) + 1, draw) for _ in range(self.rows)]
+        rows = [self.haystacks.cut(sum(plan) + 1, draw) for _ in range(self.rows)]
         return [Example(ids[:-1], ids[1:], plan) for ids in rows]
 
 
