@@ -34,8 +34,8 @@ def test_what_was_read_goes_on_as_if_never_saved(tmp_path: Path, length: int) ->
     assert again.stream.open == stream.open
     assert again.stream.held == stream.held
     more = words(40, seed=5)
-    torch.testing.assert_close(again.stream.feed([more]), stream.feed([more]), atol=2e-5, rtol=1e-4)
-    assert int(again.stream.memory.tokens) == int(stream.memory.tokens)
+    torch.testing.assert_close(again.stream.feed([more]), stream.feed([more]), atol=1e-4, rtol=1e-4)
+    assert int(again.stream.memory.counts.tokens) == int(stream.memory.counts.tokens)
     assert [path.name for path in tmp_path.iterdir()] == ["a.memory"], "nothing half-written is left"
 
 

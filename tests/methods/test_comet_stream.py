@@ -20,10 +20,10 @@ def full_chunks(length: int, size: int = 12) -> list[int]:
 
 
 def assert_same(a: Memory, b: Memory, row: int = 0, other: int = 0) -> None:
-    assert int(a.live[row]) == int(b.live[other])
-    assert int(a.chunks[row]) == int(b.chunks[other])
-    assert int(a.tokens[row]) == int(b.tokens[other])
-    live = int(a.live[row])
+    assert int(a.counts.live[row]) == int(b.counts.live[other])
+    assert int(a.counts.chunks[row]) == int(b.counts.chunks[other])
+    assert int(a.counts.tokens[row]) == int(b.counts.tokens[other])
+    live = int(a.counts.live[row])
     for one, two in zip(a.layers, b.layers, strict=True):
         torch.testing.assert_close(one.slots[row], two.slots[other], atol=5e-5, rtol=1e-4)
         if live:
@@ -86,7 +86,7 @@ def test_a_stream_goes_on_from_a_memory() -> None:
     first.feed([ids[:24]])
     memory = first.close()
     assert first.open == [0]
-    assert int(memory.tokens) == 24
+    assert int(memory.counts.tokens) == 24
     second = ChunkStream(made, memory)
     got = second.feed([ids[24:]])
     (expected,), _ = outputs(made, [ids], [[12, 12, 6]])

@@ -16,6 +16,7 @@ from torch import Tensor
 from laconic.core.layout import Kind, Layout, batch, concatenate, run
 from laconic.core.positions import sequential
 from laconic.methods.comet.config import CoMeTConfig
+from laconic.methods.comet.memory import Counts
 
 
 @dataclass(frozen=True)
@@ -68,20 +69,15 @@ def _row(piece: Piece, origin: int, config: CoMeTConfig) -> Layout:
     return concatenate(parts)
 
 
-def memory_layout(slots: Tensor, live: Tensor, global_slots: int, held: int) -> Layout:
-    """The memory in front of a chunk, [B, g + t]: slots first, then the queue, oldest first.
-
-    Args:
-        slots: bool [B], rows that have slots.
-        live: entries of each row's queue [B], flush right among ``held`` columns.
-    """
-    count = global_slots if bool(slots.any()) else 0
-    column = torch.arange(held) - (held - live[:, None])
+def memory_layout(counts: Counts, slots: int) -> Layout:
+    """The memory in front of a chunk, [B, g + t]: slots first, then the queue, oldest first, rows flush right."""
+    held, started = counts.held, counts.started
+    count = slots if bool(started.any()) else 0
+    column = torch.arange(held) - (held - counts.live[:, None])
     queue = torch.where(column >= 0, Kind.MEMORY, Kind.PAD)
-    where = column.clamp(min=0) + global_slots * slots[:, None]
-    first = torch.where(slots[:, None].expand(-1, count), Kind.MEMORY, Kind.PAD)
-    position = torch.cat([torch.arange(count).expand(len(live), -1), where], dim=1)
-    layout = run(Kind.MEMORY, position)
+    first = torch.where(started[:, None].expand(-1, count), Kind.MEMORY, Kind.PAD)
+    behind = column.clamp(min=0) + slots * started[:, None]
+    layout = run(Kind.MEMORY, torch.cat([torch.arange(count).expand(counts.batch, -1), behind], dim=1))
     return Layout(torch.cat([first, queue], dim=1), layout.step, layout.position, layout.label)
 
 

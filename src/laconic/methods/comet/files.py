@@ -20,7 +20,7 @@ from torch import Tensor
 
 from laconic.core.files import write_whole
 from laconic.errors import MemoryFileError
-from laconic.methods.comet.memory import LayerState, Memory
+from laconic.methods.comet.memory import Counts, LayerState, Memory
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.comet.stream import ChunkStream
 
@@ -68,8 +68,8 @@ def save_memory(path: str | os.PathLike[str], saved: SavedMemory) -> None:
     """
     stream, comet = saved.stream, saved.stream.comet
     memory = stream.memory
-    assert memory.batch == 1, "a memory file holds one row"
-    live = int(memory.live[0])
+    assert memory.counts.batch == 1, "a memory file holds one row"
+    live = int(memory.counts.live[0])
     tensors = {
         "slots": torch.stack([state.slots[0] for state in memory.layers]).cpu(),
         "queue": torch.stack([state.queue[0, state.queue.shape[1] - live :] for state in memory.layers]).cpu(),
@@ -82,8 +82,8 @@ def save_memory(path: str | os.PathLike[str], saved: SavedMemory) -> None:
         "method": comet.name,
         "version": comet.version,
         "config": comet.config.to_dict(),
-        "chunks": int(memory.chunks[0]),
-        "tokens": int(memory.tokens[0]),
+        "chunks": int(memory.counts.chunks[0]),
+        "tokens": int(memory.counts.tokens[0]),
         "sources": [asdict(source) for source in saved.sources],
         "digest": _tensor_digest(tensors),
     }
@@ -113,9 +113,7 @@ def load_memory(path: str | os.PathLike[str], comet: CoMeT) -> SavedMemory:
     like = empty.layers[0]
     memory = Memory(
         tuple(LayerState(s[None].to(like.slots), q[None].to(like.queue)) for s, q in zip(slots, queue, strict=True)),
-        live=torch.tensor([queue.shape[1]]),
-        chunks=torch.tensor([header["chunks"]]),
-        tokens=torch.tensor([header["tokens"]]),
+        Counts(*(torch.tensor([number]) for number in (queue.shape[1], header["chunks"], header["tokens"]))),
     )
     stream = ChunkStream(comet, memory)
     if len(tail):

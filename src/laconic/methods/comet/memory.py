@@ -5,7 +5,6 @@ Shapes: B rows, m slots, t live entries of the queue, b new entries, D width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,24 +31,53 @@ class LayerState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Memory:
-    """The memory of all layers for B rows; an immutable value, so that earlier ones stay usable.
+class Counts:
+    """How much each of B rows has read and holds; known from the chunks' lengths alone. On the CPU.
 
     Attributes:
-        layers: one state per decoder layer.
         live: entries of the queue that are a row's own, [B].
         chunks: chunks read by each row, [B]; a row that has read none has no slots yet.
         tokens: text tokens read by each row, [B].
     """
 
-    layers: tuple[LayerState, ...]
     live: Tensor
     chunks: Tensor
     tokens: Tensor
 
+    @classmethod
+    def none(cls, batch: int) -> Counts:
+        zeros = torch.zeros(batch, dtype=torch.long)
+        return cls(zeros, zeros, zeros)
+
     @property
     def batch(self) -> int:
         return len(self.live)
+
+    @property
+    def held(self) -> int:
+        """Columns of the queue: the live entries of the row that has most."""
+        return int(self.live.max())
+
+    @property
+    def started(self) -> Tensor:
+        """Rows that have slots, bool [B]."""
+        return self.chunks > 0
+
+    def origins(self, slots: int) -> list[int]:
+        """The position of each row's first token behind a memory with so many slots."""
+        return (slots * self.started + self.live).tolist()
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The memory of all layers for B rows; an immutable value, so that earlier ones stay usable.
+
+    Attributes:
+        layers: one state per decoder layer.
+    """
+
+    layers: tuple[LayerState, ...]
+    counts: Counts
 
     @property
     def nbytes(self) -> int:
@@ -58,8 +86,7 @@ class Memory:
 
     def detach(self) -> Memory:
         """The same values, cut off from the graph: truncated back-propagation."""
-        layers = tuple(LayerState(state.slots.detach(), state.queue.detach()) for state in self.layers)
-        return Memory(layers, self.live, self.chunks, self.tokens)
+        return Memory(tuple(LayerState(*(tensor.detach() for tensor in state)) for state in self.layers), self.counts)
 
 
 class LowRankAdapter(nn.Module):
@@ -128,34 +155,40 @@ class Update:
     Attributes:
         columns: which columns of (queue, outputs at compression tokens) form the new queue, [B, t].
         closes, fresh: bool [B]: rows that take the chunk in, and rows that had read none.
+        after: the counts behind the chunk.
     """
 
     columns: Tensor
     closes: Tensor
     fresh: Tensor
-    live: Tensor
-    chunks: Tensor
-    tokens: Tensor
+    after: Counts
 
     @classmethod
-    def of(cls, memory: Memory, closes: Tensor, compressions: Tensor, tokens: Tensor, config: CoMeTConfig) -> Update:
+    def of(
+        cls,
+        before: Counts,
+        closes: Tensor,
+        compressions: Tensor,
+        tokens: Tensor,
+        capacity: int,
+        device: torch.device | str,
+    ) -> Update:
         """The update by one chunk of each row.
 
         Args:
             compressions: which of the outputs at compression tokens are a row's own, bool [B, n].
             tokens: text tokens of each row's chunk, [B].
+            capacity: most entries of the queue.
+            device: of the states.
         """
-        device = memory.layers[0].queue.device
-        held = memory.layers[0].queue.shape[1]
-        queued = torch.arange(held) >= held - memory.live[:, None]
-        columns, live = newest(torch.cat([queued, compressions & closes[:, None]], dim=1), config.fifo_slots)
+        held = before.held
+        queued = torch.arange(held) >= held - before.live[:, None]
+        columns, live = newest(torch.cat([queued, compressions & closes[:, None]], dim=1), capacity)
         return cls(
             columns=columns.to(device),
             closes=closes.to(device),
-            fresh=(memory.chunks == 0).to(device),
-            live=live,
-            chunks=memory.chunks + closes,
-            tokens=memory.tokens + tokens * closes,
+            fresh=~before.started.to(device),
+            after=Counts(live, before.chunks + closes, before.tokens + tokens * closes),
         )
 
     def layer(self, nets: LayerMemory, state: LayerState, outputs: Tensor, readouts: Tensor) -> LayerState:
@@ -165,9 +198,6 @@ class Update:
             slots = torch.where(self.closes[:, None, None], nets.written(slots, readouts, self.fresh), slots)
         queue = take(torch.cat([state.queue, nets.entries(outputs)], dim=1), self.columns)
         return LayerState(slots, queue)
-
-    def memory(self, layers: Sequence[LayerState]) -> Memory:
-        return Memory(tuple(layers), self.live, self.chunks, self.tokens)
 
 
 def newest(real: Tensor, capacity: int) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,9 @@ in front of the next chunk as hidden states that are only ever read, so a layer 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ from laconic.core.sharing import shared_twin, unshared
 from laconic.core.visibility import attention_mask, causal
 from laconic.methods.comet.chunks import Piece, block_layout, columns_of, memory_layout
 from laconic.methods.comet.config import CoMeTConfig
-from laconic.methods.comet.memory import LayerMemory, LayerState, Memory, Update, take
+from laconic.methods.comet.memory import Counts, LayerMemory, LayerState, Memory, Update, take
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,19 @@ class Frame:
     compression: Tensor
     compressions: Tensor
     readouts: Tensor
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One chunk of each row, ready for any layer."""
+
+    frame: Frame
+    update: Update
+
+    @property
+    def text(self) -> Tensor:
+        """Which of the chunk's tokens are words, bool [B, E]."""
+        return self.frame.layout.kind == Kind.TEXT
 
 
 class CoMeT(TrainedMethod):
@@ -111,17 +125,7 @@ class CoMeT(TrainedMethod):
             torch.zeros(batch, self.config.global_slots, width, device=device, dtype=self.readouts.weight.dtype),
             torch.zeros(batch, 0, width, device=device, dtype=self.decoder.dtype),
         )
-        none = torch.zeros(batch, dtype=torch.long)
-        return Memory((state,) * len(self.stack), none, none, none)
-
-    def origins(self, memory: Memory) -> list[int]:
-        """The position of each row's first token behind its memory."""
-        return (self.config.global_slots * (memory.chunks > 0) + memory.live).tolist()
-
-    def front_layout(self, memory: Memory) -> Layout:
-        """The memory as it stands in front of the next chunk, [B, g + t]."""
-        held = memory.layers[0].queue.shape[1]
-        return memory_layout(memory.chunks > 0, memory.live, self.config.global_slots, held)
+        return Memory((state,) * len(self.stack), Counts.none(batch))
 
     def front(self, index: int, state: LayerState, frame_rotary: Rotary) -> tuple[Tensor, Tensor]:
         """Keys and values of a layer's memory, [B, N, g + t, H]."""
@@ -145,14 +149,15 @@ class CoMeT(TrainedMethod):
             hidden = hidden.masked_scatter(place.unsqueeze(-1), rows)
         return hidden
 
-    def frame(self, layout: Layout, keys: Layout, front: Layout | None, like: Tensor) -> Frame:
+    def frame(self, layout: Layout, keys: Layout, front: Layout | None) -> Frame:
         """What the layers need to know of a block.
 
         Args:
             keys: everything the block's tokens may read, itself included, [B, K + E].
             front: the memory in front of it, where its keys are still to be computed.
         """
-        device = like.device
+        device = self.backbone.device
+        like = torch.empty(0, dtype=self.decoder.dtype, device=device)
         compression, counts = columns_of(Kind.COMPRESSION, layout)
         readouts, _ = columns_of(Kind.READOUT, layout)
         onto = layout.map(lambda field: field.to(device))
@@ -166,12 +171,37 @@ class CoMeT(TrainedMethod):
             readouts=readouts.to(device),
         )
 
-    def cell(self, index: int, hidden: Tensor, state: LayerState, frame: Frame) -> Tensor:
-        """One layer on a block that stands directly behind the memory."""
+    def prepare(self, lengths: Sequence[int], closes: Sequence[bool], counts: Counts) -> Chunk:
+        """All that is known of the rows' next chunk before anything is computed.
+
+        Args:
+            lengths: text tokens of each row's chunk; a row of none has no chunk here and keeps its memory.
+            closes: rows whose memory takes the chunk in; the others' is left as it was.
+        """
+        pieces = [Piece(0, length, close and length > 0) for length, close in zip(lengths, closes, strict=True)]
+        layout = block_layout(pieces, counts.origins(self.config.global_slots), self.config)
+        front = memory_layout(counts, self.config.global_slots)
+        frame = self.frame(layout, concatenate([front, layout]), front if len(front) else None)
+        closed = torch.tensor([piece.closes for piece in pieces])
+        return Chunk(frame, self.update(counts, closed, frame.compressions, torch.tensor(list(lengths))))
+
+    def update(self, counts: Counts, closes: Tensor, compressions: Tensor, tokens: Tensor) -> Update:
+        """How a chunk changes the memory; see ``Update.of``."""
+        return Update.of(counts, closes, compressions, tokens, self.config.fifo_slots, self.backbone.device)
+
+    def cell(self, index: int, chunk: Chunk, hidden: Tensor, slots: Tensor, queue: Tensor) -> tuple[Tensor, ...]:
+        """One layer on one chunk: its hidden states [B, E, D] and the layer's memory in, both out.
+
+        A function of tensors alone, so that it can be computed again in the backward pass, in any order that has
+        (layer - 1, chunk) and (layer, chunk - 1) before it.
+        """
+        frame, state = chunk.frame, LayerState(slots, queue)
         cache = Cache(layer_class_to_replicate=DynamicLayer)
         if frame.front_rotary is not None:
             cache.update(*self.front(index, state, frame.front_rotary), index)
-        return self.stack.run(index, hidden, frame.layout.position, frame.rotary, frame.mask, cache)
+        hidden = self.stack.run(index, hidden, frame.layout.position, frame.rotary, frame.mask, cache)
+        outputs, readouts = take(hidden, frame.compression), take(hidden, frame.readouts)
+        return hidden, *chunk.update.layer(self.nets(index), state, outputs, readouts)
 
     def read_chunk(
         self, ids: Sequence[Tensor], memory: Memory, closes: Sequence[bool], *, save_activations: bool = True
@@ -179,41 +209,24 @@ class CoMeT(TrainedMethod):
         """A whole chunk of each row through all layers.
 
         Args:
-            ids: text tokens of each row's chunk; an empty row has no chunk here and keeps its memory.
-            closes: rows whose memory takes the chunk in; the others' is left as it was.
+            ids, closes: as the lengths and ``closes`` of ``prepare``.
             save_activations: False recomputes a layer in the backward pass instead of keeping its activations.
 
         Returns:
             Outputs of the last layer before the final norm, at the text tokens of all rows one after the other,
             [sum of lengths, D]; and the memory behind the chunk.
         """
-        pieces = [Piece(0, len(row), closes_ and len(row) > 0) for row, closes_ in zip(ids, closes, strict=True)]
-        layout = block_layout(pieces, self.origins(memory), self.config)
-        front = self.front_layout(memory)
-        hidden = self.embedded(ids, layout)
-        frame = self.frame(layout, concatenate([front, layout]), front if len(front) else None, hidden)
-        lengths = torch.tensor([len(row) for row in ids])
-        update = Update.of(memory, torch.tensor([p.closes for p in pieces]), frame.compressions, lengths, self.config)
+        chunk = self.prepare([len(row) for row in ids], closes, memory.counts)
+        hidden = self.embedded(ids, chunk.frame.layout)
         layers = []
         for index, state in enumerate(memory.layers):
-            step = self._step(index, frame, update)
+            cell = partial(self.cell, index, chunk)
             if save_activations or not torch.is_grad_enabled():
-                hidden, *after = step(hidden, *state)
+                hidden, *after = cell(hidden, *state)
             else:
-                hidden, *after = checkpoint(step, hidden, *state, use_reentrant=False)
+                hidden, *after = checkpoint(cell, hidden, *state, use_reentrant=False)
             layers.append(LayerState(*after))
-        return hidden[frame.layout.kind == Kind.TEXT], update.memory(layers)
-
-    def _step(self, index: int, frame: Frame, update: Update) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-        """The cell (layer, chunk) as a function of tensors: a chunk's states in, its states and the memory out."""
-
-        def step(hidden: Tensor, slots: Tensor, queue: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            state = LayerState(slots, queue)
-            hidden = self.cell(index, hidden, state, frame)
-            outputs, readouts = take(hidden, frame.compression), take(hidden, frame.readouts)
-            return hidden, *update.layer(self.nets(index), state, outputs, readouts)
-
-        return step
+        return hidden[chunk.text], Memory(tuple(layers), chunk.update.after)
 
     # --- whole texts ---------------------------------------------------------------------------------------------
 
@@ -233,10 +246,7 @@ class CoMeT(TrainedMethod):
             truncate: chunks after which no gradient is carried on; None carries it through all of them.
         """
         memory = memory or self.empty_memory(len(rows))
-        parts = [row.split(list(plan)) for row, plan in zip(rows, plans, strict=True)]
-        for number in range(max(len(part) for part in parts)):
-            ids = [part[number] if number < len(part) else part[0][:0] for part in parts]
-            closes = [number < len(part) - 1 for part in parts]
+        for number, (ids, closes) in enumerate(by_chunk(rows, plans)):
             if truncate is not None and number % truncate == 0:
                 memory = memory.detach()
             outputs, memory = self.read_chunk(ids, memory, closes, save_activations=save_activations)
@@ -246,3 +256,15 @@ class CoMeT(TrainedMethod):
         """From outputs of the last layer to the vocabulary."""
         head = self.decoder.get_output_embeddings()
         return head(self.stack.finish(outputs))
+
+
+def by_chunk(rows: Sequence[Tensor], plans: Sequence[Sequence[int]]) -> Iterator[tuple[list[Tensor], list[bool]]]:
+    """Text tokens of each row's chunk, chunk by chunk, and whether another comes behind it; rows that are at their end
+    have none.
+    """
+    parts = [row.split(list(plan)) for row, plan in zip(rows, plans, strict=True)]
+    for number in range(max(len(part) for part in parts)):
+        yield (
+            [part[number] if number < len(part) else part[0][:0] for part in parts],
+            [number < len(part) - 1 for part in parts],
+        )

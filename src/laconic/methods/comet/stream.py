@@ -14,8 +14,8 @@ from torch import Tensor
 
 from laconic.core.cache import EvictingCache
 from laconic.core.layout import Kind, Layout
-from laconic.methods.comet.chunks import Piece, block_layout
-from laconic.methods.comet.memory import Memory, Update, take
+from laconic.methods.comet.chunks import Piece, block_layout, memory_layout
+from laconic.methods.comet.memory import Memory, take
 from laconic.methods.comet.model import CoMeT, Frame
 
 
@@ -36,8 +36,8 @@ class ChunkStream:
     def __init__(self, comet: CoMeT, memory: Memory | None = None, *, batch: int = 1) -> None:
         self.comet = comet
         self.memory = comet.empty_memory(batch) if memory is None else memory
-        self.tail = [torch.empty(0, dtype=torch.long)] * self.memory.batch
-        self.outputs = torch.zeros(self.memory.batch, comet.backbone.width, device=comet.backbone.device)
+        self.tail = [torch.empty(0, dtype=torch.long)] * self.memory.counts.batch
+        self.outputs = torch.zeros(self.memory.counts.batch, comet.backbone.width, device=comet.backbone.device)
         self._forget_chunk()
 
     def _forget_chunk(self) -> None:
@@ -67,7 +67,8 @@ class ChunkStream:
     @property
     def held(self) -> list[int]:
         """What stands for all text so far: slots and queue entries of each row, and the text of its open chunk."""
-        return [o + len(row) for o, row in zip(self.comet.origins(self.memory), self.tail, strict=True)]
+        origins = self.memory.counts.origins(self.comet.config.global_slots)
+        return [origin + len(row) for origin, row in zip(origins, self.tail, strict=True)]
 
     @property
     def nbytes(self) -> int:
@@ -117,17 +118,17 @@ class ChunkStream:
         """Some tokens of each row through all layers, behind what the cache holds of their chunks."""
         comet, device = self.comet, self.comet.backbone.device
         self._stand_in_front([piece.count > 0 and piece.start == 0 for piece in pieces])
-        layout = block_layout(pieces, comet.origins(self.memory), comet.config)
+        layout = block_layout(pieces, self.memory.counts.origins(comet.config.global_slots), comet.config)
         hidden = comet.embedded(ids, layout)
         keys = self._cache.announce(layout.map(lambda field: field.to(device)))
-        frame = comet.frame(layout, keys, None, hidden)
+        frame = comet.frame(layout, keys, None)
         closes = torch.tensor([piece.closes for piece in pieces])
         self._real.append(frame.compressions)
         update = None
         if closes.any():
             real = torch.cat(self._real, dim=1)
             lengths = torch.tensor([piece.start + piece.count for piece in pieces])
-            update = Update.of(self.memory, closes, real, lengths, comet.config)
+            update = comet.update(self.memory.counts, closes, real, lengths)
         layers = []
         for index, state in enumerate(self.memory.layers):
             hidden = comet.stack.run(index, hidden, frame.layout.position, frame.rotary, frame.mask, self._cache)
@@ -141,13 +142,13 @@ class ChunkStream:
             for row, new, piece in zip(self.tail, ids, pieces, strict=True)
         ]
         if update is not None:
-            self.memory = update.memory(layers)
+            self.memory = Memory(tuple(layers), update.after)
             self._drop(closes)
 
     def _stand_in_front(self, opens: Sequence[bool]) -> None:
         """Put the memory of rows that begin a chunk into the cache; to other rows it is padding."""
         comet, device = self.comet, self.comet.backbone.device
-        front = comet.front_layout(self.memory)
+        front = memory_layout(self.memory.counts, comet.config.global_slots)
         if not len(front) or not any(opens):
             return
         mine = torch.tensor(opens)[:, None]
