@@ -5,6 +5,7 @@ Shapes: B rows, m slots, t live entries of the queue, b new entries, D width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,6 +63,19 @@ class Counts:
     def started(self) -> Tensor:
         """Rows that have slots, bool [B]."""
         return self.chunks > 0
+
+    def behind(self, lengths: Sequence[int], closes: Sequence[bool], stride: int, capacity: int) -> Counts:
+        """The counts behind one chunk of each row.
+
+        Args:
+            lengths: text tokens of each row's chunk.
+            closes: rows whose memory takes it in.
+            stride: text tokens that a compression token stands for; 0 where there are none.
+            capacity: most entries of the queue.
+        """
+        read = torch.tensor(list(lengths)) * torch.tensor(list(closes))
+        entries = (read + stride - 1) // stride if stride else torch.zeros_like(read)
+        return Counts((self.live + entries).clamp(max=capacity), self.chunks + (read > 0), self.tokens + read)
 
     def origins(self, slots: int) -> list[int]:
         """The position of each row's first token behind a memory with so many slots."""
