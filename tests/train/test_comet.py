@@ -129,7 +129,7 @@ def test_what_is_trained(train: str, has_decoder: bool) -> None:
 def recipe(folder: Path, **changes: Any) -> Path:
     stage = {
         "name": "two", "task": ["number"], "books": "sample_book", "chunks": [1], "distractors": 0, "rows": 2,
-        "memory_rate": 10.0, "truncate": None, "save_activations": True,
+        "memory_rate": 10.0, "truncate": None, "save_activations": True, "share_text": False,
         "loop": {"steps": 3, "learning_rate": 1.0e-3, "checkpoint_every": 1},
     }  # fmt: skip
     options = {"chunk_tokens": 64, "stride": 8, "global_slots": 4, "fifo_slots": 8, "adapter_rank": 2, "lora_rank": 2}
@@ -188,6 +188,8 @@ def test_a_recipe_trains_saves_and_resumes(tmp_path: Path, monkeypatch: pytest.M
         ({"memory_rate": 0}, "memory_rate must be"),
         ({"truncate": 0}, "truncate must be"),
         ({"save_activations": 1}, "save_activations must be"),
+        ({"share_text": 1}, "share_text must be"),
+        ({"share_text": True, "truncate": 2}, "all the way"),
         ({"name": "../two"}, "no plain word"),
         ({"books": 3}, "books must"),
     ],

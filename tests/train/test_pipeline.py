@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from pathlib import Path
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from laconic.methods.comet.chunks import compressed
 from laconic.methods.comet.memory import Counts
 from laconic.methods.comet.model import CoMeT, by_chunk
+from laconic.train.comet_recipe import CoMeTTrainer
+from laconic.train.loop import LoopConfig, run
 from laconic.train.pipeline import ChunkPipeline
 
 #: chunk plans of two rows
@@ -60,12 +63,27 @@ def alone(plans: list[list[int]]) -> tuple[float, dict[str, Tensor]]:
 
 
 def work(rank: int, world: int, port: int, cases: list[tuple[str, bool]], folder: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world), "ACCELERATE_USE_CPU": "true",
+    }  # fmt: skip
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=world)
     results = [shared(*case) for case in cases]
+    train(Path(folder) / "run")
     torch.save(results, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
+
+
+def train(folder: Path) -> None:
+    """Three steps of a recipe's stage, shared where there are several processes."""
+    trainer = CoMeTTrainer()
+    stage = {
+        "name": "two", "task": ["number"], "chunks": [3], "distractors": 0, "rows": 2, "memory_rate": 10.0,
+        "truncate": None, "save_activations": False, "share_text": True,
+    }  # fmt: skip
+    task = trainer.task(comet(train="lora", chunk_tokens=48), stage, ["The keeper wrote down the weather. " * 40], 0)
+    run(task, LoopConfig(steps=3, learning_rate=1e-3, log_every=1), folder, say=lambda line: None)
 
 
 def shared(name: str, save: bool) -> dict[str, Any]:
@@ -93,6 +111,14 @@ def test_gradients_equal_one_process(tmp_path: Path, world: int) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     mp.spawn(work, (world, port, cases, str(tmp_path)), nprocs=world)
+    train(tmp_path / "alone")
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("alone", "run")]
+    for single, several in zip(*logs, strict=True):
+        mine, theirs = json.loads(single), json.loads(several)
+        assert theirs["loss"] == pytest.approx(mine["loss"], rel=1e-4)
+        assert {key: theirs[key] for key in ("step", "token_accuracy", "exact")} == {
+            key: mine[key] for key in ("step", "token_accuracy", "exact")
+        }
     results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
     for number, (name, _) in enumerate(cases):
         expected_loss, expected = alone(PLANS[name])

@@ -9,9 +9,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from laconic.backbone import Backbone
@@ -19,6 +21,7 @@ from laconic.core.layout import IGNORE
 from laconic.data.haystacks import Haystacks
 from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.methods.comet.model import CoMeT
+from laconic.train.pipeline import ChunkPipeline
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,37 @@ class Example:
     ids: list[int]
     labels: list[int]
     plan: list[int]
+
+
+class Targets:
+    """The labels of a batch, chunk by chunk, and how many of them were met."""
+
+    def __init__(self, batch: Sequence[Example]) -> None:
+        self.rows = [torch.tensor(example.ids) for example in batch]
+        self.plans = [example.plan for example in batch]
+        self.labels = [torch.tensor(example.labels).split(example.plan) for example in batch]
+        self.count = sum(label != IGNORE for example in batch for label in example.labels)
+        self.right = 0
+        self.whole = [True] * len(batch)
+
+    def loss(self, comet: CoMeT, number: int, outputs: Tensor) -> Tensor | None:
+        """What the rows' chunk of this number adds to the mean loss over all labels; None where it has no label.
+
+        Args:
+            outputs: of the last layer at its text tokens, row after row.
+        """
+        row_of = [row for row, parts in enumerate(self.labels) if number < len(parts) for _ in parts[number]]
+        wanted = torch.cat([parts[number] for parts in self.labels if number < len(parts)])
+        places = (wanted != IGNORE).nonzero()[:, 0]
+        if not len(places):
+            return None
+        targets = wanted[places].to(outputs.device)
+        logits = comet.logits(outputs[places.to(outputs.device)]).float()
+        hits = (logits.argmax(-1) == targets).tolist()
+        self.right += sum(hits)
+        for place, hit in zip(places.tolist(), hits, strict=True):
+            self.whole[row_of[place]] &= hit
+        return nn.functional.cross_entropy(logits, targets, reduction="sum") / self.count
 
 
 class ReadingStage(nn.Module):
@@ -45,29 +79,42 @@ class ReadingStage(nn.Module):
 
     def forward(self, batch: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
         """The mean loss over all labels of the batch, however they lie over rows and chunks."""
-        device = self.comet.backbone.device
-        rows = [torch.tensor(example.ids) for example in batch]
-        plans = [example.plan for example in batch]
-        labels = [torch.tensor(example.labels).split(example.plan) for example in batch]
-        total, right = torch.zeros((), device=device), 0
-        whole = [True] * len(batch)
-        chunks = self.comet.chunks(rows, plans, save_activations=self.save_activations, truncate=self.truncate)
+        targets = Targets(batch)
+        total = torch.zeros((), device=self.comet.backbone.device)
+        chunks = self.comet.chunks(
+            targets.rows, targets.plans, save_activations=self.save_activations, truncate=self.truncate
+        )
         for number, (outputs, _) in enumerate(chunks):
-            row_of = [n for n, parts in enumerate(labels) if number < len(parts) for _ in parts[number]]
-            wanted = torch.cat([parts[number] for parts in labels if number < len(parts)])
-            places = (wanted != IGNORE).nonzero()[:, 0]
-            if not len(places):
-                continue
-            targets = wanted[places].to(device)
-            logits = self.comet.logits(outputs[places.to(device)]).float()
-            total = total + nn.functional.cross_entropy(logits, targets, reduction="sum")
-            hits = (logits.argmax(-1) == targets).tolist()
-            right += sum(hits)
-            for place, hit in zip(places.tolist(), hits, strict=True):
-                whole[row_of[place]] &= hit
-        count = sum(label != IGNORE for example in batch for label in example.labels)
-        numbers = {"token_accuracy": right / max(count, 1), "exact": sum(whole) / len(whole)}
-        return total / max(count, 1), numbers
+            part = targets.loss(self.comet, number, outputs)
+            total = total if part is None else total + part
+        whole = sum(targets.whole) / len(targets.whole)
+        return total, {"token_accuracy": targets.right / max(targets.count, 1), "exact": whole}
+
+
+class SharedReadingStage(nn.Module):
+    """As ``ReadingStage``, each text spread over all processes (``laconic.train.pipeline``).
+
+    Args:
+        save_activations: False keeps the inputs of each layer alone.
+    """
+
+    def __init__(self, comet: CoMeT, *, save_activations: bool = True) -> None:
+        super().__init__()
+        self.comet = comet
+        self.pipeline = ChunkPipeline(comet, save_activations=save_activations)
+
+    def forward(self, batch: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
+        """This process's part of the loss; the numbers are of all of them."""
+        targets = Targets(batch)
+        loss = self.pipeline.loss(targets.rows, targets.plans, partial(targets.loss, self.comet))
+        seen = torch.tensor([loss.item(), targets.right, *(not whole for whole in targets.whole)])
+        dist.all_reduce(seen)
+        exact = (seen[2:] == 0).float().mean().item()
+        return loss, {"loss": seen[0].item(), "token_accuracy": seen[1].item() / max(targets.count, 1), "exact": exact}
+
+    def synchronise(self) -> None:
+        """Sum the processes' gradients."""
+        self.pipeline.all_reduce_gradients(self.comet.parameters())
 
 
 def token_haystacks(backbone: Backbone, texts: Sequence[str]) -> Haystacks[list[int]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+from accelerate import PartialState
 
 from laconic.backbone import Backbone
 from laconic.data.books import load_books
@@ -11,7 +14,7 @@ from laconic.errors import RecipeError
 from laconic.methods.comet.config import CoMeTConfig
 from laconic.methods.comet.model import CoMeT
 from laconic.train.checks import positive
-from laconic.train.comet import NeedleExamples, ReadingStage, ReadOnExamples, parameters_of
+from laconic.train.comet import NeedleExamples, ReadingStage, ReadOnExamples, SharedReadingStage, parameters_of
 from laconic.train.stages import StageTask
 
 READ_ON = "continuation"
@@ -20,11 +23,22 @@ READ_ON = "continuation"
 class CoMeTTrainer:
     """A stage hides needles of some kinds in books (``task: [passkey, number]``), or reads on (``[continuation]``).
 
-    A stage's name is free, so that a curriculum can have as many as it takes.
+    A stage's name is free, so that a curriculum can have as many as it takes. With ``share_text``, the processes of a
+    distributed run take parts of one text each, instead of texts of their own.
     """
 
     options = CoMeTConfig
-    keys = ("task", "books", "chunks", "distractors", "rows", "memory_rate", "truncate", "save_activations")
+    keys = (
+        "task",
+        "books",
+        "chunks",
+        "distractors",
+        "rows",
+        "memory_rate",
+        "truncate",
+        "save_activations",
+        "share_text",
+    )
     look = "See recipes/comet/cpu.yaml."
 
     def check(self, stage: dict[str, Any], where: str) -> None:
@@ -49,8 +63,13 @@ class CoMeTTrainer:
             raise RecipeError(f"{where}: memory_rate must be a number above 0.", self.look)
         if truncate is not None and not positive(truncate):
             raise RecipeError(f"{where}: truncate must be null, or a whole number of chunks.", self.look)
-        if not isinstance(stage["save_activations"], bool):
-            raise RecipeError(f"{where}: save_activations must be true or false.", self.look)
+        for key in ("save_activations", "share_text"):
+            if not isinstance(stage[key], bool):
+                raise RecipeError(f"{where}: {key} must be true or false.", self.look)
+        if stage["share_text"] and truncate is not None:
+            raise RecipeError(
+                f"{where}: a text that is shared carries its gradient all the way.", "Set truncate: null."
+            )
 
     def data(self, stage: dict[str, Any]) -> list[str]:
         return load_books(stage["books"], training=True)
@@ -59,10 +78,16 @@ class CoMeTTrainer:
         return CoMeT(backbone, config)
 
     def task(self, method: CoMeT, stage: dict[str, Any], data: list[str], seed: int) -> StageTask:
-        module = ReadingStage(method, truncate=stage["truncate"], save_activations=stage["save_activations"])
         parameters = parameters_of(method, stage["memory_rate"])
-        shared = {"chunks": stage["chunks"], "rows": stage["rows"], "seed": f"{seed}/{stage['name']}"}
+        lengths = {"chunks": stage["chunks"], "rows": stage["rows"], "seed": f"{seed}/{stage['name']}"}
+        examples: Callable[[int], Any]
         if stage["task"] == [READ_ON]:
-            return StageTask(module, ReadOnExamples(method, data, **shared), parameters)
-        examples = NeedleExamples(method, data, kinds=stage["task"], distractors=stage["distractors"], **shared)
-        return StageTask(module, examples, parameters)
+            examples = ReadOnExamples(method, data, **lengths)
+        else:
+            examples = NeedleExamples(method, data, kinds=stage["task"], distractors=stage["distractors"], **lengths)
+        save = stage["save_activations"]
+        processes = PartialState(cpu=method.backbone.device.type == "cpu").num_processes
+        if stage["share_text"] and processes > 1:  # one process has nobody to share with
+            shared = SharedReadingStage(method, save_activations=save)
+            return StageTask(shared, examples, parameters, shared.synchronise)
+        return StageTask(ReadingStage(method, truncate=stage["truncate"], save_activations=save), examples, parameters)

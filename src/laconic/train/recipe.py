@@ -124,7 +124,7 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[s
     if recipe["start"] is not None:
         provenance["start"] = _start(method, recipe["start"], say)
     output = Path(recipe["output"])
-    main = PartialState().is_main_process  # of several processes one writes
+    main = PartialState(cpu=backbone.device.type == "cpu").is_main_process  # of several processes one writes
     if main:
         _claim(output, recipe)
     for number, (stage, items) in enumerate(zip(recipe["stages"], data, strict=True), 1):

@@ -16,13 +16,19 @@ class StageTask:
     """A stage with its data, as the loop wants it."""
 
     def __init__(
-        self, module: nn.Module, examples: Callable[[int], Any], parameters: dict[str, tuple[list[nn.Parameter], float]]
+        self,
+        module: nn.Module,
+        examples: Callable[[int], Any],
+        parameters: dict[str, tuple[list[nn.Parameter], float]],
+        synchronise: Callable[[], None] | None = None,
     ) -> None:
         """
         Args:
             examples: what a step trains on, from the step's number alone.
             parameters: by name, the parameters to train and the multiple of the learning rate they get.
+            synchronise: see ``laconic.train.loop.Task``.
         """
+        self.synchronise = synchronise
         self.module, self.examples, self.parameters = module, examples, parameters
         self.module.requires_grad_(False)
         for trained, _ in parameters.values():
