@@ -11,11 +11,12 @@ import json
 from pathlib import Path
 
 from laconic.eval.report import difference, references
-from laconic.methods.registry import adapter_version, shipped_adapters
+from laconic.core.persist import version
+from laconic.methods.registry import shipped_adapters
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-CURRENT = {adapter_version(folder) for folder in shipped_adapters()}
+CURRENT = {version(folder) for folder in shipped_adapters()}
 START, END = "<!-- numbers -->", "<!-- end of numbers -->"
 
 

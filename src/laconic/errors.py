@@ -28,6 +28,10 @@ class AdapterError(LaconicError):
     """A saved method is missing, damaged, or made for another backbone."""
 
 
+class MemoryFileError(LaconicError):
+    """A memory file that is missing, damaged, or of another model."""
+
+
 class DocumentError(LaconicError):
     """A document cannot be read: missing, empty, binary, scanned, encrypted."""
 

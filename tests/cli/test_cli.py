@@ -10,11 +10,10 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from outcomes import Outcome, Run, assert_refused
 from tiny import tiny_backbone
 from typer.testing import CliRunner
 
@@ -31,52 +30,12 @@ BILL = {
 }  # fmt: skip
 
 
-@dataclass
-class Outcome:
-    status: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run ``laconic ARGS`` in this process; the backbone is tiny, all else is real."""
-    backbone = tiny_backbone()
-    for module in ("ask", "evaluate"):
-        monkeypatch.setattr(f"laconic.cli.{module}.open_backbone", lambda *_: backbone)
-
-    def call(*args: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["laconic", *args])
-        status = 0
-        try:
-            main()
-        except SystemExit as leaving:
-            status = leaving.code if isinstance(leaving.code, int) else 0
-        return Outcome(status, *capsys.readouterr())
-
-    return call
-
-
 @pytest.fixture
 def book(tmp_path: Path) -> str:
     """About 1,600 tokens of the tiny tokenizer, three times its decoder's window."""
     path = tmp_path / "book.txt"
     path.write_text(WORDS * 60 + "The lamp of Skerry is green. " + WORDS * 60)
     return str(path)
-
-
-def assert_refused(outcome: Outcome, *words: str) -> None:
-    assert outcome.status == 2
-    assert outcome.out == ""
-    last = outcome.err.splitlines()[-1]
-    assert last.startswith("error: ")
-    assert "Traceback" not in outcome.err
-    assert outcome.err.count("error: ") == 1
-    for word in words:
-        assert word in last
 
 
 # --- ask -----------------------------------------------------------------------------------------------------------
@@ -239,7 +198,7 @@ def test_factor_and_budget_together(run: Run, book: str) -> None:
 
 def test_full_saves_nothing_and_must_fit(run: Run, book: str) -> None:
     for option in (["--factor", "4"], ["--budget", "100"]):
-        assert_refused(run("ask", book, "Where?", "--method", "full", *option), "keeps the whole document")
+        assert_refused(run("ask", book, "Where?", "--method", "full", *option), "takes the whole document in")
     assert_refused(run("ask", book, "Where?", "--method", "full"), "has room for", "method that compresses")
 
 

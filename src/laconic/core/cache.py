@@ -15,6 +15,7 @@ Use: ``keys = cache.announce(block)``; run the model on the block with
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -100,6 +101,12 @@ class EvictingCache(Cache):
         """Bytes of all keys and values held now."""
         held = [layer for layer in self.layers if layer.is_initialized]
         return sum(t.numel() * t.element_size() for layer in held for t in (layer.keys, layer.values))
+
+    def fork(self) -> EvictingCache:
+        """A second cache with the same keys, which are not copied: both only ever replace their tensors."""
+        other = copy.copy(self)
+        other.layers = [copy.copy(layer) for layer in self.layers]
+        return other
 
     def announce(self, block: Layout) -> Layout:
         """Say what the next forward pass will feed; returns the layout ``[B, K + Q]`` of all keys it will meet.

@@ -5,11 +5,13 @@ When a release breaks us, it breaks here. Each function says what it leans on.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.utils import logging as transformers_logging
@@ -97,3 +99,54 @@ def drop_keys(layer: DynamicLayer) -> None:
     """Let go of a layer's keys and values: transformers 5.16 only sets them to zero and kept their length."""
     layer.keys = layer.values = None
     layer.is_initialized = False
+
+
+def layer_types(model: PreTrainedModel) -> list[str]:
+    """The type of each layer, as ``layer_windows`` names them."""
+    windows = layer_windows(model)  # refuses types that do not attend to the keys of a cache
+    return getattr(model.config, "layer_types", None) or [next(iter(windows))] * model.config.num_hidden_layers
+
+
+def rotary_embeddings(base: PreTrainedModel, like: Tensor, position: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Cosines and sines for position ids ``[B, T]``, by layer type.
+
+    Leans on ``base.rotary_emb``, which in models with a base frequency per type takes the type as well.
+
+    Args:
+        like: any tensor of the dtype and device wanted.
+
+    Raises:
+        BackboneError: positions are not rotary, so a layer cannot place hidden states anew.
+    """
+    rotary = getattr(base, "rotary_emb", None)
+    if rotary is None:
+        raise BackboneError(f"{type(base).__name__} has no rotary positions.", "Use a decoder such as Llama or Qwen3.")
+    types = sorted(set(layer_types(base)))
+    if hasattr(rotary, "layer_types"):
+        return {name: rotary(like, position, name) for name in types}
+    return dict.fromkeys(types, rotary(like, position))
+
+
+def keys_and_values(layer: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """What a decoder layer would put into the cache for hidden states ``[B, M, D]``, and nothing else of its work.
+
+    Leans on the names ``input_layernorm``, ``self_attn``, ``k_proj`` and ``v_proj`` (or ``qkv_proj``), ``k_norm``, and
+    on ``apply_rotary_pos_emb`` in the module of the attention.
+
+    Returns:
+        Keys and values, each ``[B, N, M, H]``.
+    """
+    attention = layer.self_attn
+    hidden = layer.input_layernorm(hidden)
+    shape = (*hidden.shape[:-1], -1, attention.head_dim)
+    if hasattr(attention, "qkv_proj"):
+        # fused, with the queries first; the module is called whole, for LoRA may be on it
+        size = attention.num_key_value_heads * attention.head_dim
+        keys, values = (part.reshape(shape) for part in attention.qkv_proj(hidden)[..., -2 * size :].split(size, -1))
+    else:
+        keys, values = attention.k_proj(hidden).view(shape), attention.v_proj(hidden).view(shape)
+    if hasattr(attention, "k_norm"):
+        keys = attention.k_norm(keys)
+    keys, values = keys.transpose(1, 2), values.transpose(1, 2)
+    rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
+    return rotate(keys, keys, *rotary)[1], values

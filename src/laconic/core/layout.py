@@ -35,6 +35,8 @@ class Kind:
     CONTINUE: Final = 4  #: restart token after the memory tokens of a step
     FORESIGHT: Final = 5  #: soft token that guesses a word ahead
     END: Final = 6  #: end of the whole sequence
+    COMPRESSION: Final = 7  #: soft token whose states stand for the words before it in later chunks
+    READOUT: Final = 8  #: soft token at a chunk's end that reads the chunk out into slots
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Only the method's own parameters are saved. The folder appears whole or not at a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -152,3 +153,20 @@ def load_into(
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.data = tensors[name].to(parameter.device)
+
+
+def version(folder: str | os.PathLike[str]) -> str:
+    """What a saved method is, for result files: a digest of its weights and settings.
+
+    The same weights with another temperature or score choose otherwise.
+    """
+    return digest(folder, "", json.dumps(read_description(folder)["config"], sort_keys=True))
+
+
+def digest(folder: str | os.PathLike[str], part: str, settings: str = "") -> str:
+    """Of the saved tensors whose names begin with ``part``."""
+    found = hashlib.sha256(settings.encode())
+    for name, tensor in sorted(read_tensors(folder).items()):
+        if name.startswith(part):
+            found.update(name.encode() + tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:12]

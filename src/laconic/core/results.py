@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from transformers import Cache
@@ -67,7 +68,8 @@ class Compressed:
 
     - ``text``: plain text, fit for any language model;
     - ``embeddings`` ``[M, D]``: rows for ``inputs_embeds`` of the backbone the method was made for;
-    - ``cache``: keys and values of a document already read (positions 0..``next_position``-1).
+    - ``cache``: keys and values of a document already read (positions 0..``next_position``-1);
+    - ``state``: whatever a reader of its own keeps of a document already read; for that reader alone.
 
     Lengths are counted in the reader's tokens; a skim vector counts as one.
     """
@@ -79,13 +81,19 @@ class Compressed:
     embeddings: torch.Tensor | None = None
     cache: Cache | None = None
     next_position: int | None = None
+    state: Any = None
     evidence: list[Span] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        payloads = [p for p in (self.text, self.embeddings, self.cache) if p is not None]
+        payloads = [p for p in (self.text, self.embeddings, self.cache, self.state) if p is not None]
         assert len(payloads) == 1, "a Compressed carries exactly one payload"
+
+    @property
+    def already_read(self) -> bool:
+        """Whether a reader has been through it, so that a question costs the question alone."""
+        return self.cache is not None or self.state is not None
 
     @property
     def delivered_ratio(self) -> float:

@@ -23,6 +23,17 @@ def shared_twin(module: Body) -> Body:
     return copy.deepcopy(module, {id(p): p for p in module.parameters()})
 
 
+def unshared(twin: Body) -> Body:
+    """Give a twin parameters of its own, in place; those that were one stay one (tied embeddings). Returns it."""
+    own: dict[int, nn.Parameter] = {}
+    for module in twin.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if id(parameter) not in own:
+                own[id(parameter)] = nn.Parameter(parameter.detach().clone())
+            setattr(module, name, own[id(parameter)])
+    return twin
+
+
 def first_layers(base: PreTrainedModel, depth: int) -> PreTrainedModel:
     """The first ``depth`` decoder layers of a headless decoder, with its embedding and final norm, sharing weights.
 

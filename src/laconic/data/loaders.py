@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from laconic.core.segments import whole_characters
+from laconic.data.generated import FORMS, generate, is_generated
 from laconic.data.jsonl import Record, records
 from laconic.data.mixing import mixed_passages
 from laconic.data.schema import QAItem
@@ -125,10 +126,12 @@ def load_task(
     if name in DERIVED:
         source, derive = DERIVED[name]
         return _evenly(derive(load_task(source, folder)), limit, seed)
+    if is_generated(name):
+        return generate(name, folder, limit, seed)
     if name not in TASKS:
         if name.endswith((".jsonl", ".jsonl.gz")):
             raise DataError(f"There is no file {name}.", "Check the path.")
-        known = ", ".join([*TASKS, *DERIVED])
+        known = ", ".join([*TASKS, *DERIVED, FORMS])
         raise DataError(f"There is no task {name!r}.", f"Choose from: {known}; or name a .jsonl file.")
     root = Path(folder or os.environ.get("LACONIC_DATA") or "../shared/data")
     path = root / f"{name}.jsonl.gz"
@@ -155,6 +158,8 @@ def load_for_training(
         DataError: the task is kept for tuning or evaluation.
     """
     source = DERIVED[name][0] if name in DERIVED else name
+    if is_generated(name):
+        raise DataError(f"{name} is made for evaluation and must not be trained on.", "Choose training data.")
     if source in TASKS and TASKS[source][0] != "train":
         raise DataError(f"{name} is kept for {TASKS[source][0]} and must not be trained on.", "Choose training data.")
     return load_task(name, folder, limit, seed)

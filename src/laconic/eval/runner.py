@@ -23,10 +23,9 @@ from laconic.core.results import Answer, Compressed
 from laconic.data.schema import QAItem
 from laconic.errors import BudgetError, DataError, LaconicError, QuestionError
 from laconic.eval import metrics
-from laconic.methods.registry import LoadedMethod
+from laconic.methods.registry import WHOLE, LoadedMethod
 
 MEASURES = ("em", "f1", "rouge_l", "contains", "recall")
-WHOLE = ("full",)  # methods without a factor
 # what a method may refuse of one item; the others go on
 REFUSALS = (BudgetError, QuestionError, DataError)
 # batches are cut from this many waiting contexts, sorted by length, so that little of a batch is padding
@@ -142,7 +141,7 @@ def _run(setting: Setting, method: LoadedMethod, items: Sequence[QAItem], batch_
                     read = (item.document, method.reader.read(_compress(method, item, setting.factor)))
                 compressed = read[1]
                 read = (item.document, replace(compressed, seconds={}))  # billed to the document's first question
-            if compressed.cache is not None:
+            if compressed.already_read:
                 yield _line(setting, item, method.reader.answer(compressed, item.question, setting.max_new_tokens))
                 continue
         except REFUSALS as error:
@@ -247,7 +246,7 @@ def _differences(rows: Sequence[Line], cells: Sequence[Sequence[Line]], against:
     Two rows answer the same questions, so the interval of their difference is narrower than those of the rows tell.
     """
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    references = list(against) or [next((name for name in methods if name in WHOLE), methods[0])]
+    references = list(against) or [next((name for name in methods if name == "full"), methods[0])]
     by_name = {(row["method"], row["factor"]): lines for row, lines in zip(rows, cells, strict=True)}
     for row, lines in zip(rows, cells, strict=True):
         row["against"] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from transformers import PreTrainedModel
@@ -30,7 +31,10 @@ class Reader:
         backbone: gives tokenizer and window.
         model: the decoder that reads: the backbone's own, or an adapted twin.
         template: what follows the context, with ``{question}`` in it.
+        unbounded: whether context, question and answer may be of any length.
     """
+
+    unbounded: ClassVar[bool] = False
 
     backbone: Backbone
     model: PreTrainedModel | None = None
@@ -61,7 +65,7 @@ class Reader:
         Raises:
             BudgetError: it does not fit the window.
         """
-        if compressed.cache is not None:
+        if compressed.already_read:
             return compressed
         rows = self._rows(compressed)
         self._check(len(rows), 0, 0)
@@ -92,7 +96,7 @@ class Reader:
         self, compressed: Sequence[Compressed], questions: Sequence[str], max_new_tokens: int = 64
     ) -> list[Answer]:
         """Answer many questions; contexts already read are answered one after the other. Errors as ``answer``."""
-        if any(context.cache is not None for context in compressed):
+        if any(context.already_read for context in compressed):
             return [self.answer(c, q, max_new_tokens) for c, q in zip(compressed, questions, strict=True)]
         return self._answer(compressed, questions, max_new_tokens, None)
 
@@ -119,7 +123,7 @@ class Reader:
         for length, prompt in zip(lengths, prompts, strict=True):
             self._check(length, len(prompt), max_new_tokens)
         logical = cache.get_seq_length() if cache is not None else 0
-        stream = _Stream(self.backbone, on_text)
+        stream = self.stream_text(on_text)
         watch = Stopwatch(self.backbone.device)
         try:
             produced = greedy_decode(
@@ -140,7 +144,7 @@ class Reader:
         share = {stage: seconds / len(rows) for stage, seconds in watch.seconds.items()}
         return [
             Answer(
-                text=_answer_line(self.backbone, new.ids),
+                text=answer_line(self.backbone, new.ids),
                 context=context,
                 prompt_tokens=len(prompt),
                 generated_tokens=len(new.ids),
@@ -150,6 +154,10 @@ class Reader:
             )
             for context, prompt, new in zip(compressed, prompts, produced, strict=True)
         ]
+
+    def stream_text(self, on_text: Callable[[str], None] | None) -> TextStream:
+        """What turns the tokens of an answer into text as they come."""
+        return TextStream(self.backbone, on_text)
 
     def _breaks_line(self, token: int) -> bool:
         """An answer is one line. Vocabularies have many tokens with a line break in them, some with text before it."""
@@ -172,12 +180,12 @@ class Reader:
             )
 
 
-def _answer_line(backbone: Backbone, ids: Sequence[int]) -> str:
+def answer_line(backbone: Backbone, ids: Sequence[int]) -> str:
     """The answer in these tokens: the first line, without white space around it."""
     return backbone.tokenizer.decode(ids, skip_special_tokens=True).partition("\n")[0].strip()
 
 
-class _Stream:
+class TextStream:
     """Turns tokens into text as they come; a character cut over two tokens waits for its rest."""
 
     def __init__(self, backbone: Backbone, on_text: Callable[[str], None] | None) -> None:
@@ -189,13 +197,13 @@ class _Stream:
         if self.on_text is None:
             return
         self.ids.append(token)
-        text = _answer_line(self.backbone, self.ids)
+        text = answer_line(self.backbone, self.ids)
         if not text.endswith("\ufffd"):
             self._show(text)
 
     def close(self) -> None:
         if self.on_text is not None and self.ids:
-            self._show(_answer_line(self.backbone, self.ids))
+            self._show(answer_line(self.backbone, self.ids))
 
     def _show(self, text: str) -> None:
         assert self.on_text is not None

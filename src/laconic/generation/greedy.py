@@ -64,37 +64,68 @@ def greedy_decode(
         cache = preallocated_cache(longest + max_new_tokens, model.config)
     cached = _longest_layer(cache)
     held = [cached + len(row) for row in rows]
-    produced: list[list[int]] = [[] for _ in rows]
-    live = [max_new_tokens > 0] * len(rows)
     with watch("prefill"):
         out = prefill(model, embedded, cache, position=positions, mask=mask)
     position = positions[:, -1:]
+
+    def advance(tokens: torch.Tensor, live: Sequence[bool]) -> torch.Tensor:
+        nonlocal held, position, mask
+        held = [tokens_held + alive for tokens_held, alive in zip(held, live, strict=True)]
+        position = position + 1
+        if mask is not None:
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+        out = model(
+            input_ids=tokens[:, None],
+            attention_mask=mask_for(model, cache, position, mask),
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return out.logits[:, -1]
+
     with watch("decode"):
-        for _ in range(max_new_tokens):
-            tokens = out.logits[:, -1].argmax(-1)
-            for row, token in enumerate(tokens.tolist()):
-                if not live[row]:
-                    continue
-                if token in stop_ids:
-                    live[row] = False
-                    continue
-                produced[row].append(token)
-                on_token(row, token)
-                live[row] = len(produced[row]) < max_new_tokens and not ends(token)
-            if not any(live):
-                break
-            held = [tokens_held + alive for tokens_held, alive in zip(held, live, strict=True)]
-            position = position + 1
-            if mask is not None:
-                mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-            out = model(
-                input_ids=tokens[:, None],
-                attention_mask=mask_for(model, cache, position, mask),
-                position_ids=position,
-                past_key_values=cache,
-                use_cache=True,
-            )
+        produced = continue_greedily(
+            out.logits[:, -1], advance, max_new_tokens=max_new_tokens, stop_ids=stop_ids, ends=ends, on_token=on_token
+        )
     return [Continuation(ids, *_bill(cache, len(rows), tokens)) for ids, tokens in zip(produced, held, strict=True)]
+
+
+def continue_greedily(
+    logits: torch.Tensor,
+    advance: Callable[[torch.Tensor, Sequence[bool]], torch.Tensor],
+    *,
+    max_new_tokens: int,
+    stop_ids: frozenset[int],
+    ends: Callable[[int], bool] = lambda token: False,
+    on_token: Callable[[int, int], None] = lambda row, token: None,
+) -> list[list[int]]:
+    """The best token, again and again, until every row has stopped; rows that stopped are fed what does not matter.
+
+    Args:
+        logits: behind the prompts, [B, V].
+        advance: takes the new token of each row [B] and which rows go on, gives the logits behind them [B, V].
+        stop_ids, ends, on_token: as for ``greedy_decode``.
+
+    Returns:
+        New tokens of each row.
+    """
+    produced: list[list[int]] = [[] for _ in range(len(logits))]
+    live = [max_new_tokens > 0] * len(produced)
+    for _ in range(max_new_tokens):
+        tokens = logits.argmax(-1)
+        for row, token in enumerate(tokens.tolist()):
+            if not live[row]:
+                continue
+            if token in stop_ids:
+                live[row] = False
+                continue
+            produced[row].append(token)
+            on_token(row, token)
+            live[row] = len(produced[row]) < max_new_tokens and not ends(token)
+        if not any(live):
+            break
+        logits = advance(tokens, live)
+    return produced
 
 
 def _longest_layer(cache: Cache) -> int:

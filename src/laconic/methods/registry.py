@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from laconic.backbone import Backbone
 from laconic.core import persist
@@ -33,6 +29,7 @@ class Entry:
 
 METHODS: dict[str, Entry] = {
     "ram": Entry("ram.model:RAM", "reads relevant segments word for word, skims the rest (arXiv 2602.01840)"),
+    "comet": Entry("comet.model:CoMeT", "reads chunk by chunk into a memory of constant size (arXiv 2602.01766)"),
     "full": Entry("baselines.full:Full", "the whole document"),
     "head": Entry("baselines.truncate:Truncate", "the beginning of the document", (("keep", "head"),)),
     "tail": Entry("baselines.truncate:Truncate", "the end of the document", (("keep", "tail"),)),
@@ -45,6 +42,9 @@ METHODS: dict[str, Entry] = {
     "random": Entry("baselines.random:RandomSegments", "segments drawn by chance"),
     "oracle": Entry("baselines.oracle:Oracle", "segments with the known evidence (evaluation only)"),
 }
+
+#: methods that take the whole document in, so that no factor can be asked of them
+WHOLE = ("full", "comet")
 
 
 @dataclass(frozen=True)
@@ -85,23 +85,44 @@ def load_methods(
         AdapterError: the adapter is missing or made for another backbone, or RAM has none.
     """
     check_names(names)
+    _check_adapter(names, adapter)
+    loaded: dict[str, LoadedMethod] = {}
+    reader, tuned = Reader(backbone), backbone
     folder = _adapter_folder(backbone, adapter)
-    if folder is None and "ram" in names:
-        raise AdapterError(
-            f"There is no trained RAM for {backbone.name}.",
-            "Train one with `laconic train recipes/ram/cpu.yaml backbone=...` and name it with --adapter.",
-        )
-    if folder is None:
-        reader = Reader(backbone)
-        return {name: LoadedMethod(name, _build(METHODS[name], backbone), reader) for name in names}
-    from laconic.methods.ram.model import RAM  # here, since the other methods do not need it
+    if folder is not None and set(names) != {"comet"}:  # which reads with a decoder of its own
+        from laconic.methods.ram.model import RAM  # here, since the other methods do not need it
 
-    ram = RAM.from_pretrained(folder, backbone).merge()
-    reader = Reader(backbone, model=ram.decoder)
-    trained = LoadedMethod("ram", ram, reader, adapter_version(folder))
-    # a method that hands on keys and values must read with the very decoder that answers from them
-    tuned = replace(backbone, model=ram.decoder)
-    return {n: trained if n == "ram" else LoadedMethod(n, _build(METHODS[n], tuned), reader) for n in names}
+        ram = RAM.from_pretrained(folder, backbone).merge()
+        reader = Reader(backbone, model=ram.decoder)
+        loaded["ram"] = LoadedMethod("ram", ram, reader, ram.version)
+        # a method that hands on keys and values must read with the very decoder that answers from them
+        tuned = replace(backbone, model=ram.decoder)
+    for name in names:
+        if name == "comet":
+            loaded[name] = _comet(backbone, adapter)
+        elif name not in loaded:
+            if name == "ram":
+                raise _untrained("RAM", backbone)
+            loaded[name] = LoadedMethod(name, _build(METHODS[name], tuned), reader)
+    return {name: loaded[name] for name in names}
+
+
+def _comet(backbone: Backbone, adapter: str | os.PathLike[str] | None) -> LoadedMethod:
+    from laconic.methods.comet.model import CoMeT
+    from laconic.methods.comet.reader import CoMeTReader, Whole
+
+    folder = _adapter_folder(backbone, adapter, "comet")
+    if folder is None:
+        raise _untrained("CoMeT", backbone)
+    comet = CoMeT.from_pretrained(folder, backbone).merge()
+    return LoadedMethod("comet", Whole(comet), CoMeTReader(comet), comet.version)
+
+
+def _untrained(title: str, backbone: Backbone) -> AdapterError:
+    return AdapterError(
+        f"There is no trained {title} for {backbone.name}.",
+        f"Train one with `laconic train recipes/{title.lower()}/cpu.yaml backbone=...` and name it with --adapter.",
+    )
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -117,18 +138,37 @@ def shipped_adapters() -> list[Path]:
     return sorted(path.parent for path in root.glob(f"*/{persist.DESCRIPTION}"))
 
 
-def shipped_adapter(backbone: Backbone) -> Path | None:
-    """The saved method inside this package that was made for this backbone, if there is one."""
+def shipped_adapter(backbone: Backbone, method: str = "ram") -> Path | None:
+    """The saved method of this name inside this package that was made for this backbone, if there is one."""
     for folder in shipped_adapters():
-        if persist.read_description(folder)["backbone"]["content_hash"] == backbone.content_hash:
+        description = persist.read_description(folder)
+        if (description["method"], description["backbone"]["content_hash"]) == (method, backbone.content_hash):
             return folder
     return None
 
 
-def _adapter_folder(backbone: Backbone, adapter: str | os.PathLike[str] | None) -> Path | None:
+def _adapter_folder(backbone: Backbone, adapter: str | os.PathLike[str] | None, method: str = "ram") -> Path | None:
+    """The saved method of this kind: the one named, if it is of this kind, else the shipped one."""
     if adapter is None:
-        return shipped_adapter(backbone)
-    return None if str(adapter) == UNTUNED else Path(adapter)
+        return shipped_adapter(backbone, method)
+    if str(adapter) == UNTUNED:
+        return None
+    return Path(adapter) if _method_of(adapter) == method else shipped_adapter(backbone, method)
+
+
+def _method_of(adapter: str | os.PathLike[str]) -> str:
+    return str(persist.read_description(adapter)["method"])
+
+
+def _check_adapter(names: Sequence[str], adapter: str | os.PathLike[str] | None) -> None:
+    """Raise ``AdapterError`` for an adapter that none of the methods would use; all but CoMeT read with RAM's."""
+    if adapter is None or str(adapter) == UNTUNED:
+        return
+    used = {"comet" if name == "comet" else "ram" for name in names}
+    if _method_of(adapter) not in used:
+        raise AdapterError(
+            f"{adapter} holds {_method_of(adapter)}, not {' or '.join(sorted(used))}.", "Name the right --adapter."
+        )
 
 
 def _build(entry: Entry, backbone: Backbone) -> Compressor:
@@ -144,21 +184,4 @@ def reader_name(backbone: Backbone, adapter: str | os.PathLike[str] | None = Non
     folder = _adapter_folder(backbone, adapter)
     if folder is None or not persist.read_description(folder)["config"].get("decoder_rank"):
         return "untuned"
-    return _digest(folder, "decoder.")
-
-
-def adapter_version(folder: Path) -> str:
-    """What chose, for result files: a digest of a saved method's weights and settings.
-
-    The same weights with another temperature or score choose otherwise.
-    """
-    return _digest(folder, "", json.dumps(persist.read_description(folder)["config"], sort_keys=True))
-
-
-def _digest(folder: Path, part: str, settings: str = "") -> str:
-    """Of the saved tensors whose names begin with ``part``."""
-    digest = hashlib.sha256(settings.encode())
-    for name, tensor in sorted(persist.read_tensors(folder).items()):
-        if name.startswith(part):
-            digest.update(name.encode() + tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:12]
+    return persist.digest(folder, "decoder.")

@@ -11,7 +11,7 @@ import math
 import os
 import pickle
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,9 +30,12 @@ class Task(Protocol):
 
     Attributes:
         module: its ``forward(batch)`` gives the loss and a dict of numbers to log.
+        synchronise: joins the gradients of processes that all work on one batch; None where each has batches of its own
+            and Accelerate joins them.
     """
 
     module: nn.Module
+    synchronise: Callable[[], None] | None
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]: ...
 
@@ -77,17 +80,21 @@ def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> None:
 
     ``folder`` receives ``checkpoint.pt`` (replaced whole) and ``log.jsonl`` (a line per logged step).
     """
-    accelerator = Accelerator()
-    rank, world = accelerator.process_index, accelerator.num_processes
-    set_seed(config.seed)
     optimizer = torch.optim.AdamW(task.parameter_groups(config.learning_rate), weight_decay=config.weight_decay)
     base_rates = [group["lr"] for group in optimizer.param_groups]
     trained = [p for group in optimizer.param_groups for p in group["params"]]
+    accelerator = Accelerator(cpu=trained[0].device.type == "cpu")  # where the recipe put it, not where it could be
+    rank, world = accelerator.process_index, accelerator.num_processes
+    set_seed(config.seed)
     checkpoint = folder / "checkpoint.pt"
     first = _resume(checkpoint, trained, optimizer) if checkpoint.exists() else 0
     if first:
         say(f"resuming at step {first} of {config.steps}")
-    module, optimizer = accelerator.prepare(task.module, optimizer)
+    if task.synchronise is not None:
+        module, optimizer = task.module, accelerator.prepare(optimizer)
+        rank, world = 0, 1
+    else:
+        module, optimizer = accelerator.prepare(task.module, optimizer)
     module.train()
     folder.mkdir(parents=True, exist_ok=True)
     log = _log_without_future(folder / "log.jsonl", first) if accelerator.is_main_process else None
@@ -101,6 +108,8 @@ def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> None:
             loss, numbers = module(task.batch(step * config.accumulation + part, rank, world))
             accelerator.backward(loss / config.accumulation)
             window.append({"loss": loss.item(), **numbers})
+        if task.synchronise is not None:
+            task.synchronise()
         norm = accelerator.clip_grad_norm_(trained, config.max_grad_norm)
         if not math.isfinite(float(norm)):
             raise RecipeError(f"The gradient is not finite at step {step}.", "Lower the learning rate.")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -161,26 +160,3 @@ class ReaderStage(nn.Module):
         if kind < 0.5:
             return torch.cat([embed(ids[slice(*segmented.token_spans[i])]) for i in plan.kept])
         return ram.memory(segmented, plan, states, pooled.mean(0), scores.amax(0))
-
-
-class StageTask:
-    """A stage with its data, as the loop wants it."""
-
-    def __init__(
-        self, module: nn.Module, groups: DocumentGroups, parameters: dict[str, tuple[list[nn.Parameter], float]]
-    ) -> None:
-        """
-        Args:
-            parameters: by name, the parameters to train and the multiple of the learning rate they get.
-        """
-        self.module, self.groups, self.parameters = module, groups, parameters
-        self.module.requires_grad_(False)
-        for trained, _ in parameters.values():
-            for parameter in trained:
-                parameter.requires_grad_(True)
-
-    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        return [{"params": list(ps), "lr": learning_rate * times} for ps, times in self.parameters.values()]
-
-    def batch(self, step: int, rank: int, world: int) -> Group:
-        return self.groups(step * world + rank)

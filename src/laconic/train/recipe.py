@@ -1,6 +1,7 @@
 """Recipes: a YAML file says what to train, on what, for how long; one command runs it to a saved method.
 
-A recipe's stages run in order, each resuming from its own checkpoint; when the last is done the method is saved in
+A recipe names its method; what its stages are, and how one is trained, the method's trainer knows (``TRAINERS``). The
+stages run in order, each resuming from its own checkpoint; when the last is done the method is saved in
 ``<output>/method``. With ``start``, a recipe goes on from a saved method (``shipped``: the one inside this package).
 ``key=value`` overrides address nested keys with dots: ``stages.0.loop.steps=20``.
 """
@@ -19,18 +20,16 @@ from accelerate import PartialState
 from laconic.backbone import load_backbone
 from laconic.core import persist
 from laconic.core.files import write_whole
-from laconic.data.loaders import load_for_training
-from laconic.data.schema import QAItem
+from laconic.core.method import TrainedMethod
 from laconic.errors import RecipeError
-from laconic.methods.ram.config import RAMConfig
-from laconic.methods.ram.model import NAME, RAM
 from laconic.methods.registry import shipped_adapter
+from laconic.train.comet_recipe import CoMeTTrainer
 from laconic.train.loop import LoopConfig, run
-from laconic.train.ram import DocumentGroups, ReaderStage, RelevanceStage, StageTask
+from laconic.train.ram_recipe import RAMTrainer
+from laconic.train.stages import Trainer
 
 SHIPPED = "shipped"
-STAGES = ("relevance", "head", "reader")
-LOOK = "See recipes/ram/cpu.yaml."
+TRAINERS: dict[str, Trainer] = {"ram": RAMTrainer(), "comet": CoMeTTrainer()}
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -56,49 +55,37 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
             _set(recipe, key, yaml.safe_load(value))
         except yaml.YAMLError as error:
             raise RecipeError(f"{override!r}: the value is not valid YAML.", "Quote it.") from error
-    if recipe.get("method") != "ram":
-        raise RecipeError(f"No trainer for the method {recipe.get('method')!r}.", "Recipes train: ram.")
-    missing = {"backbone", "dtype", "device", "start", "output", "seed", "ram", "stages"} - set(recipe)
+    method = recipe.get("method")
+    if method not in TRAINERS:
+        raise RecipeError(f"No trainer for the method {method!r}.", f"Recipes train: {', '.join(TRAINERS)}.")
+    missing = {"backbone", "dtype", "device", "start", "output", "seed", method, "stages"} - set(recipe)
     if missing:
-        raise RecipeError(f"{path} has no {sorted(missing)[0]}.", LOOK)
+        raise RecipeError(f"{path} has no {sorted(missing)[0]}.", TRAINERS[method].look)
     _check_types(recipe, path)
     return recipe
 
 
 def _check_types(recipe: dict[str, Any], path: str | Path) -> None:
     """Raise ``RecipeError`` for anything that would only fail in the middle of a run."""
-    stages = recipe["stages"]
-    if not isinstance(recipe["ram"], dict) or not isinstance(recipe["seed"], int):
-        raise RecipeError(f"{path}: ram must be a mapping, seed a whole number.", LOOK)
+    method, stages = recipe["method"], recipe["stages"]
+    trainer = TRAINERS[method]
+    if not isinstance(recipe[method], dict) or not isinstance(recipe["seed"], int):
+        raise RecipeError(f"{path}: {method} must be a mapping, seed a whole number.", trainer.look)
     if not isinstance(stages, list) or not stages or not all(isinstance(stage, dict) for stage in stages):
-        raise RecipeError(f"{path}: stages must be a list of mappings.", LOOK)
+        raise RecipeError(f"{path}: stages must be a list of mappings.", trainer.look)
     for number, stage in enumerate(stages):
         where = f"{path}: stage {number}"
-        absent = {"name", "data", "questions", "excerpt", "loop"} - set(stage)
+        absent = {"name", "loop", *trainer.keys} - set(stage)
         if absent:
-            raise RecipeError(f"{where} has no {sorted(absent)[0]}.", LOOK)
-        if stage["name"] not in STAGES:
-            raise RecipeError(f"{where} is called {stage['name']!r}.", f"RAM has the stages {', '.join(STAGES)}.")
-        data, questions, excerpt = stage["data"], stage["questions"], stage["excerpt"]
-        if not isinstance(data, dict) or not data or not all(n is None or _whole(n) for n in data.values()):
-            raise RecipeError(f"{where}: data must map tasks to a number of items, or to null for all.", LOOK)
-        if not _whole(questions):
-            raise RecipeError(f"{where}: questions must be a whole number above 0.", LOOK)
-        if excerpt is not None and not (
-            isinstance(excerpt, list) and len(excerpt) == 2 and all(map(_whole, excerpt)) and excerpt[0] <= excerpt[1]
-        ):
-            raise RecipeError(f"{where}: excerpt must be null, or two numbers of characters, from and to.", LOOK)
+            raise RecipeError(f"{where} has no {sorted(absent)[0]}.", trainer.look)
+        trainer.check(stage, where)
         try:
             LoopConfig(seed=recipe["seed"], **stage["loop"])
         except TypeError as error:
-            raise RecipeError(f"{where}: loop: {error}.", LOOK) from error
+            raise RecipeError(f"{where}: loop: {error}.", trainer.look) from error
     names = [stage["name"] for stage in stages]
     if len(set(names)) < len(names):
         raise RecipeError(f"{path}: two stages have one name, and would share their checkpoints.", "Merge them.")
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _set(recipe: Any, key: str, value: Any) -> None:
@@ -110,12 +97,13 @@ def _set(recipe: Any, key: str, value: Any) -> None:
         if isinstance(node, list):
             node[int(last)] = value
         else:
-            if last not in node and path != ["ram"]:  # options left at their defaults; RAMConfig knows their names
+            # options left at their defaults: the method's own configuration knows their names
+            if last not in node and path != [recipe.get("method")]:
                 raise KeyError(last)
             node[last] = value
     except (KeyError, IndexError, ValueError, TypeError) as error:
         raise RecipeError(
-            f"The recipe has no key {key!r}.", "Overrides change keys that are there, and any option of ram."
+            f"The recipe has no key {key!r}.", "Overrides change keys that are there, and any option of the method."
         ) from error
 
 
@@ -126,33 +114,31 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[s
         RecipeError: the recipe is wrong; nothing has been trained.
     """
     recipe = load_recipe(path, overrides)
-    config = RAMConfig.from_dict(recipe["ram"])
-    data = [
-        [item for name, limit in stage["data"].items() for item in load_for_training(name, limit=limit)]
-        for stage in recipe["stages"]
-    ]
+    trainer = TRAINERS[recipe["method"]]
+    config = trainer.options.from_dict(recipe[recipe["method"]])
+    data = [trainer.data(stage) for stage in recipe["stages"]]
     torch.manual_seed(recipe["seed"])
     backbone = load_backbone(recipe["backbone"], dtype=recipe["dtype"], device=recipe["device"])
-    ram = RAM(backbone, config)
+    method = trainer.make(backbone, config)
     provenance = {"recipe": recipe}
     if recipe["start"] is not None:
-        provenance["start"] = _start(ram, recipe["start"], say)
+        provenance["start"] = _start(method, recipe["start"], say)
     output = Path(recipe["output"])
-    main = PartialState().is_main_process  # of several processes one writes
+    main = PartialState(cpu=backbone.device.type == "cpu").is_main_process  # of several processes one writes
     if main:
         _claim(output, recipe)
     for number, (stage, items) in enumerate(zip(recipe["stages"], data, strict=True), 1):
         say(f"stage {number} of {len(data)}: {stage['name']}")
-        task = _task(ram, stage, items, recipe["seed"])
+        task = trainer.task(method, stage, items, recipe["seed"])
         run(task, LoopConfig(seed=recipe["seed"], **stage["loop"]), output / stage["name"], say)
     target = output / "method"
     if main:
-        ram.save_pretrained(target, dtype=torch.bfloat16, provenance=provenance)
+        method.save_pretrained(target, dtype=torch.bfloat16, provenance=provenance)
         say(f"saved {target}")
     return target
 
 
-def _start(ram: RAM, source: str, say: Callable[[str], None]) -> dict[str, Any]:
+def _start(method: TrainedMethod, source: str, say: Callable[[str], None]) -> dict[str, Any]:
     """Take over the weights of a saved method; what it lacks, say a term switched on since, starts fresh.
 
     Returns:
@@ -161,16 +147,16 @@ def _start(ram: RAM, source: str, say: Callable[[str], None]) -> dict[str, Any]:
     Raises:
         AdapterError: it is missing, of another method or backbone, or of other shapes.
     """
-    folder = shipped_adapter(ram.backbone) if source == SHIPPED else Path(source)
+    folder = shipped_adapter(method.backbone, method.name) if source == SHIPPED else Path(source)
     if folder is None:
-        raise RecipeError(f"No adapter for {ram.backbone.name} is shipped.", "Name a folder as start.")
+        raise RecipeError(f"No adapter for {method.backbone.name} is shipped.", "Name a folder as start.")
     description = persist.read_description(folder)
-    persist.check_method(description, NAME, folder)
-    persist.check_backbone(description, ram.backbone, folder)
+    persist.check_method(description, method.name, folder)
+    persist.check_backbone(description, method.backbone, folder)
     saved = persist.read_tensors(folder)
-    fresh = {n: p.detach() for n, p in persist.own_parameters(ram, ram.backbone).items() if n not in saved}
-    persist.load_into(ram, saved | fresh, ram.backbone, folder)
-    for parameter in persist.own_parameters(ram, ram.backbone).values():
+    fresh = {n: p.detach() for n, p in method.own_parameters().items() if n not in saved}
+    persist.load_into(method, saved | fresh, method.backbone, folder)
+    for parameter in method.own_parameters().values():
         parameter.data = parameter.data.float()  # saved as bfloat16, in which small updates of the optimiser are lost
     say(f"start: {folder.name}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
     return description["provenance"]
@@ -189,25 +175,3 @@ def _claim(output: Path, recipe: dict[str, Any]) -> None:
         raise RecipeError(
             f"{output} cannot be written: {error}.", "Choose an output folder you may write to."
         ) from error
-
-
-def _task(ram: RAM, stage: dict[str, Any], items: list[QAItem], seed: int) -> StageTask:
-    excerpt = tuple(stage["excerpt"]) if stage["excerpt"] else None
-    groups = DocumentGroups(items, stage["questions"], excerpt, seed)
-    if stage["name"] in ("relevance", "head"):
-        scalars = ram.relevance.weights
-        head = [p for p in ram.relevance.parameters() if all(p is not s for s in scalars)]
-        parameters = {"head": (head, 1.0), "weights": (scalars, 10.0)}
-        if stage["name"] == "relevance":  # a head alone leaves the encoder, and so the skim vectors, as they are
-            adapted = [p for n, p in ram.encoder.named_parameters() if ram.config.encoder_rank == 0 or "lora_" in n]
-            parameters = {"encoder": (adapted, 1.0), **parameters}
-        parameters = {name: trained for name, trained in parameters.items() if trained[0]}
-        if not parameters:
-            raise RecipeError("The score has no head and no weights to train.", "Leave the stage out.")
-        return StageTask(RelevanceStage(ram), groups, parameters)
-    lora = [p for n, p in ram.decoder.named_parameters() if "lora_" in n]
-    if not lora:
-        raise RecipeError("decoder_rank is 0: there is no reader to train.", "Set ram.decoder_rank.")
-    own = {id(p) for p in persist.own_parameters(ram, ram.backbone).values()}
-    align = [p for p in ram.align.parameters() if id(p) in own]  # a fusion layer shares the backbone's norm
-    return StageTask(ReaderStage(ram), groups, {"decoder": (lora, 1.0), "align": (align, 1.0)})

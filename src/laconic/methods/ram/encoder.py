@@ -15,7 +15,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from laconic.backbone import Backbone
 from laconic.core.lora import add_lora
-from laconic.core.sharing import first_layers
+from laconic.core.sharing import first_layers, unshared
 from laconic.methods.ram.config import RAMConfig
 
 # tokens per forward pass: enough to keep two CPU cores or one accelerator busy, small enough to bound memory
@@ -53,7 +53,7 @@ class SegmentEncoder(nn.Module):
             self.body = first_layers(backbone.base, config.encoder_layers)
             add_lora(self.body, config.encoder_rank, alpha=2 * config.encoder_rank)
         else:
-            self.body = _copied(first_layers(backbone.base, config.encoder_layers))
+            self.body = unshared(first_layers(backbone.base, config.encoder_layers))
         tokenizer = backbone.tokenizer
         special = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         self.sink_id: int | None = special if config.sink_prefix else None
@@ -134,11 +134,3 @@ def _passes(rows: Sequence[Sequence[int]]) -> list[list[int]]:
         count = max(1, TOKENS_PER_PASS // length)
         passes += [indices[start : start + count] for start in range(0, len(indices), count)]
     return passes
-
-
-def _copied(twin: PreTrainedModel) -> PreTrainedModel:
-    """Give a twin parameters of its own."""
-    for module in twin.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            setattr(module, name, nn.Parameter(parameter.detach().clone()))
-    return twin

@@ -6,24 +6,21 @@ question. The best segments enter the decoder word for word, every other one as 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from laconic.backbone import Backbone
-from laconic.core import persist
 from laconic.core.lexical import LexicalIndex
-from laconic.core.lora import add_lora, merge_lora
+from laconic.core.lora import add_lora
+from laconic.core.method import TrainedMethod
 from laconic.core.results import Compressed, Stopwatch
 from laconic.core.segments import SegmentedText, require_question, resolve_budget, segment, spans_of
 from laconic.core.sharing import shared_twin
-from laconic.errors import AdapterError, LaconicError, QuestionError
+from laconic.errors import QuestionError
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.encoder import SegmentEncoder, States
 from laconic.methods.ram.memory import Plan, assemble, check_affordable, plan_exact, plan_paper, vectors_within
@@ -42,14 +39,17 @@ class Reading:
     lexical: LexicalIndex | None
 
 
-class RAM(nn.Module):
+class RAM(TrainedMethod):
     """RAM on a backbone.
 
     Attributes:
         decoder: the reader's model: a twin of the backbone's with LoRA, or the backbone's own (``decoder_rank=0``).
     """
 
+    name = NAME
+    options = RAMConfig
     query_aware = True
+    config: RAMConfig
 
     def __init__(self, backbone: Backbone, config: RAMConfig | None = None) -> None:
         super().__init__()
@@ -64,7 +64,9 @@ class RAM(nn.Module):
             add_lora(self.decoder, self.config.decoder_rank, alpha=2 * self.config.decoder_rank)
         self.to(backbone.device)
         self._last: tuple[str, Reading] | None = None
-        self._merged = False
+
+    def adapted(self) -> list[nn.Module]:
+        return [self.encoder.body, self.decoder]
 
     def train(self, mode: bool = True) -> RAM:
         """As for any module; the document read last is forgotten, since its states are those of the weights then."""
@@ -191,58 +193,6 @@ class RAM(nn.Module):
         if any(len(group) > 1 for group in plan.groups):
             vectors = _shared(vectors, plan.groups, scores[picked] / self.config.contrastive_temperature)
         return assemble(plan, kept_rows, self.align(vectors).to(embed.weight.dtype))
-
-    # --- saving ------------------------------------------------------------------------------------------------
-
-    def save_pretrained(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        dtype: torch.dtype | None = None,
-        provenance: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Save config, own parameters (cast to ``dtype``, as shipped adapters are) and a pointer to the backbone.
-
-        Raises:
-            AdapterError: the folder cannot be written, or LoRA has been merged away.
-        """
-        if self._merged:
-            raise AdapterError("A merged RAM has no adapter left to save.", "Save it before merge().")
-        own = persist.own_parameters(self, self.backbone)
-        tensors = {name: p if dtype is None else p.to(dtype) for name, p in own.items()}
-        persist.save_method(
-            folder,
-            method=NAME,
-            config=self.config.to_dict(),
-            tensors=tensors,
-            backbone=self.backbone,
-            provenance=provenance,
-        )
-
-    @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str], backbone: Backbone) -> RAM:
-        """Load a saved RAM onto the backbone it was made for; ``merge()`` it for quicker inference.
-
-        Raises:
-            AdapterError: missing, damaged, of another method, or made for another backbone.
-        """
-        description = persist.read_description(folder)
-        persist.check_method(description, NAME, folder)
-        persist.check_backbone(description, backbone, folder)
-        try:
-            config = RAMConfig.from_dict(description["config"])
-        except LaconicError as error:
-            raise AdapterError(f"The description in {folder} is damaged: {error}", "Fetch it again.") from error
-        ram = cls(backbone, config)
-        persist.load_into(ram, persist.read_tensors(Path(folder)), backbone, folder)
-        return ram
-
-    def merge(self) -> RAM:
-        """Fold LoRA into weights of its own (more memory, fewer and larger matrix products). Returns self."""
-        for body in (self.encoder.body, self.decoder):
-            merge_lora(body)
-        self._merged = True
-        return self.eval()
 
 
 def _shared(vectors: torch.Tensor, groups: Sequence[Sequence[int]], logits: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,155 @@
+"""``laconic read``: documents into a memory file."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import nullcontext, redirect_stdout
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from laconic.cli.ask import MEMORY
+from laconic.cli.loading import open_backbone
+from laconic.core.results import peak_memory_mb
+from laconic.data.documents import Document, read_document
+from laconic.errors import LaconicError, MemoryFileError
+from laconic.methods.comet.files import SavedMemory, Source, load_memory, save_memory, text_digest
+from laconic.methods.comet.model import CoMeT
+from laconic.methods.comet.reader import CoMeTReader
+from laconic.methods.comet.stream import ChunkStream
+from laconic.methods.registry import load_method
+
+# between two savings of an unfinished memory
+SAVE_SECONDS = 30.0
+# between documents that share a memory
+SEPARATOR = "\n\n"
+
+
+def run(
+    names: list[str],
+    out: Path,
+    append: bool,
+    backbone: str | None,
+    adapter: str | None,
+    dtype: str,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Read and print the bill.
+
+    Raises:
+        LaconicError: whatever is wrong with arguments, documents or the file, before a model is loaded.
+    """
+    if out.suffix != MEMORY:
+        raise LaconicError(f"{out} is not named as a memory file.", f"Write {out}{MEMORY}.")
+    if append and not out.is_file():
+        raise MemoryFileError(f"There is no {out} to append to.", "Leave --append out.")
+    document = read_document(names)
+    people = Console(stderr=True, quiet=as_json)
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        model = open_backbone(backbone, dtype, device)
+        reader = load_method("comet", model, adapter).reader
+        assert isinstance(reader, CoMeTReader)
+        saved = _begin(reader.comet, out, append, document)
+        begun = saved.sources[-1].read
+        started = time.perf_counter()
+        with people.status("") if as_json else _progress(people) as progress:
+            _read(
+                saved,
+                model.token_ids(_text(saved, document)),
+                out,
+                progress if isinstance(progress, Progress) else None,
+            )
+    seconds = time.perf_counter() - started
+    source, stream = saved.sources[-1], saved.stream
+    bill = {
+        "memory": str(out),
+        "document": document.name,
+        "document_tokens": source.tokens,
+        "tokens_read_now": source.read - begun,
+        "tokens_in_memory": sum(s.read for s in saved.sources),
+        "held_tokens": stream.held[0],
+        "state_bytes": stream.memory.nbytes,
+        "seconds": round(seconds, 3),
+        "tokens_per_second": round((source.read - begun) / seconds, 1),
+        "peak_memory_mb": round(peak_memory_mb(), 1),
+    }
+    if as_json:
+        print(json.dumps(bill, ensure_ascii=False))
+        return
+    _show(people, bill, begun)
+
+
+def _begin(comet: CoMeT, out: Path, append: bool, document: Document) -> SavedMemory:
+    """An empty memory, or the one in the file: to add to it, or to go on with an interrupted reading."""
+    source = Source(document.name, text_digest(document.text), 0, 0)
+    if not out.is_file():
+        return SavedMemory(ChunkStream(comet), [source])
+    try:
+        saved = load_memory(out, comet)
+    except MemoryFileError:
+        if append:
+            raise
+        return SavedMemory(ChunkStream(comet), [source])  # it will be replaced, whatever it was
+    last = saved.sources[-1]
+    if last.digest == source.digest and not last.complete:
+        return saved
+    if not append:
+        return SavedMemory(ChunkStream(comet), [source])
+    if not last.complete:
+        raise MemoryFileError(f"{last.name} in {out} was not read to its end.", "Read it again first: it goes on.")
+    return SavedMemory(saved.stream, [*saved.sources, source])
+
+
+def _text(saved: SavedMemory, document: Document) -> str:
+    """A blank line parts a document from the one before it."""
+    return document.text if len(saved.sources) == 1 else SEPARATOR + document.text
+
+
+def _read(saved: SavedMemory, ids: list[int], out: Path, progress: Progress | None) -> None:
+    """Feed the rest of a document chunk by chunk, saving now and then, and at an interrupt."""
+    source = saved.sources[-1]
+    step = saved.stream.comet.config.chunk_tokens
+    bar = progress.add_task(source.name, total=len(ids), completed=source.read) if progress else None
+    last_saved = time.monotonic()
+    done = source.read
+    try:
+        while done < len(ids):
+            portion = ids[done : done + step]
+            saved.stream.feed([torch.tensor(portion)])
+            done += len(portion)
+            saved.sources[-1] = Source(source.name, source.digest, len(ids), done)
+            if progress is not None and bar is not None:
+                progress.update(bar, completed=done)
+            if time.monotonic() - last_saved > SAVE_SECONDS:
+                save_memory(out, saved)
+                last_saved = time.monotonic()
+    finally:
+        if done:
+            save_memory(out, saved)
+
+
+def _progress(people: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=people, transient=True)
+
+
+def _show(people: Console, bill: dict[str, object], begun: int) -> None:
+    table = Table(title=f"{bill['memory']}", title_justify="left", show_header=False, box=None, padding=(0, 2))
+    table.add_row("document", f"{bill['document']}, {bill['document_tokens']:,} tokens")
+    if begun:
+        table.add_row("gone on from", f"{begun:,} tokens")
+    table.add_row("in memory", f"{bill['tokens_in_memory']:,} tokens, held as {bill['held_tokens']:,}")
+    state = bill["state_bytes"]
+    assert isinstance(state, int)
+    table.add_row("state", f"{state / 2**20:.1f} MiB")
+    table.add_row("seconds", f"{bill['seconds']:.1f} ({bill['tokens_per_second']:,.0f} tokens/s)")
+    table.add_row("peak memory", f"{bill['peak_memory_mb']:,.0f} MiB")
+    people.print(table)
+    people.print(Text(f'ask it: laconic ask {bill["memory"]} "..."', style="dim"))

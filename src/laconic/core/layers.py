@@ -1,0 +1,67 @@
+"""A decoder's layers one at a time, for methods that work between them.
+
+Shapes: B batch, T tokens, D width, N key heads, H head width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
+from transformers import Cache, PreTrainedModel
+
+from laconic.core.compat import keys_and_values, layer_types, rotary_embeddings
+from laconic.core.sharing import layer_list
+from laconic.errors import BackboneError
+
+Masks = Tensor | BlockMask | dict[str, Tensor | BlockMask]
+#: cosines and sines by layer type
+Rotary = dict[str, tuple[Tensor, Tensor]]
+
+
+class LayerStack:
+    """The decoder layers of a causal language model, each of them callable by number.
+
+    Running all of them in order and then ``finish`` is what the model itself does.
+
+    Args:
+        model: with rotary positions (Llama, Qwen2, Qwen3, Mistral, Gemma3, Phi3 and their like).
+
+    Raises:
+        BackboneError: another architecture.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.base = model.base_model
+        self.layers: nn.ModuleList = layer_list(self.base)[1]
+        self._types = layer_types(model)
+        if not all(hasattr(self.base, part) for part in ("rotary_emb", "norm")):
+            raise BackboneError(
+                f"{type(model).__name__} has no rotary positions; its layers cannot be run one at a time.",
+                "Use a decoder such as Llama, Qwen2, Qwen3, Mistral, Gemma3 or Phi3.",
+            )
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def rotary(self, like: Tensor, position: Tensor) -> Rotary:
+        """For position ids [B, T], in the dtype and on the device of ``like``."""
+        return rotary_embeddings(self.base, like, position)
+
+    def run(self, index: int, hidden: Tensor, position: Tensor, rotary: Rotary, mask: Masks, cache: Cache) -> Tensor:
+        """Layer ``index`` on hidden states [B, T, D], which read what the cache holds of this layer before them."""
+        kind = self._types[index]
+        return self.layers[index](
+            hidden,
+            attention_mask=mask[kind] if isinstance(mask, dict) else mask,
+            position_ids=position,
+            position_embeddings=rotary[kind],
+            past_key_values=cache,
+        )
+
+    def keys_and_values(self, index: int, hidden: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, N, T, H] of layer ``index`` for hidden states that only ever are read."""
+        return keys_and_values(self.layers[index], hidden, rotary[self._types[index]])
+
+    def finish(self, hidden: Tensor) -> Tensor:
+        """The final norm: from the last layer's output to what the vocabulary head takes."""
+        return self.base.norm(hidden)

@@ -1,0 +1,96 @@
+"""A trained method: modules of its own on a backbone that is not its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import nn
+
+from laconic.backbone import Backbone
+from laconic.core import persist
+from laconic.core.lora import merge_lora
+from laconic.core.options import Options
+from laconic.errors import AdapterError, LaconicError
+
+
+class TrainedMethod(nn.Module):
+    """Base of methods that are saved apart from their backbone.
+
+    Attributes:
+        name: the method's name in saved folders.
+        options: the class of its configuration.
+        version: digest of the saved weights and settings it was loaded from; empty for one that was not.
+    """
+
+    name: ClassVar[str]
+    options: ClassVar[type[Options]]
+    config: Options
+    backbone: Backbone
+    version: str = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._merged = False
+
+    def adapted(self) -> list[nn.Module]:
+        """The bodies that may carry LoRA."""
+        raise NotImplementedError
+
+    def own_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that are not the backbone's, by name."""
+        return persist.own_parameters(self, self.backbone)
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        dtype: torch.dtype | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Save config, own parameters (cast to ``dtype``, as shipped adapters are) and a pointer to the backbone.
+
+        Raises:
+            AdapterError: the folder cannot be written, or LoRA has been merged away.
+        """
+        if self._merged:
+            raise AdapterError(f"A merged {self.options.title} has no adapter left to save.", "Save it before merge().")
+        own = self.own_parameters()
+        tensors = {name: p if dtype is None else p.to(dtype) for name, p in own.items()}
+        persist.save_method(
+            folder,
+            method=self.name,
+            config=self.config.to_dict(),
+            tensors=tensors,
+            backbone=self.backbone,
+            provenance=provenance,
+        )
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str], backbone: Backbone) -> Self:
+        """Load a saved method onto the backbone it was made for; ``merge()`` it for quicker inference.
+
+        Raises:
+            AdapterError: missing, damaged, of another method, or made for another backbone.
+        """
+        description = persist.read_description(folder)
+        persist.check_method(description, cls.name, folder)
+        persist.check_backbone(description, backbone, folder)
+        try:
+            config = cls.options.from_dict(description["config"])
+        except LaconicError as error:
+            raise AdapterError(f"The description in {folder} is damaged: {error}", "Fetch it again.") from error
+        method = cls(backbone, config)  # type: ignore[call-arg]
+        persist.load_into(method, persist.read_tensors(Path(folder)), backbone, folder)
+        method.version = persist.version(folder)
+        return method
+
+    def merge(self) -> Self:
+        """Fold LoRA into weights of its own (more memory, fewer and larger matrix products). Returns self."""
+        for body in self.adapted():
+            merge_lora(body)
+        self._merged = True
+        return self.eval()

@@ -1,0 +1,34 @@
+"""Whole books: the filler that needles are hidden in, and text to read on."""
+
+from __future__ import annotations
+
+import os
+from importlib.resources import files
+from pathlib import Path
+
+from laconic.data.jsonl import records
+from laconic.errors import DataError
+
+#: files of books, and whether they may be trained on
+BOOKS: dict[str, tuple[tuple[str, ...], bool]] = {
+    "books_train": (("books_train_0", "books_train_1"), True),
+    "books_val": (("books_val",), False),
+}
+SAMPLE = "sample_book"
+
+
+def load_books(name: str, folder: str | os.PathLike[str] | None = None, *, training: bool = False) -> list[str]:
+    """The texts of a set of books; ``sample_book`` is the one inside this package.
+
+    Raises:
+        DataError: an unknown or missing set, or one that must not be trained on.
+    """
+    if name == SAMPLE:
+        return [(files("laconic") / "data/samples/twelve-years-a-slave.txt").read_text(encoding="utf-8")]
+    if name not in BOOKS:
+        raise DataError(f"There are no books {name!r}.", f"Choose from: {', '.join([*BOOKS, SAMPLE])}.")
+    parts, trained = BOOKS[name]
+    if training and not trained:
+        raise DataError(f"{name} is kept for evaluation and must not be trained on.", "Choose training data.")
+    root = Path(folder or os.environ.get("LACONIC_DATA") or "../shared/data")
+    return [record["text"] for part in parts for _, record in records(root / f"{part}.jsonl.gz")]

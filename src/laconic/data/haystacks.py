@@ -1,0 +1,107 @@
+"""Facts hidden in real text, at the depth wanted.
+
+Offline and seeded: the same generator state gives the same haystack. Text is either a list of token ids, for training,
+where lengths must be exact, or a string, for evaluation, where any model may read it; lengths count its units.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from laconic.data.needles import NEEDLES, Needle
+from laconic.errors import DataError
+
+Text = TypeVar("Text", str, list[int])
+
+
+@dataclass(frozen=True)
+class Hidden(Generic[Text]):
+    """A haystack with its needle, and where the needle begins."""
+
+    text: Text
+    needle: Needle
+    start: int
+
+
+class Haystacks(Generic[Text]):
+    """Cuts haystacks from books and hides needles in them.
+
+    Args:
+        books: whole texts.
+        spell: turns a sentence into such a text.
+
+    Raises:
+        DataError: there is no text at all.
+    """
+
+    def __init__(self, books: Sequence[Text], spell: Callable[[str], Text]) -> None:
+        self.books: list[Text] = [book for book in books if len(book)]
+        self.spell: Callable[[str], Text] = spell
+        if not self.books:
+            raise DataError("There is no book to hide a needle in.", "Name a set of books.")
+
+    def cut(self, length: int, draw: random.Random) -> Text:
+        """Running text of this length; books follow one another where one is too short."""
+        book = draw.randrange(len(self.books))
+        start = draw.randrange(max(len(self.books[book]) - length, 0) + 1)
+        taken = self.books[book][start : start + length]
+        while len(taken) < length:
+            book = (book + 1) % len(self.books)
+            taken = taken + self.books[book][: length - len(taken)]
+        return taken
+
+    def hide(
+        self, kind: str, length: int, draw: random.Random, *, depth: float | None = None, distractors: int = 0
+    ) -> Hidden[Text]:
+        """A needle in ``length`` units of text, the needle among them.
+
+        Args:
+            depth: where, from 0 (first) to 1 (last); drawn where left out.
+            distractors: needles of the same kind with other questions, anywhere.
+
+        Raises:
+            DataError: the text is too short for the needles.
+        """
+        needles: list[Needle] = [NEEDLES[kind](draw)]
+        while len(needles) < 1 + distractors:
+            other = NEEDLES[kind](draw)
+            if other.question not in {needle.question for needle in needles}:
+                needles.append(other)
+        pieces = [self.spell(needle.sentence) for needle in needles]
+        hay = self.cut(max(length - sum(map(len, pieces)), 0), draw)
+        depths = [draw.random() if depth is None else depth, *(draw.random() for _ in needles[1:])]
+        if sum(map(len, pieces)) > length:
+            raise DataError(f"A text of {length} is too short for its needles.", "Make it longer.")
+        text, starts = insert(hay, pieces, depths)
+        return Hidden(text, needles[0], starts[0])
+
+
+def insert(hay: Text, pieces: Sequence[Text], depths: Sequence[float]) -> tuple[Text, list[int]]:
+    """Put pieces into a text, between words; of two at one depth the first given comes first.
+
+    Args:
+        depths: of each piece, from 0 (behind the first word) to 1 (behind the last).
+
+    Returns:
+        The text, and where each piece begins in it.
+    """
+    places = [between_words(hay, round(depth * len(hay))) for depth in depths]
+    text, begin = hay[:0], 0
+    starts = [0] * len(pieces)
+    for place, number in sorted(zip(places, range(len(pieces)), strict=True)):
+        text = text + hay[begin:place]
+        starts[number] = len(text)
+        text = text + pieces[number]
+        begin = place
+    return text + hay[begin:], starts
+
+
+def between_words(hay: str | list[int], place: int) -> int:
+    """The next place between two words (the first is behind a word); tokens may be parted anywhere."""
+    if isinstance(hay, list):
+        return place
+    space = hay.find(" ", place)
+    return len(hay) if space < 0 else space

@@ -1,0 +1,177 @@
+"""Memory files: what was read, to be asked later, on another machine, in another dtype.
+
+One safetensors file. Its tensors are the states of all layers and the text tokens of the open chunk (which costs one
+chunk of reading again and keeps the file small and exact); a JSON header says whose memory it is and of what.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from laconic.core.files import write_whole
+from laconic.errors import MemoryFileError
+from laconic.methods.comet.memory import Counts, LayerState, Memory
+from laconic.methods.comet.model import CoMeT
+from laconic.methods.comet.stream import ChunkStream
+
+FORMAT = 1
+HEADER = "laconic.memory"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A document in a memory.
+
+    Attributes:
+        digest: SHA-256 of its text.
+        tokens: tokens it has.
+        read: tokens of it that were read; fewer where reading was interrupted.
+    """
+
+    name: str
+    digest: str
+    tokens: int
+    read: int
+
+    @property
+    def complete(self) -> bool:
+        return self.read == self.tokens
+
+
+@dataclass
+class SavedMemory:
+    """A stream of one row, and the documents that went into it."""
+
+    stream: ChunkStream
+    sources: list[Source] = field(default_factory=list)
+
+
+def text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
+
+
+def save_memory(path: str | os.PathLike[str], saved: SavedMemory) -> None:
+    """Write a memory file; an older one is replaced only by a complete new one.
+
+    Raises:
+        MemoryFileError: a state is not finite, or the file cannot be written.
+    """
+    stream, comet = saved.stream, saved.stream.comet
+    memory = stream.memory
+    assert memory.counts.batch == 1, "a memory file holds one row"
+    live = int(memory.counts.live[0])
+    tensors = {
+        "slots": torch.stack([state.slots[0] for state in memory.layers]).cpu(),
+        "queue": torch.stack([state.queue[0, state.queue.shape[1] - live :] for state in memory.layers]).cpu(),
+        "tail": stream.tail[0].to(torch.int32).cpu(),
+    }
+    _require_finite(tensors, "The memory")
+    header = {
+        "format": FORMAT,
+        "backbone": {"name": comet.backbone.name, "content_hash": comet.backbone.content_hash},
+        "method": comet.name,
+        "version": comet.version,
+        "config": comet.config.to_dict(),
+        "chunks": int(memory.counts.chunks[0]),
+        "tokens": int(memory.counts.tokens[0]),
+        "sources": [asdict(source) for source in saved.sources],
+        "digest": _tensor_digest(tensors),
+    }
+    payload = save({n: t.contiguous() for n, t in tensors.items()}, metadata={HEADER: json.dumps(header)})
+    try:
+        write_whole(Path(path), payload)
+    except OSError as error:
+        raise MemoryFileError(
+            f"{path} cannot be written: {error.strerror or error}.", "Choose a file in a folder you may write to."
+        ) from error
+
+
+def load_memory(path: str | os.PathLike[str], comet: CoMeT) -> SavedMemory:
+    """Read a memory file onto the model it was made by; device and dtype may be others.
+
+    Raises:
+        MemoryFileError: missing, damaged, tampered with, or of another backbone or adapter.
+    """
+    header, tensors = _read(Path(path))
+    _check_owner(header, comet, path)
+    slots, queue, tail = (tensors[name] for name in ("slots", "queue", "tail"))
+    config, layers, width = comet.config, len(comet.stack), comet.backbone.width
+    fits = slots.shape == (layers, config.global_slots, width) and queue.ndim == 3 and len(tail) <= config.chunk_tokens
+    if not fits or queue.shape[::2] != (layers, width) or queue.shape[1] > config.fifo_slots:
+        raise MemoryFileError(f"The states in {path} do not fit its description.", "Read the document again.")
+    empty = comet.empty_memory()
+    like = empty.layers[0]
+    memory = Memory(
+        tuple(LayerState(s[None].to(like.slots), q[None].to(like.queue)) for s, q in zip(slots, queue, strict=True)),
+        Counts(*(torch.tensor([number]) for number in (queue.shape[1], header["chunks"], header["tokens"]))),
+    )
+    stream = ChunkStream(comet, memory)
+    if len(tail):
+        stream.feed([tail.long()])
+    return SavedMemory(stream, [Source(**source) for source in header["sources"]])
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise MemoryFileError(f"There is no memory file {path}.", "Make one with `laconic read BOOK -o book.memory`.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})[HEADER])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+        if header["format"] > FORMAT:
+            raise MemoryFileError(f"{path} was written by a newer version of laconic.", "Upgrade laconic.")
+        if set(tensors) != {"slots", "queue", "tail"} or header["digest"] != _tensor_digest(tensors):
+            raise KeyError("digest")
+        missing = {"backbone", "method", "version", "config", "chunks", "tokens", "sources"} - set(header)
+        if missing:
+            raise KeyError(sorted(missing)[0])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, MemoryFileError):
+            raise
+        raise MemoryFileError(
+            f"{path} is no memory file, or it is damaged ({type(error).__name__}: {error}).",
+            "Read the document again.",
+        ) from error
+    _require_finite(tensors, str(path))
+    return header, tensors
+
+
+def _check_owner(header: dict[str, Any], comet: CoMeT, path: str | os.PathLike[str]) -> None:
+    made = header["backbone"]
+    if made["content_hash"] != comet.backbone.content_hash:
+        raise MemoryFileError(
+            f"{path} was read by {made['name']} ({made['content_hash']}), not by {comet.backbone.name} "
+            f"({comet.backbone.content_hash}).",
+            "Name its backbone with --backbone, or read the document again.",
+        )
+    if (header["method"], header["version"]) != (comet.name, comet.version):
+        raise MemoryFileError(
+            f"{path} was read with another adapter ({header['method']} {header['version'] or 'untrained'}, "
+            f"not {comet.name} {comet.version or 'untrained'}).",
+            "Name it with --adapter, or read the document again.",
+        )
+    if header["config"] != comet.config.to_dict():
+        raise MemoryFileError(f"{path} was read with other settings.", "Read the document again.")
+
+
+def _require_finite(tensors: dict[str, Tensor], what: str) -> None:
+    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        raise MemoryFileError(f"{what} holds numbers that are not finite.", "Read again with --dtype float32.")
+
+
+def _tensor_digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]

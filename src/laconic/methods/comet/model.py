@@ -1,0 +1,270 @@
+"""CoMeT, Collaborative Memory Transformer (arXiv 2602.01766): read chunk after chunk with a memory of constant size.
+
+In every layer a gated global memory keeps what must last, and a queue of compressed vectors what is recent. Both stand
+in front of the next chunk as hidden states that are only ever read, so a layer computes their keys and values alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import Cache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from laconic.backbone import Backbone
+from laconic.core.layers import LayerStack, Masks, Rotary
+from laconic.core.layout import Kind, Layout, concatenate
+from laconic.core.lora import add_lora
+from laconic.core.memory_tokens import MemoryTokens
+from laconic.core.method import TrainedMethod
+from laconic.core.sharing import shared_twin, unshared
+from laconic.core.visibility import attention_mask, causal
+from laconic.methods.comet.chunks import Piece, block_layout, columns_of, memory_layout
+from laconic.methods.comet.config import CoMeTConfig
+from laconic.methods.comet.memory import Counts, LayerMemory, LayerState, Memory, Update, take
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What all layers of one block share.
+
+    Attributes:
+        layout: of the block, [B, E].
+        rotary, front_rotary: for the block, and for the memory in front of it (None where there is none).
+        compression, readouts: columns of the block, [B, b] and [B, m].
+        compressions: which of the compression tokens' columns are a row's own, bool [B, b], on the CPU.
+    """
+
+    layout: Layout
+    mask: Masks
+    rotary: Rotary
+    front_rotary: Rotary | None
+    compression: Tensor
+    compressions: Tensor
+    readouts: Tensor
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One chunk of each row, ready for any layer."""
+
+    frame: Frame
+    update: Update
+
+    @property
+    def text(self) -> Tensor:
+        """Which of the chunk's tokens are words, bool [B, E]."""
+        return self.frame.layout.kind == Kind.TEXT
+
+
+class CoMeT(TrainedMethod):
+    """CoMeT on a backbone.
+
+    Attributes:
+        decoder: the backbone's model, or a twin of it that is trained.
+
+    Raises:
+        BackboneError: the decoder's positions are not rotary.
+    """
+
+    name = "comet"
+    options = CoMeTConfig
+    config: CoMeTConfig
+
+    def __init__(self, backbone: Backbone, config: CoMeTConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or CoMeTConfig()
+        self.backbone = backbone
+        self.decoder: PreTrainedModel = backbone.model
+        if self.config.train == "full":
+            self.decoder = unshared(shared_twin(backbone.model)).requires_grad_(True)
+        elif self.config.train == "lora":
+            self.decoder = shared_twin(backbone.model)
+            add_lora(self.decoder, self.config.lora_rank, alpha=2 * self.config.lora_rank)
+        else:
+            self.decoder.requires_grad_(False)
+        self.stack = LayerStack(self.decoder)
+        deviation = getattr(backbone.model.config, "initializer_range", 0.02)
+        self.memories = nn.ModuleList(
+            LayerMemory(backbone.width, self.config, deviation) for _ in range(len(self.stack))
+        )
+        row = backbone.embed(torch.tensor(backbone.token_ids("\n")[-1:], device=backbone.device))
+        self.readouts = MemoryTokens(row, self.config.global_slots)
+        self.compression = MemoryTokens(row, 1, noise=0.0)
+        self.to(backbone.device)
+
+    def adapted(self) -> list[nn.Module]:
+        return [self.decoder]
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str], backbone: Backbone) -> CoMeT:
+        """As for any method. What is small and summed over many chunks computes in float32, however it was saved."""
+        comet = super().from_pretrained(folder, backbone)
+        for part in (comet.memories, comet.readouts, comet.compression):
+            part.float()
+        return comet
+
+    def nets(self, index: int) -> LayerMemory:
+        """The memory networks of a layer."""
+        nets = self.memories[index]
+        assert isinstance(nets, LayerMemory)
+        return nets
+
+    # --- memories ----------------------------------------------------------------------------------------------
+
+    def empty_memory(self, batch: int = 1) -> Memory:
+        """The memory of rows that have read nothing."""
+        width, device = self.backbone.width, self.backbone.device
+        state = LayerState(
+            torch.zeros(batch, self.config.global_slots, width, device=device, dtype=self.readouts.weight.dtype),
+            torch.zeros(batch, 0, width, device=device, dtype=self.decoder.dtype),
+        )
+        return Memory((state,) * len(self.stack), Counts.none(batch))
+
+    def front(self, index: int, state: LayerState, frame_rotary: Rotary) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer's memory, [B, N, g + t, H]."""
+        return self.stack.keys_and_values(index, self.nets(index).view(state), frame_rotary)
+
+    # --- one block through all layers ----------------------------------------------------------------------------
+
+    def embedded(self, ids: Sequence[Tensor], layout: Layout) -> Tensor:
+        """The block's input [B, E, D]: words from the decoder's table, soft tokens from the method's own rows."""
+        device = self.backbone.device
+        kind = layout.kind.to(device)
+        words = torch.zeros_like(kind)
+        words[kind == Kind.TEXT] = torch.cat([row.to(device) for row in ids])
+        hidden = self.decoder.get_input_embeddings()(words)
+        closing = int((kind == Kind.READOUT).sum()) // max(len(self.readouts), 1)
+        for place, rows in (
+            (kind == Kind.COMPRESSION, self.compression.weight),
+            (kind == Kind.READOUT, self.readouts.weight.repeat(closing, 1)),
+        ):
+            rows = rows.to(hidden.dtype).expand(int(place.sum()), -1)
+            hidden = hidden.masked_scatter(place.unsqueeze(-1), rows)
+        return hidden
+
+    def frame(self, layout: Layout, keys: Layout, front: Layout | None) -> Frame:
+        """What the layers need to know of a block.
+
+        Args:
+            keys: everything the block's tokens may read, itself included, [B, K + E].
+            front: the memory in front of it, where its keys are still to be computed.
+        """
+        device = self.backbone.device
+        like = torch.empty(0, dtype=self.decoder.dtype, device=device)
+        compression, counts = columns_of(Kind.COMPRESSION, layout)
+        readouts, _ = columns_of(Kind.READOUT, layout)
+        onto = layout.map(lambda field: field.to(device))
+        return Frame(
+            layout=onto,
+            mask=attention_mask(self.decoder, causal, keys.map(lambda field: field.to(device)), len(layout)),
+            rotary=self.stack.rotary(like, onto.position),
+            front_rotary=None if front is None else self.stack.rotary(like, front.position.to(device)),
+            compression=compression.to(device),
+            compressions=torch.arange(compression.shape[1]) < counts[:, None],
+            readouts=readouts.to(device),
+        )
+
+    def prepare(self, lengths: Sequence[int], closes: Sequence[bool], counts: Counts) -> Chunk:
+        """All that is known of the rows' next chunk before anything is computed.
+
+        Args:
+            lengths: text tokens of each row's chunk; a row of none has no chunk here and keeps its memory.
+            closes: rows whose memory takes the chunk in; the others' is left as it was.
+        """
+        pieces = [Piece(0, length, close and length > 0) for length, close in zip(lengths, closes, strict=True)]
+        layout = block_layout(pieces, counts.origins(self.config.global_slots), self.config)
+        front = memory_layout(counts, self.config.global_slots)
+        frame = self.frame(layout, concatenate([front, layout]), front if len(front) else None)
+        closed = torch.tensor([piece.closes for piece in pieces])
+        return Chunk(frame, self.update(counts, closed, frame.compressions, torch.tensor(list(lengths))))
+
+    def update(self, counts: Counts, closes: Tensor, compressions: Tensor, tokens: Tensor) -> Update:
+        """How a chunk changes the memory; see ``Update.of``."""
+        return Update.of(counts, closes, compressions, tokens, self.config.fifo_slots, self.backbone.device)
+
+    def cell(self, index: int, chunk: Chunk, hidden: Tensor, slots: Tensor, queue: Tensor) -> tuple[Tensor, ...]:
+        """One layer on one chunk: its hidden states [B, E, D] and the layer's memory in, both out.
+
+        A function of tensors alone, so that it can be computed again in the backward pass, in any order that has
+        (layer - 1, chunk) and (layer, chunk - 1) before it.
+        """
+        frame, state = chunk.frame, LayerState(slots, queue)
+        cache = Cache(layer_class_to_replicate=DynamicLayer)
+        if frame.front_rotary is not None:
+            cache.update(*self.front(index, state, frame.front_rotary), index)
+        hidden = self.stack.run(index, hidden, frame.layout.position, frame.rotary, frame.mask, cache)
+        outputs, readouts = take(hidden, frame.compression), take(hidden, frame.readouts)
+        return hidden, *chunk.update.layer(self.nets(index), state, outputs, readouts)
+
+    def read_chunk(
+        self, ids: Sequence[Tensor], memory: Memory, closes: Sequence[bool], *, save_activations: bool = True
+    ) -> tuple[Tensor, Memory]:
+        """A whole chunk of each row through all layers.
+
+        Args:
+            ids, closes: as the lengths and ``closes`` of ``prepare``.
+            save_activations: False recomputes a layer in the backward pass instead of keeping its activations.
+
+        Returns:
+            Outputs of the last layer before the final norm, at the text tokens of all rows one after the other,
+            [sum of lengths, D]; and the memory behind the chunk.
+        """
+        chunk = self.prepare([len(row) for row in ids], closes, memory.counts)
+        hidden = self.embedded(ids, chunk.frame.layout)
+        layers = []
+        for index, state in enumerate(memory.layers):
+            cell = partial(self.cell, index, chunk)
+            if save_activations or not torch.is_grad_enabled():
+                hidden, *after = cell(hidden, *state)
+            else:
+                hidden, *after = checkpoint(cell, hidden, *state, use_reentrant=False)
+            layers.append(LayerState(*after))
+        return hidden[chunk.text], Memory(tuple(layers), chunk.update.after)
+
+    # --- whole texts ---------------------------------------------------------------------------------------------
+
+    def chunks(
+        self,
+        rows: Sequence[Tensor],
+        plans: Sequence[Sequence[int]],
+        memory: Memory | None = None,
+        *,
+        save_activations: bool = True,
+        truncate: int | None = None,
+    ) -> Iterator[tuple[Tensor, Memory]]:
+        """Read rows of text chunk by chunk; each row's last chunk stays open, so its memory is that before it.
+
+        Args:
+            plans: text tokens of each chunk of each row.
+            truncate: chunks after which no gradient is carried on; None carries it through all of them.
+        """
+        memory = memory or self.empty_memory(len(rows))
+        for number, (ids, closes) in enumerate(by_chunk(rows, plans)):
+            if truncate is not None and number % truncate == 0:
+                memory = memory.detach()
+            outputs, memory = self.read_chunk(ids, memory, closes, save_activations=save_activations)
+            yield outputs, memory
+
+    def logits(self, outputs: Tensor) -> Tensor:
+        """From outputs of the last layer to the vocabulary."""
+        head = self.decoder.get_output_embeddings()
+        return head(self.stack.finish(outputs))
+
+
+def by_chunk(rows: Sequence[Tensor], plans: Sequence[Sequence[int]]) -> Iterator[tuple[list[Tensor], list[bool]]]:
+    """Text tokens of each row's chunk, chunk by chunk, and whether another comes behind it; rows that are at their end
+    have none.
+    """
+    parts = [row.split(list(plan)) for row, plan in zip(rows, plans, strict=True)]
+    for number in range(max(len(part) for part in parts)):
+        yield (
+            [part[number] if number < len(part) else part[0][:0] for part in parts],
+            [number < len(part) - 1 for part in parts],
+        )

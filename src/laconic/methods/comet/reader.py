@@ -1,0 +1,132 @@
+"""Reading a document into CoMeT's memory, and answering from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from laconic.core.results import Answer, Compressed, Stopwatch
+from laconic.core.segments import require_text
+from laconic.errors import DocumentError
+from laconic.generation.answer import Reader, answer_line
+from laconic.generation.greedy import continue_greedily
+from laconic.methods.comet.model import CoMeT
+from laconic.methods.comet.stream import ChunkStream
+
+
+class Whole:
+    """The whole document, as text: CoMeT's reader takes it in chunk by chunk. It is asked for no ratio."""
+
+    query_aware = False
+
+    def __init__(self, comet: CoMeT) -> None:
+        self.comet = comet
+
+    def compress(
+        self, context: str, query: str | None = None, *, ratio: float | None = None, budget: int | None = None
+    ) -> Compressed:
+        """The document and its length; nothing is read yet.
+
+        Raises:
+            DocumentError: it is empty.
+        """
+        require_text(context)
+        tokens = self.comet.backbone.count_tokens(context)
+        return Compressed(document_tokens=tokens, context_tokens=tokens, requested_ratio=1.0, text=context)
+
+
+class CoMeTReader(Reader):
+    """Answers from a memory; a question is never cut by the end of a chunk.
+
+    Args:
+        comet: reads and answers.
+    """
+
+    unbounded = True
+
+    def __init__(self, comet: CoMeT) -> None:
+        super().__init__(comet.backbone, comet.decoder)
+        self.comet = comet
+
+    def read(self, compressed: Compressed) -> Compressed:
+        """Take a document into memory once, so that many questions can be asked of it."""
+        if compressed.already_read:
+            return compressed
+        stream = ChunkStream(self.comet)
+        watch = Stopwatch(self.backbone.device)
+        with watch("read"):
+            stream.feed([self._ids(compressed)])
+        return self.resume(stream, replace(compressed, seconds=compressed.seconds | watch.seconds))
+
+    def resume(self, stream: ChunkStream, compressed: Compressed) -> Compressed:
+        """A document whose reading is in this stream."""
+        return replace(compressed, text=None, state=stream, context_tokens=stream.held[0])
+
+    @torch.no_grad()
+    def _answer(
+        self,
+        compressed: Sequence[Compressed],
+        questions: Sequence[str],
+        max_new_tokens: int,
+        on_text: Callable[[str], None] | None,
+    ) -> list[Answer]:
+        if not questions:
+            return []
+        prompts = [torch.tensor(self.prompt_ids(question)) for question in questions]
+        watch = Stopwatch(self.backbone.device)
+        with watch("read"):
+            stream = self._stream(compressed)
+        held = stream.held
+        with watch("prefill"):
+            full = self.comet.config.chunk_tokens
+            stream.close([count + len(ids) > full for count, ids in zip(stream.open, prompts, strict=True)])
+            logits = stream.feed(prompts)
+        shown = self.stream_text(on_text)
+        peak = [stream.cache_tokens, stream.nbytes]
+
+        def advance(tokens: Tensor, live: Sequence[bool]) -> Tensor:
+            rows = [token[None] if going else token[None][:0] for token, going in zip(tokens.cpu(), live, strict=True)]
+            after = stream.feed(rows)
+            peak[:] = max(peak[0], stream.cache_tokens), max(peak[1], stream.nbytes)
+            return after
+
+        with watch("decode"):
+            produced = continue_greedily(
+                logits,
+                advance,
+                max_new_tokens=max_new_tokens,
+                stop_ids=self.stop_ids,
+                ends=self._breaks_line,
+                on_token=lambda row, token: shown.push(token) if row == 0 else None,
+            )
+        shown.close()
+        share = {stage: seconds / len(questions) for stage, seconds in watch.seconds.items()}
+        return [
+            Answer(
+                text=answer_line(self.backbone, ids),
+                context=replace(context, context_tokens=tokens),
+                prompt_tokens=len(prompt),
+                generated_tokens=len(ids),
+                peak_cache_tokens=peak[0],
+                peak_cache_bytes=peak[1] // len(questions),
+                seconds=dict(share),
+            )
+            for context, tokens, prompt, ids in zip(compressed, held, prompts, produced, strict=True)
+        ]
+
+    def _stream(self, compressed: Sequence[Compressed]) -> ChunkStream:
+        if compressed[0].already_read:
+            state = compressed[0].state
+            assert isinstance(state, ChunkStream), "this context was read by another reader"
+            return state.fork()
+        stream = ChunkStream(self.comet, batch=len(compressed))
+        stream.feed([self._ids(context) for context in compressed])
+        return stream
+
+    def _ids(self, compressed: Compressed) -> Tensor:
+        if compressed.text is None:
+            raise DocumentError("CoMeT reads text, not embeddings.", "Give it the document itself.")
+        return torch.tensor(self.backbone.token_ids(compressed.text), dtype=torch.long)

@@ -1,0 +1,176 @@
+"""Text into a CoMeT in any portions: reading without end, and writing without end (sections 2.6 and 5 of the card).
+
+A chunk that is not full yet stays open, with a cache of its keys and values; when it is full and more text comes, it is
+folded into the memory and its cache is dropped. Prompt and answer are the same to it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from laconic.core.cache import EvictingCache
+from laconic.core.layout import Kind, Layout
+from laconic.methods.comet.chunks import Piece, block_layout, memory_layout
+from laconic.methods.comet.memory import Memory, take
+from laconic.methods.comet.model import CoMeT, Frame
+
+
+class ChunkStream:
+    """B rows of text that come portion by portion.
+
+    Args:
+        comet: the model; the stream holds the state, so that one model serves many streams.
+        memory: what the rows have read before; nothing if left out.
+        batch: rows, where there is no memory.
+
+    Attributes:
+        memory: of all closed chunks.
+        tail: text tokens of each row's open chunk.
+        outputs: outputs of the last layer at each row's last text token, [B, D]; zeros where there was none.
+    """
+
+    def __init__(self, comet: CoMeT, memory: Memory | None = None, *, batch: int = 1) -> None:
+        self.comet = comet
+        self.memory = comet.empty_memory(batch) if memory is None else memory
+        self.tail = [torch.empty(0, dtype=torch.long)] * self.memory.counts.batch
+        self.outputs = torch.zeros(self.memory.counts.batch, comet.backbone.width, device=comet.backbone.device)
+        self._forget_chunk()
+
+    def _forget_chunk(self) -> None:
+        self._cache = EvictingCache(self.comet.decoder)
+        # of the open chunk, a tensor per block: outputs at compression tokens by layer, and which are a row's own
+        self._outputs: list[list[Tensor]] = [[] for _ in range(len(self.comet.stack))]
+        self._real: list[Tensor] = []
+
+    def fork(self) -> ChunkStream:
+        """A second stream that goes on from here; neither notices what the other is fed."""
+        other = copy.copy(self)
+        other._cache = self._cache.fork()
+        other.tail, other._real = list(self.tail), list(self._real)
+        other._outputs = [list(blocks) for blocks in self._outputs]
+        return other
+
+    @property
+    def open(self) -> list[int]:
+        """How many text tokens each row's open chunk has."""
+        return [len(row) for row in self.tail]
+
+    @property
+    def cache_tokens(self) -> int:
+        """Keys held of the open chunks and of the memory in front of them."""
+        return self._cache.physical_length
+
+    @property
+    def held(self) -> list[int]:
+        """What stands for all text so far: slots and queue entries of each row, and the text of its open chunk."""
+        origins = self.memory.counts.origins(self.comet.config.global_slots)
+        return [origin + len(row) for origin, row in zip(origins, self.tail, strict=True)]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the memory, and of keys and values of what is open."""
+        return self.memory.nbytes + self._cache.nbytes
+
+    @torch.no_grad()
+    def feed(self, rows: Sequence[Tensor]) -> Tensor:
+        """Append text to each row (some may get none); returns the logits after it, [B, V].
+
+        A full chunk is closed only when more text comes, so the last token fed is always one that can be continued.
+        """
+        assert len(rows) == len(self.open), f"{len(rows)} rows were fed to a stream of {len(self.open)}"
+        left = [row.to(self.comet.backbone.device) for row in rows]
+        full = self.comet.config.chunk_tokens
+        room = [full - count if count else 0 for count in self.open]
+        left = self._round(left, room)
+        while any(len(row) > full for row in left):
+            whole = [row[:full] if len(row) > full else row[:0] for row in left]
+            _, self.memory = self.comet.read_chunk(whole, self.memory, [len(row) > 0 for row in whole])
+            left = [row[len(part) :] for row, part in zip(left, whole, strict=True)]
+        self._round(left, [full] * len(left))
+        return self.comet.logits(self.outputs)
+
+    @torch.no_grad()
+    def close(self, which: Sequence[bool] | None = None) -> Memory:
+        """Fold the open chunks of some rows (all of them) into the memory, full or not, and return it."""
+        which = which or [True] * len(self.tail)
+        pieces = [Piece(count, 0, chosen and count > 0) for count, chosen in zip(self.open, which, strict=True)]
+        if any(piece.closes for piece in pieces):
+            self._block([row[:0] for row in self.tail], pieces)
+        return self.memory
+
+    def _round(self, rows: list[Tensor], room: Sequence[int]) -> list[Tensor]:
+        """Feed at most ``room`` tokens of each row to its chunk, and close it where more is to come."""
+        taken = [row[:space] for row, space in zip(rows, room, strict=True)]
+        left = [row[len(part) :] for row, part in zip(rows, taken, strict=True)]
+        pieces = [
+            Piece(count, len(part), len(rest) > 0 and count + len(part) > 0)
+            for count, part, rest in zip(self.open, taken, left, strict=True)
+        ]
+        if any(piece.count or piece.closes for piece in pieces):
+            self._block(taken, pieces)
+        return left
+
+    def _block(self, ids: Sequence[Tensor], pieces: Sequence[Piece]) -> None:
+        """Some tokens of each row through all layers, behind what the cache holds of their chunks."""
+        comet, device = self.comet, self.comet.backbone.device
+        self._stand_in_front([piece.count > 0 and piece.start == 0 for piece in pieces])
+        layout = block_layout(pieces, self.memory.counts.origins(comet.config.global_slots), comet.config)
+        hidden = comet.embedded(ids, layout)
+        keys = self._cache.announce(layout.map(lambda field: field.to(device)))
+        frame = comet.frame(layout, keys, None)
+        closes = torch.tensor([piece.closes for piece in pieces])
+        self._real.append(frame.compressions)
+        update = None
+        if closes.any():
+            real = torch.cat(self._real, dim=1)
+            lengths = torch.tensor([piece.start + piece.count for piece in pieces])
+            update = comet.update(self.memory.counts, closes, real, lengths)
+        layers = []
+        for index, state in enumerate(self.memory.layers):
+            hidden = comet.stack.run(index, hidden, frame.layout.position, frame.rotary, frame.mask, self._cache)
+            self._outputs[index].append(take(hidden, frame.compression))
+            if update is not None:
+                outputs = torch.cat(self._outputs[index], dim=1)
+                layers.append(update.layer(comet.nets(index), state, outputs, take(hidden, frame.readouts)))
+        self._keep_last_words(hidden, frame)
+        self.tail = [
+            row[:0] if piece.closes else torch.cat([row, new.cpu()])
+            for row, new, piece in zip(self.tail, ids, pieces, strict=True)
+        ]
+        if update is not None:
+            self.memory = Memory(tuple(layers), update.after)
+            self._drop(closes)
+
+    def _stand_in_front(self, opens: Sequence[bool]) -> None:
+        """Put the memory of rows that begin a chunk into the cache; to other rows it is padding."""
+        comet, device = self.comet, self.comet.backbone.device
+        front = memory_layout(self.memory.counts, comet.config.global_slots)
+        if not len(front) or not any(opens):
+            return
+        mine = torch.tensor(opens)[:, None]
+        front = Layout(torch.where(mine, front.kind, Kind.PAD), front.step, front.position, front.label)
+        front = front.map(lambda field: field.to(device))
+        self._cache.announce(front)
+        rotary = comet.stack.rotary(self.outputs.to(comet.decoder.dtype), front.position)
+        for index, state in enumerate(self.memory.layers):
+            self._cache.update(*comet.front(index, state, rotary), index)
+
+    def _keep_last_words(self, hidden: Tensor, frame: Frame) -> None:
+        text = frame.layout.kind == Kind.TEXT
+        last = (text * torch.arange(text.shape[1], device=text.device)).amax(1)
+        found = hidden[torch.arange(len(hidden), device=hidden.device), last]
+        self.outputs = torch.where(text.any(1)[:, None], found, self.outputs.to(found.dtype))
+
+    def _drop(self, closed: Tensor) -> None:
+        """Forget the keys and compressed outputs of the chunks that were closed."""
+        if not any(self.open):
+            self._forget_chunk()
+            return
+        assert self._cache.layout is not None
+        kept = ~closed[:, None].to(self._cache.layout.kind.device)
+        self._cache.keep(kept.expand(-1, len(self._cache.layout)))
+        self._real = [real & ~closed[:, None] for real in self._real]

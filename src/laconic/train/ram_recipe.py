@@ -1,0 +1,66 @@
+"""RAM's stages, as recipes name them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from laconic.backbone import Backbone
+from laconic.data.loaders import load_for_training
+from laconic.data.schema import QAItem
+from laconic.errors import RecipeError
+from laconic.methods.ram.config import RAMConfig
+from laconic.methods.ram.model import RAM
+from laconic.train.checks import positive
+from laconic.train.ram import DocumentGroups, ReaderStage, RelevanceStage
+from laconic.train.stages import StageTask
+
+STAGES = ("relevance", "head", "reader")
+
+
+class RAMTrainer:
+    """Relevance (encoder and score), the score's head alone, or the reader."""
+
+    options = RAMConfig
+    keys = ("data", "questions", "excerpt")
+    look = "See recipes/ram/cpu.yaml."
+
+    def check(self, stage: dict[str, Any], where: str) -> None:
+        if stage["name"] not in STAGES:
+            raise RecipeError(f"{where} is called {stage['name']!r}.", f"RAM has the stages {', '.join(STAGES)}.")
+        data, questions, excerpt = stage["data"], stage["questions"], stage["excerpt"]
+        if not isinstance(data, dict) or not data or not all(n is None or positive(n) for n in data.values()):
+            raise RecipeError(f"{where}: data must map tasks to a number of items, or to null for all.", self.look)
+        if not positive(questions):
+            raise RecipeError(f"{where}: questions must be a whole number above 0.", self.look)
+        if excerpt is not None and not (
+            isinstance(excerpt, list) and len(excerpt) == 2 and all(map(positive, excerpt)) and excerpt[0] <= excerpt[1]
+        ):
+            raise RecipeError(f"{where}: excerpt must be null, or two numbers of characters, from and to.", self.look)
+
+    def data(self, stage: dict[str, Any]) -> list[QAItem]:
+        return [item for name, limit in stage["data"].items() for item in load_for_training(name, limit=limit)]
+
+    def make(self, backbone: Backbone, config: RAMConfig) -> RAM:
+        return RAM(backbone, config)
+
+    def task(self, method: RAM, stage: dict[str, Any], data: list[QAItem], seed: int) -> StageTask:
+        excerpt = tuple(stage["excerpt"]) if stage["excerpt"] else None
+        groups = DocumentGroups(data, stage["questions"], excerpt, seed)
+        if stage["name"] in ("relevance", "head"):
+            scalars = method.relevance.weights
+            head = [p for p in method.relevance.parameters() if all(p is not s for s in scalars)]
+            parameters = {"head": (head, 1.0), "weights": (scalars, 10.0)}
+            if stage["name"] == "relevance":  # a head alone leaves the encoder, and so the skim vectors, as they are
+                encoder = method.encoder.named_parameters()
+                adapted = [p for n, p in encoder if method.config.encoder_rank == 0 or "lora_" in n]
+                parameters = {"encoder": (adapted, 1.0), **parameters}
+            parameters = {name: trained for name, trained in parameters.items() if trained[0]}
+            if not parameters:
+                raise RecipeError("The score has no head and no weights to train.", "Leave the stage out.")
+            return StageTask(RelevanceStage(method), groups, parameters)
+        lora = [p for n, p in method.decoder.named_parameters() if "lora_" in n]
+        if not lora:
+            raise RecipeError("decoder_rank is 0: there is no reader to train.", "Set ram.decoder_rank.")
+        own = {id(p) for p in method.own_parameters().values()}
+        align = [p for p in method.align.parameters() if id(p) in own]  # a fusion layer shares the backbone's norm
+        return StageTask(ReaderStage(method), groups, {"decoder": (lora, 1.0), "align": (align, 1.0)})

@@ -1,0 +1,74 @@
+"""A stage of training, and what a method's trainer must know to make one from a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import nn
+
+from laconic.backbone import Backbone
+from laconic.core.method import TrainedMethod
+from laconic.core.options import Options
+
+
+class StageTask:
+    """A stage with its data, as the loop wants it."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        examples: Callable[[int], Any],
+        parameters: dict[str, tuple[list[nn.Parameter], float]],
+        synchronise: Callable[[], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            examples: what a step trains on, from the step's number alone.
+            parameters: by name, the parameters to train and the multiple of the learning rate they get.
+            synchronise: see ``laconic.train.loop.Task``.
+        """
+        self.synchronise = synchronise
+        self.module, self.examples, self.parameters = module, examples, parameters
+        self.module.requires_grad_(False)
+        for trained, _ in parameters.values():
+            for parameter in trained:
+                parameter.requires_grad_(True)
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        return [{"params": list(ps), "lr": learning_rate * times} for ps, times in self.parameters.values()]
+
+    def batch(self, step: int, rank: int, world: int) -> Any:
+        return self.examples(step * world + rank)
+
+
+class Trainer(Protocol):
+    """How recipes train one method.
+
+    Attributes:
+        keys: what a stage must have besides its name and loop.
+        look: where to see an example, for error messages.
+    """
+
+    @property
+    def keys(self) -> tuple[str, ...]: ...
+
+    @property
+    def look(self) -> str: ...
+
+    @property
+    def options(self) -> type[Options]:
+        """The class of the method's configuration."""
+        ...
+
+    def check(self, stage: dict[str, Any], where: str) -> None:
+        """Raise ``RecipeError`` for whatever in a stage would fail later."""
+        ...
+
+    def data(self, stage: dict[str, Any]) -> Any:
+        """What a stage trains on, loaded before any model is, so that what is missing is found first."""
+        ...
+
+    def make(self, backbone: Backbone, config: Any) -> TrainedMethod: ...
+
+    def task(self, method: Any, stage: dict[str, Any], data: Any, seed: int) -> StageTask: ...

@@ -1,0 +1,126 @@
+"""``laconic read`` and asking the file it makes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from comets import comet
+from outcomes import Run, assert_refused
+
+from laconic.methods.comet.model import CoMeT
+from laconic.methods.comet.stream import ChunkStream
+
+WORDS = "The lighthouse keeper wrote down the weather every morning. "
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("adapter") / "comet"
+    comet(train="lora", chunk_tokens=64, stride=8, fifo_slots=16).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> str:
+    path = tmp_path / "book.txt"
+    path.write_text(WORDS * 40)
+    return str(path)
+
+
+def read(run: Run, book: str, out: Path, adapter: str, *more: str) -> dict[str, object]:
+    outcome = run("read", book, "-o", str(out), "--adapter", adapter, "--json", *more)
+    assert outcome.status == 0, outcome.err
+    return json.loads(outcome.out)
+
+
+def test_a_book_is_read_and_asked(run: Run, book: str, adapter: str, tmp_path: Path) -> None:
+    out = tmp_path / "book.memory"
+    bill = read(run, book, out, adapter)
+    assert bill["document_tokens"] == bill["tokens_read_now"] == bill["tokens_in_memory"]
+    assert isinstance(bill["document_tokens"], int)
+    assert bill["held_tokens"] == 3 + 16 + (bill["document_tokens"] - 1) % 64 + 1
+    assert isinstance(bill["state_bytes"], int)
+    assert bill["state_bytes"] == 3 * 32 * (3 * 4 + 16 * 4)
+    asked = run("ask", str(out), "Who wrote?", "--adapter", adapter, "--max-new-tokens", "5", "--json")
+    assert asked.status == 0, asked.err
+    answer = json.loads(asked.out)
+    assert answer["method"] == "comet"
+    assert answer["document_tokens"] == bill["document_tokens"]
+    assert answer["context_tokens"] == bill["held_tokens"]
+    whole = run("ask", book, "Who wrote?", "--method", "comet", "--adapter", adapter, "--max-new-tokens", "5", "--json")
+    assert json.loads(whole.out)["answer"] == answer["answer"], "the file says what the book does"
+    shown = run("ask", str(out), "Who wrote?", "--adapter", adapter, "--max-new-tokens", "5")
+    assert shown.status == 0
+    assert "word for word" not in shown.err
+    people = run("read", book, "-o", str(out), "--adapter", adapter)
+    assert "ask it: laconic ask" in people.err.replace("\n", " ")
+
+
+def test_documents_are_added(run: Run, book: str, adapter: str, tmp_path: Path) -> None:
+    out, other = tmp_path / "two.memory", tmp_path / "other.txt"
+    other.write_text("The lamp of Skerry is green. " * 10)
+    first = read(run, book, out, adapter)
+    both = read(run, str(other), out, adapter, "--append")
+    assert isinstance(first["tokens_in_memory"], int)
+    assert isinstance(both["tokens_read_now"], int)
+    assert both["tokens_in_memory"] == first["tokens_in_memory"] + both["tokens_read_now"]
+    together = tmp_path / "together.txt"
+    together.write_text(Path(book).read_text().rstrip() + "\n\n" + other.read_text())
+    anew = read(run, str(other), out, adapter)
+    assert anew["tokens_in_memory"] == anew["document_tokens"], "without --append the file is replaced"
+
+
+def test_an_interrupted_reading_goes_on(
+    run: Run, book: str, adapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, whole = tmp_path / "cut.memory", tmp_path / "whole.memory"
+    expected = read(run, book, whole, adapter)
+    feed, calls = ChunkStream.feed, []
+
+    def interrupted(self: ChunkStream, rows: list[torch.Tensor]) -> torch.Tensor:
+        calls.append(len(rows[0]))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return feed(self, rows)
+
+    monkeypatch.setattr(ChunkStream, "feed", interrupted)
+    assert run("read", book, "-o", str(out), "--adapter", adapter).status == 130
+    monkeypatch.setattr(ChunkStream, "feed", feed)
+    half = run("ask", str(out), "Who?", "--adapter", adapter, "--max-new-tokens", "2")
+    assert "was read to" in half.err
+    assert_refused(
+        run("read", __file__, "-o", str(out), "--adapter", adapter, "--append"), "not read to its end", "it goes on"
+    )
+    bill = read(run, book, out, adapter)
+    assert isinstance(expected["document_tokens"], int)
+    assert bill["tokens_read_now"] == expected["document_tokens"] - 3 * 64
+    assert bill["tokens_in_memory"] == expected["document_tokens"]
+    answers = [
+        json.loads(run("ask", str(f), "Who?", "--adapter", adapter, "--max-new-tokens", "5", "--json").out)["answer"]
+        for f in (out, whole)
+    ]
+    assert answers[0] == answers[1]
+
+
+def test_mistakes(run: Run, book: str, adapter: str, tmp_path: Path) -> None:
+    out = str(tmp_path / "a.memory")
+    assert_refused(run("read", book, "-o", str(tmp_path / "a.txt"), "--adapter", adapter), "a.txt.memory")
+    assert_refused(run("read", book, "-o", out, "--append", "--adapter", adapter), "no", "append")
+    assert_refused(run("read", str(tmp_path / "no.txt"), "-o", out, "--adapter", adapter), "no.txt")
+    assert_refused(run("read", book, "-o", out), "no trained CoMeT", "laconic train")
+    assert_refused(run("ask", out, "Who?", "--adapter", adapter), "no memory file", "laconic read")
+    assert_refused(run("ask", out, book, "Who?", "--adapter", adapter), "asked alone", "--append")
+    assert_refused(run("ask", out, "Who?", "--method", "bm25"), "as it is", "--method")
+    assert_refused(run("ask", book, "Who?", "--method", "comet", "--factor", "4"), "factor is 1")
+    assert_refused(run("ask", book, "Who?", "--method", "bm25", "--adapter", adapter), "holds comet", "--adapter")
+    Path(out).write_bytes(b"no memory")
+    assert_refused(run("ask", out, "Who?", "--adapter", adapter), "damaged", "Read the document again")
+    assert_refused(run("ask", out, " ", "--adapter", adapter), "question")
+    assert Path(out).read_bytes() == b"no memory"
+
+
+def test_a_comet_is_saved_for_its_backbone(adapter: str) -> None:
+    assert CoMeT.from_pretrained(adapter, comet().backbone).version

@@ -1,0 +1,49 @@
+"""Small CoMeTs on tiny random decoders, for the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from tiny import ARCHITECTURES, VOCABULARY, tiny_backbone
+from torch import Tensor
+
+from laconic.methods.comet.config import CoMeTConfig
+from laconic.methods.comet.memory import Memory
+from laconic.methods.comet.model import CoMeT
+
+ROTARY = [name for name in ARCHITECTURES if name != "gpt2"]
+SMALL: dict[str, Any] = {
+    "chunk_tokens": 12, "stride": 4, "global_slots": 3, "fifo_slots": 5, "adapter_rank": 2, "gate_bias": 1.0,
+    "plain_start": False, "train": "memory", "lora_rank": 2,
+}  # fmt: skip
+NO_MEMORY = {"stride": 0, "fifo_slots": 0, "global_slots": 0}
+
+
+def comet(arch: str = "llama", **changes: Any) -> CoMeT:
+    torch.manual_seed(1)
+    made = CoMeT(tiny_backbone(arch), CoMeTConfig(**(SMALL | changes)))
+    with torch.no_grad():  # soft tokens that differ clearly, norms that do something
+        for name, parameter in made.named_parameters():
+            if name.startswith(("readouts", "compression")):
+                parameter.copy_(torch.randn_like(parameter))
+            if "memories" in name and "norm" in name:
+                parameter.mul_(torch.rand_like(parameter) + 0.5)
+    return made.eval()
+
+
+def words(count: int, seed: int = 0) -> Tensor:
+    return torch.randint(3, VOCABULARY, (count,), generator=torch.Generator().manual_seed(seed))
+
+
+def outputs(made: CoMeT, rows: Sequence[Tensor], plans: Sequence[Sequence[int]]) -> tuple[list[Tensor], list[Memory]]:
+    """Logits of every text token row by row, and the memory after each chunk."""
+    per_row: list[list[Tensor]] = [[] for _ in rows]
+    memories = []
+    for number, (hidden, memory) in enumerate(made.chunks(rows, plans)):
+        sizes = [plan[number] if number < len(plan) else 0 for plan in plans]
+        for row, part in zip(per_row, made.logits(hidden).split(sizes), strict=True):
+            row.append(part)
+        memories.append(memory)
+    return [torch.cat(row) for row in per_row], memories

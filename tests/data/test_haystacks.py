@@ -1,0 +1,114 @@
+"""Facts hidden in text: where they were put, whole, and answered by nothing else."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import tiny_backbone
+
+from laconic.data.generated import CHARACTERS, DEPTHS, generate, is_generated
+from laconic.data.haystacks import Haystacks, insert
+from laconic.data.loaders import load_for_training, load_task
+from laconic.data.needles import NEEDLES
+from laconic.errors import DataError
+
+TEXT = "The lighthouse keeper wrote down the weather every morning. " * 80
+
+
+@pytest.mark.parametrize("kind", list(NEEDLES))
+def test_a_needle_lies_where_it_was_put(kind: str) -> None:
+    backbone = tiny_backbone()
+    stacks = Haystacks([backbone.token_ids(TEXT)], backbone.token_ids)
+    for depth in (0.0, 0.5, 1.0):
+        hidden = stacks.hide(kind, 400, random.Random(depth), depth=depth, distractors=0 if kind == "passkey" else 2)
+        spelled = backbone.token_ids(hidden.needle.sentence)
+        assert len(hidden.text) == 400
+        assert hidden.text[hidden.start : hidden.start + len(spelled)] == spelled
+        assert hidden.needle.answer in hidden.needle.sentence
+        text = backbone.tokenizer.decode(hidden.text)
+        assert text.count(hidden.needle.sentence) == 1, "no other needle answers the question"
+    first = stacks.hide(kind, 300, random.Random(5))
+    assert first == stacks.hide(kind, 300, random.Random(5))
+    with pytest.raises(DataError, match="too short"):
+        stacks.hide(kind, 5, random.Random(0))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_pieces_keep_their_order_and_cut_no_word(depths: list[float]) -> None:
+    pieces = [f" Fact {n}." for n in range(len(depths))]
+    depths = sorted(depths)
+    text, starts = insert(TEXT, pieces, depths)
+    assert starts == sorted(starts)
+    rest = text
+    for piece, start in zip(pieces, starts, strict=True):
+        assert text[start : start + len(piece)] == piece
+        rest = rest.replace(piece, "", 1)
+    assert rest == TEXT
+    assert set(text.replace(".", "").split()) <= set(TEXT.replace(".", "").split()) | {"Fact", *"01234"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    lines = [
+        {"n": 1, "fact": "John went to the hall."},
+        {"n": 2, "fact": "Mary went to the attic."},
+        {"n": 3, "question": "Where is John?", "answer": "hall", "support": [1]},
+        {"n": 4, "fact": "John went to the cellar."},
+    ]
+    files = {
+        "books_val": [{"text": TEXT}],
+        "babi_test": [{"id": "a", "task": "qa1_single-supporting-fact", "lines": lines}],
+    }
+    for name, rows in files.items():
+        with gzip.open(tmp_path / f"{name}.jsonl.gz", "wt") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["passkey-2k", "number-2k-keys3", "place-2k"])
+def test_generated_needles(folder: Path, name: str) -> None:
+    items = load_task(name, folder, limit=13)
+    assert items == generate(name, folder, 13, 0)
+    assert len({item.id for item in items}) == 13
+    assert len(load_task(name, folder)) == DEPTHS
+    for number, item in enumerate(items):
+        assert len(item.document) == round(2000 * CHARACTERS)
+        ((start, end),) = item.evidence
+        assert item.answers[0] in item.document[start:end]
+        assert item.id.endswith(f"d{number % DEPTHS}")
+        assert abs(start / len(item.document) - (number % DEPTHS + 0.5) / DEPTHS) < 0.03
+    keys = items[0].document.count("'s number is")
+    assert keys == (3 if "keys3" in name else 0)
+
+
+def test_generated_babilong(folder: Path) -> None:
+    (item,) = load_task("babi-qa1-1k", folder)
+    assert item.question == "Where is John?"
+    assert item.answers == ["hall"]
+    assert item.document.index("John went to the hall.") < item.document.index("Mary went to the attic.")
+    assert "cellar" not in item.document, "what comes after the question is not told"
+    ((start, end),) = item.evidence
+    assert item.document[start:end].strip() == "John went to the hall."
+    (short,) = load_task("babi-qa1-0k", folder)
+    assert short.document == "John went to the hall. Mary went to the attic."
+    ((start, end),) = short.evidence
+    assert short.document[start:end].strip() == "John went to the hall."
+
+
+def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
+    for name in ("pin-4k", "passkey-4k-keys2", "babi-qa1-4k-keys2"):
+        with pytest.raises(DataError, match="Generated ones look like"):
+            load_task(name, folder)
+    with pytest.raises(DataError, match="no task qa7"):
+        load_task("babi-qa7-1k", folder)
+    with pytest.raises(DataError, match="no file"):
+        load_task("passkey-4k", tmp_path / "empty")
+    with pytest.raises(DataError, match="must not be trained on"):
+        load_for_training("passkey-4k", folder)
+    assert not is_generated("squad_articles_dev")

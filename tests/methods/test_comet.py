@@ -1,0 +1,361 @@
+"""CoMeT's invariants (section 7 of its specification), against a plain reference of one row at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from comets import NO_MEMORY, ROTARY, comet, outputs, words
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import VOCABULARY
+from torch import Tensor
+
+from laconic.core.layout import Kind
+from laconic.errors import BackboneError, LaconicError
+from laconic.methods.comet.chunks import Piece, block_layout, compressed
+from laconic.methods.comet.config import CoMeTConfig
+from laconic.methods.comet.model import CoMeT
+
+
+class Reference:
+    """One row, memory positions computed in full, everything in loops (sections 2.2 to 2.4)."""
+
+    def __init__(self, made: CoMeT) -> None:
+        self.made, self.config = made, made.config
+        self.slots: list[Tensor | None] = [None] * len(made.stack)
+        self.queue: list[list[Tensor]] = [[] for _ in range(len(made.stack))]
+
+    def chunk(self, ids: Tensor, closes: bool) -> Tensor:
+        made, s, m = self.made, self.config.stride, self.config.global_slots
+        embed = made.decoder.get_input_embeddings()
+        sequence: list[tuple[str, Tensor]] = []
+        for k, token in enumerate(ids):
+            sequence.append(("text", embed(token)))
+            last = k == len(ids) - 1
+            if s and (((k + 1) % s == 0 and not last) or (last and closes)):
+                sequence.append(("compression", made.compression.weight[0]))
+        sequence += [("readout", row) for row in made.readouts.weight] if closes else []
+        front = (m if self.slots[0] is not None else 0) + len(self.queue[0])
+        hidden = torch.stack([torch.zeros_like(sequence[0][1])] * front + [row for _, row in sequence])
+        position = torch.arange(len(hidden))[None]
+        rotary = made.stack.rotary(hidden, position)
+        for i in range(len(made.stack)):
+            nets = made.nets(i)
+            before = [] if self.slots[i] is None else list(nets.global_adapter(self.slots[i]))
+            before += self.queue[i]
+            hidden = torch.stack([*before, *hidden[front:]])
+            kind = made.stack._types[i]
+            window = made.decoder.config.sliding_window if kind == "sliding_attention" else None
+            mask = torch.full((len(hidden), len(hidden)), torch.finfo(torch.float32).min)
+            for q in range(len(hidden)):
+                for k in range(q + 1):
+                    if window is None or k > q - window:
+                        mask[q, k] = 0.0
+            hidden = made.stack.layers[i](
+                hidden[None], attention_mask=mask[None, None], position_ids=position, position_embeddings=rotary[kind]
+            )[0]
+            if closes:
+                self._remember(i, hidden[front:], [kind for kind, _ in sequence])
+        text = [n for n, (kind, _) in enumerate(sequence) if kind == "text"]
+        return made.logits(hidden[front:][text])
+
+    def _remember(self, i: int, after: Tensor, kinds: list[str]) -> None:
+        nets = self.made.nets(i)
+        old = self.slots[i]
+        new = []
+        for q, row in enumerate(r for r, kind in zip(after, kinds, strict=True) if kind == "readout"):
+            candidate = nets.global_norm(row)
+            if old is None or nets.gate is None:
+                new.append(candidate)
+            else:
+                bias = 0 if nets.gate.bias is None else nets.gate.bias
+                g = torch.sigmoid(nets.gate.weight[0] @ torch.cat([candidate, old[q]]) + bias)
+                new.append(g * old[q] + (1 - g) * candidate)
+        self.slots[i] = torch.stack(new) if new else after.new_zeros(0, after.shape[1])
+        for row in (r for r, kind in zip(after, kinds, strict=True) if kind == "compression"):
+            self.queue[i].append(nets.queue_adapter(nets.queue_norm(row)))
+        self.queue[i] = self.queue[i][-self.config.fifo_slots :] if self.config.fifo_slots else []
+
+
+# --- the whole method against the reference ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arch", ROTARY)
+@torch.no_grad()
+def test_every_architecture_equals_the_reference(arch: str) -> None:
+    """K/V-only memory, batching over layers and all: five chunks, some short, so that queue and gate are at work."""
+    made, plan = comet(arch), [12, 5, 12, 3, 9]
+    ids = words(sum(plan))
+    (got,), memories = outputs(made, [ids], [plan])
+    reference = Reference(made)
+    expected = [reference.chunk(part, n < len(plan) - 1) for n, part in enumerate(ids.split(plan))]
+    torch.testing.assert_close(got, torch.cat(expected), atol=1e-4, rtol=1e-4)
+    for state, slots, queue in zip(memories[-1].layers, reference.slots, reference.queue, strict=True):
+        torch.testing.assert_close(state.slots[0], slots, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(state.queue[0], torch.stack(queue), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"gate": False},
+        {"gate_bias": 0.0},
+        {"shared_adapter": True},
+        {"global_slots": 0},
+        {"stride": 0, "fifo_slots": 0},
+        {"plain_start": True},
+        {"stride": 12},
+        {"stride": 1},
+    ],
+)
+@torch.no_grad()
+def test_every_variant_equals_the_reference(changes: dict[str, Any]) -> None:
+    made, plan = comet(**changes), [12, 7, 12, 4]
+    ids = words(sum(plan))
+    (got,), _ = outputs(made, [ids], [plan])
+    reference = Reference(made)
+    expected = [reference.chunk(part, n < len(plan) - 1) for n, part in enumerate(ids.split(plan))]
+    torch.testing.assert_close(got, torch.cat(expected), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("arch", ROTARY)
+def test_one_chunk_without_memory_is_the_backbone(arch: str) -> None:
+    """Invariant 1: logits and gradients."""
+    made = comet(arch, **NO_MEMORY, train="full")
+    model, ids = made.backbone.model, words(20)
+    (got,), _ = outputs(made, [ids], [[20]])
+    plain = model(input_ids=ids[None]).logits[0]
+    torch.testing.assert_close(got, plain, atol=1e-5, rtol=1e-5)
+    model.requires_grad_(True)
+    got.square().mean().backward()
+    plain.square().mean().backward()
+    own, theirs = dict(made.decoder.named_parameters()), dict(model.named_parameters())
+    assert own.keys() == theirs.keys()
+    for name, parameter in theirs.items():
+        torch.testing.assert_close(own[name].grad, parameter.grad, atol=1e-5, rtol=1e-4)
+    model.zero_grad()
+    model.requires_grad_(False)
+
+
+@torch.no_grad()
+def test_readouts_come_last_and_change_no_word() -> None:
+    """Invariant 2; with compression tokens between the words logits do differ."""
+    ids = words(12)
+    made = comet(stride=0, fifo_slots=0)
+    plain = made.backbone.model(input_ids=ids[None]).logits[0]
+    hidden, _ = made.read_chunk([ids], made.empty_memory(), [True])
+    torch.testing.assert_close(made.logits(hidden), plain, atol=1e-5, rtol=1e-5)
+    made = comet()
+    hidden, _ = made.read_chunk([ids], made.empty_memory(), [True])
+    torch.testing.assert_close(made.logits(hidden)[:4], plain[:4], atol=1e-5, rtol=1e-5)
+    assert (made.logits(hidden)[4:] - plain[4:]).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_no_word_changes_what_came_before_it() -> None:
+    """Invariant 3, within and across chunks; and everything behind it does change."""
+    made, plan, ids = comet(), [12, 6, 10], words(28)
+    (before,), _ = outputs(made, [ids], [plan])
+    for changed in (0, 4, 11, 12, 17, 20):
+        other = ids.clone()
+        other[changed] = 3 + (other[changed] - 2) % (VOCABULARY - 3)
+        (after,), _ = outputs(made, [other], [plan])
+        torch.testing.assert_close(after[:changed], before[:changed], atol=0, rtol=0)
+        assert ((after - before)[changed:].abs().amax(1) > 1e-6).all()
+
+
+@torch.no_grad()
+def test_chunks_without_memory_know_nothing_of_each_other() -> None:
+    """Invariant 4."""
+    made, plan, ids = comet(**NO_MEMORY), [12, 12], words(24)
+    (got,), _ = outputs(made, [ids], [plan])
+    alone, _ = outputs(made, [ids[12:]], [[12]])
+    torch.testing.assert_close(got[12:], alone[0], atol=0, rtol=0)
+
+
+# --- state ------------------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_state_stops_growing() -> None:
+    """Invariant 7: m slots in float32 and at most N_T entries in the backbone's dtype, per layer."""
+    made, plan = comet(), [12] * 6
+    _, memories = outputs(made, [words(72)], [plan])
+    width, layers = made.backbone.width, len(made.stack)
+    assert [int(memory.counts.live) for memory in memories] == [3, 5, 5, 5, 5, 5]
+    assert [memory.nbytes for memory in memories[1:]] == [layers * width * (3 * 4 + 5 * 4)] * 5
+    assert [int(memory.counts.chunks) for memory in memories] == [1, 2, 3, 4, 5, 5], "the last chunk stays open"
+    assert int(memories[-1].counts.tokens) == 60
+
+
+@given(st.lists(st.integers(1, 12), min_size=2, max_size=5), st.data())
+def test_the_queue_holds_the_newest_real_entries(plan: list[int], data: st.DataObject) -> None:
+    """Invariants 8 and 11 (fault 1): a row batched with others of any chunk sizes is the row alone."""
+    made = comet()
+    other = data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=5))
+    rows, plans = [words(sum(plan)), words(sum(other), seed=9)], [plan, other]
+    with torch.no_grad():
+        together, memories = outputs(made, rows, plans)
+        for number in range(2):
+            (alone,), single = outputs(made, [rows[number]], [plans[number]])
+            torch.testing.assert_close(together[number], alone, atol=1e-4, rtol=1e-4)
+            live = int(memories[-1].counts.live[number])
+            sizes = [compressed(n, 4) for n in plans[number][:-1]]
+            assert live == int(single[-1].counts.live) == min(5, sum(sizes))
+            for a, b in zip(memories[-1].layers, single[-1].layers, strict=True):
+                if live:
+                    torch.testing.assert_close(a.queue[number, -live:], b.queue[0, -live:], atol=1e-4, rtol=1e-4)
+                torch.testing.assert_close(a.slots[number], b.slots[0], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_gate_limits() -> None:
+    """Invariant 9: a gate of 1 freezes the slots, one of 0 writes them anew; the first chunk is ungated."""
+    ids, plan = words(36), [12, 12, 12]
+    made = comet()
+    for bias, frozen in ((1e4, True), (-1e4, False)):
+        for nets in made.memories:
+            nets.gate.weight.zero_()  # type: ignore[union-attr]
+            nets.gate.bias.fill_(bias)  # type: ignore[union-attr]
+        _, (first, second, _) = outputs(made, [ids], [plan])
+        for a, b in zip(first.layers, second.layers, strict=True):
+            assert torch.equal(a.slots, b.slots) is frozen
+    ungated = comet(gate=False)
+    ungated.load_state_dict(made.state_dict(), strict=False)
+    _, (expected, expected_second, _) = outputs(ungated, [ids], [plan])
+    for a, b in zip(first.layers, expected.layers, strict=True):
+        assert torch.equal(a.slots, b.slots)
+    for a, b in zip(second.layers, expected_second.layers, strict=True):
+        torch.testing.assert_close(a.slots, b.slots, atol=1e-6, rtol=1e-6)
+
+
+def test_adapter_starts_as_the_identity() -> None:
+    """Invariant 10."""
+    nets = comet(plain_start=True).nets(0)
+    x = torch.randn(2, 3, 32)
+    assert torch.equal(nets.global_adapter(x), x)
+    assert not torch.allclose(comet().nets(0).global_adapter(x), x)
+
+
+# --- layout -----------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 40), st.integers(0, 9), st.integers(0, 7), st.integers(0, 50))
+def test_positions_follow_the_formulas(n: int, s: int, m: int, o: int) -> None:
+    """Invariant 12."""
+    config = CoMeTConfig(
+        chunk_tokens=40, stride=s, fifo_slots=8 if s else 0, global_slots=m, adapter_rank=1, lora_rank=1
+    )
+    layout = block_layout([Piece(0, n, True)], [o], config)
+    at = {kind: layout.position[layout.kind == kind].tolist() for kind in (Kind.TEXT, Kind.COMPRESSION, Kind.READOUT)}
+    b = -(-n // s) if s else 0
+    assert at[Kind.TEXT] == [o + k + (k // s if s else 0) for k in range(n)]
+    assert at[Kind.COMPRESSION] == [o + min((j + 1) * s, n) + j for j in range(b)]
+    assert at[Kind.READOUT] == [o + n + b + q for q in range(m)]
+
+
+@given(st.integers(1, 30), st.integers(1, 7), st.data())
+def test_blocks_of_a_chunk_make_the_same_sequence(n: int, s: int, data: st.DataObject) -> None:
+    """Invariant 13: however a chunk is cut into blocks, the sequence is the same, its last compression token too."""
+    config = CoMeTConfig(chunk_tokens=30, stride=s, fifo_slots=8, global_slots=2, adapter_rank=1, lora_rank=1)
+    cuts = sorted(data.draw(st.sets(st.integers(1, n), max_size=4)) | {n})
+    pieces = [Piece(a, b - a, False) for a, b in zip([0, *cuts], cuts, strict=False)] + [Piece(n, 0, True)]
+    whole = block_layout([Piece(0, n, True)], [5], config)
+    blocks = [block_layout([piece], [5], config) for piece in pieces]
+    for name in ("kind", "position"):
+        assert torch.equal(torch.cat([getattr(one, name) for one in blocks], dim=1), getattr(whole, name))
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def loss_of(made: CoMeT, ids: Tensor, plan: list[int], **options: Any) -> Tensor:
+    *_, (hidden, _) = made.chunks([ids], [plan], **options)
+    return made.logits(hidden).square().mean()
+
+
+@pytest.mark.parametrize("path", ["slots", "queue"])
+def test_gradients_reach_the_first_chunk(path: str) -> None:
+    """Invariant 14: by the slots alone (the queue has forgotten chunk 0), by the queue alone; against differences."""
+    changes = {"stride": 12, "fifo_slots": 1} if path == "slots" else {"global_slots": 0, "fifo_slots": 64}
+    made = comet(**changes).double()
+    plan = [12, 12, 12, 6]
+    rest = words(30, seed=3)
+    start = made.decoder.get_input_embeddings()(words(12)).detach().double().requires_grad_(True)
+
+    def loss(first: Tensor) -> Tensor:
+        made.embedded, kept = (lambda ids, layout: _with(first, ids, layout)), made.embedded  # type: ignore[method-assign]
+        used = [False]
+
+        def _with(first: Tensor, ids: Sequence[Tensor], layout: Any) -> Tensor:
+            hidden = kept(ids, layout)
+            if not used[0]:
+                used[0] = True
+                place = (layout.kind == Kind.TEXT).unsqueeze(-1)
+                hidden = hidden.masked_scatter(place, first)
+            return hidden
+
+        value = loss_of(made, torch.cat([words(12), rest]), plan)
+        made.embedded = kept  # type: ignore[method-assign]
+        return value
+
+    loss(start).backward()
+    assert start.grad is not None
+    direction = torch.randn(start.shape, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    slope = (start.grad * direction).sum()
+    assert slope.abs() > 1e-9
+    with torch.no_grad():
+        # upstream's norms compute in float32, so the step must not be too small
+        numeric = (loss(start + 3e-4 * direction) - loss(start - 3e-4 * direction)) / 6e-4
+    torch.testing.assert_close(slope, numeric, atol=1e-9, rtol=5e-3)
+
+
+def test_recomputing_activations_changes_no_gradient() -> None:
+    gradients = []
+    for save in (True, False):
+        made = comet(train="lora")
+        loss_of(made, words(30), [12, 12, 6], save_activations=save).backward()
+        gradients.append({name: p.grad for name, p in made.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert any("lora" in name for name in gradients[0])
+    assert any("memories" in name for name in gradients[0])
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][name], atol=1e-6, rtol=1e-5)
+
+
+def test_added_parameters_of_the_paper() -> None:
+    """Invariant 17: 36 d per layer, d per readout and one d for the compression token."""
+    d, layers = 32, 3
+    made = comet(**(CoMeTConfig.paper(global_slots=7).to_dict()))
+    nets = sum(p.numel() for p in made.memories.parameters())
+    assert nets == layers * 36 * d
+    assert made.readouts.weight.numel() + made.compression.weight.numel() == 8 * d
+    assert 36 * 2560 * 36 == 3_317_760, "the paper's model has d = 2560 and 36 layers"
+
+
+@torch.no_grad()
+def test_attention_implementations_agree() -> None:
+    """Invariant 18, as far as a CPU goes."""
+    made, plan, ids = comet("gemma3"), [12, 5, 9], words(26)
+    (expected,), _ = outputs(made, [ids], [plan])
+    made.decoder.set_attn_implementation("eager")
+    (got,), _ = outputs(made, [ids], [plan])
+    made.decoder.set_attn_implementation("sdpa")
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(BackboneError, match="no rotary positions"):
+        comet("gpt2")
+    with pytest.raises(LaconicError, match="shorter than the stride"):
+        CoMeTConfig(chunk_tokens=4, stride=8)
+    with pytest.raises(LaconicError, match="go together"):
+        CoMeTConfig(stride=8, fifo_slots=0)
+    with pytest.raises(LaconicError, match="no option 'slots'"):
+        CoMeTConfig.from_dict({"slots": 3})

@@ -1,0 +1,122 @@
+"""Memory files: what goes in comes out, and nothing else is accepted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from comets import comet, words
+from safetensors.torch import load_file, save_file
+
+from laconic.errors import MemoryFileError
+from laconic.methods.comet.files import SavedMemory, Source, load_memory, save_memory, text_digest
+from laconic.methods.comet.model import CoMeT
+from laconic.methods.comet.stream import ChunkStream
+
+SOURCES = [Source("book.txt", text_digest("book"), 31, 31)]
+
+
+def saved(made: CoMeT, path: Path, length: int = 31) -> ChunkStream:
+    stream = ChunkStream(made)
+    stream.feed([words(length)])
+    save_memory(path, SavedMemory(stream, SOURCES))
+    return stream
+
+
+@pytest.mark.parametrize("length", [31, 24, 5, 12])
+@torch.no_grad()
+def test_what_was_read_goes_on_as_if_never_saved(tmp_path: Path, length: int) -> None:
+    made = comet()
+    stream = saved(made, tmp_path / "a.memory", length)
+    again = load_memory(tmp_path / "a.memory", made)
+    assert again.sources == SOURCES
+    assert again.stream.open == stream.open
+    assert again.stream.held == stream.held
+    more = words(40, seed=5)
+    torch.testing.assert_close(again.stream.feed([more]), stream.feed([more]), atol=1e-4, rtol=1e-4)
+    assert int(again.stream.memory.counts.tokens) == int(stream.memory.counts.tokens)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.memory"], "nothing half-written is left"
+
+
+@torch.no_grad()
+def test_a_memory_is_read_in_another_dtype(tmp_path: Path) -> None:
+    made = comet()
+    stream = saved(made, tmp_path / "a.memory")
+    made.decoder.to(torch.bfloat16)
+    again = load_memory(tmp_path / "a.memory", made).stream
+    assert again.memory.layers[0].queue.dtype == torch.bfloat16
+    assert again.memory.layers[0].slots.dtype == torch.float32
+    made.decoder.to(torch.float32)
+    for a, b in zip(again.memory.layers, stream.memory.layers, strict=True):
+        torch.testing.assert_close(a.queue.float(), b.queue, atol=0.05, rtol=0.02)
+        assert torch.equal(a.slots, b.slots)
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    made, path = comet(), tmp_path / "a.memory"
+    saved(made, path)
+    whole = path.read_bytes()
+    with pytest.raises(MemoryFileError, match="no memory file"):
+        load_memory(tmp_path / "none.memory", made)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(MemoryFileError, match="damaged"):
+        load_memory(path, made)
+    path.write_bytes(b"Call me Ishmael.")
+    with pytest.raises(MemoryFileError, match="damaged"):
+        load_memory(path, made)
+    path.write_bytes(whole[:-4] + bytes(byte ^ 1 for byte in whole[-4:]))
+    with pytest.raises(MemoryFileError, match="digest"):
+        load_memory(path, made)
+    save_file(load_file_of(whole, tmp_path), path)  # as others write them, without our header
+    with pytest.raises(MemoryFileError, match="damaged"):
+        load_memory(path, made)
+    path.write_bytes(whole)
+    with pytest.raises(MemoryFileError, match="was read by"):
+        load_memory(path, comet("qwen2"))
+    with pytest.raises(MemoryFileError, match="other settings"):
+        load_memory(path, comet(fifo_slots=9))
+    made.version = "fedcba"
+    with pytest.raises(MemoryFileError, match="another adapter"):
+        load_memory(path, made)
+
+
+def load_file_of(payload: bytes, folder: Path) -> dict[str, torch.Tensor]:
+    copy = folder / "copy"
+    copy.write_bytes(payload)
+    return load_file(copy)
+
+
+@torch.no_grad()
+def test_states_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    made, path = comet(), tmp_path / "a.memory"
+    stream = saved(made, path)
+    before = path.read_bytes()
+    stream.memory.layers[1].slots[0, 0, 0] = float("nan")
+    with pytest.raises(MemoryFileError, match="not finite"):
+        save_memory(path, SavedMemory(stream, SOURCES))
+    assert path.read_bytes() == before, "the older file is left as it was"
+    with pytest.raises(MemoryFileError, match="cannot be written"):
+        save_memory(path / "below", SavedMemory(ChunkStream(made)))
+
+
+def test_a_saved_comet_is_the_same_again(tmp_path: Path) -> None:
+    made = comet(train="lora")
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    made.save_pretrained(tmp_path / "adapter")
+    again = CoMeT.from_pretrained(tmp_path / "adapter", made.backbone).eval()
+    assert again.version
+    assert made.version == ""
+    stream, other = ChunkStream(made), ChunkStream(again)
+    ids = words(30)
+    expected = stream.feed([ids])
+    torch.testing.assert_close(other.feed([ids]), expected, atol=1e-5, rtol=1e-5)
+    merged = ChunkStream(CoMeT.from_pretrained(tmp_path / "adapter", made.backbone).merge())
+    torch.testing.assert_close(merged.feed([ids]), expected, atol=1e-4, rtol=1e-4)
+    half = CoMeT.from_pretrained(tmp_path / "adapter", made.backbone)
+    made.save_pretrained(tmp_path / "half", dtype=torch.bfloat16)
+    half = CoMeT.from_pretrained(tmp_path / "half", made.backbone)
+    assert {p.dtype for p in half.memories.parameters()} == {torch.float32}

@@ -1,0 +1,204 @@
+"""Training CoMeT: examples, labels, loss, and recipes that resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from comets import comet, words
+from torch import nn
+
+from laconic.core.layout import IGNORE
+from laconic.errors import DataError, RecipeError
+from laconic.generation.answer import QUESTION_TEMPLATE
+from laconic.methods.comet.model import CoMeT
+from laconic.train import recipe as recipes
+from laconic.train.comet import Example, NeedleExamples, ReadingStage, ReadOnExamples, parameters_of
+from laconic.train.recipe import load_recipe, run_recipe
+
+TEXT = "The lighthouse keeper wrote down the weather every morning. " * 80
+
+
+def needles(made: CoMeT, **changes: Any) -> NeedleExamples:
+    values = {"kinds": ["number"], "chunks": [2, 3], "distractors": 1, "rows": 3, "seed": 0}
+    return NeedleExamples(made, [TEXT], **(values | changes))
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def test_only_answers_are_labelled() -> None:
+    """Invariant 16: answer and end of text, each at the token before it, none elsewhere."""
+    made = comet(chunk_tokens=48)
+    draw = needles(made)
+    seen = set()
+    for index in range(12):
+        assert draw(index) == draw(index), "a step's batch follows from its number"
+        for row in draw(index):
+            assert len(row.ids) == len(row.labels) == sum(row.plan)
+            assert max(row.plan) <= 48
+            wanted = [label for label in row.labels if label != IGNORE]
+            assert wanted[-1] == made.backbone.tokenizer.eos_token_id
+            begin = len(row.ids) + 1 - len(wanted)
+            assert row.ids[begin:] == wanted[:-1]
+            assert row.labels[begin - 1 :] == wanted
+            text = made.backbone.tokenizer.decode(row.ids)
+            question = text.rpartition("Question: ")[2].partition("\nAnswer:")[0]
+            assert QUESTION_TEMPLATE.format(question=question) in text
+            seen.add((len(row.plan), row.plan[-1] < 48))
+    assert len(seen) > 1, "rests of text, and none"
+
+
+def test_reading_on_labels_every_token() -> None:
+    made = comet()
+    for row in ReadOnExamples(made, [TEXT], chunks=[3], rows=2, seed=0)(4):
+        assert row.plan == [12, 12, 12]
+        assert row.labels[:-1] == row.ids[1:]
+
+
+# --- loss -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_is_the_mean_over_all_labels() -> None:
+    """However rows and chunks lie: against one row at a time, in one call each."""
+    made = comet(train="lora")
+    plans = [[12, 12, 5], [7, 12], [12, 12, 12, 3]]
+    batch = []
+    for seed, plan in enumerate(plans):
+        ids = words(sum(plan) + 1, seed).tolist()
+        labels = [label if n % 3 else IGNORE for n, label in enumerate(ids[1:])]
+        batch.append(Example(ids[:-1], labels, plan))
+    loss, numbers = ReadingStage(made)(batch)
+    total, count, right = 0.0, 0, 0
+    for example in batch:
+        logits = torch.cat([made.logits(out) for out, _ in made.chunks([torch.tensor(example.ids)], [example.plan])])
+        labels = torch.tensor(example.labels)
+        total += nn.functional.cross_entropy(logits, labels, reduction="sum", ignore_index=IGNORE).item()
+        count += int((labels != IGNORE).sum())
+        right += int(((logits.argmax(-1) == labels) & (labels != IGNORE)).sum())
+    assert loss.item() == pytest.approx(total / count, rel=1e-5)
+    assert numbers["token_accuracy"] == pytest.approx(right / count)
+
+
+def test_exact_counts_rows_that_are_right_throughout() -> None:
+    made = comet()
+    ids = words(25)
+    with torch.no_grad():
+        logits = torch.cat([made.logits(out) for out, _ in made.chunks([ids], [[12, 13]])])
+    best = logits.argmax(-1).tolist()
+    wrong = [*best[:-1], (best[-1] + 1) % 128]
+    right_then_wrong = [Example(ids.tolist(), labels, [12, 13]) for labels in (best, wrong)]
+    _, numbers = ReadingStage(made)(right_then_wrong)
+    assert numbers["exact"] == 0.5
+
+
+def test_truncated_gradients_stop_at_the_cut() -> None:
+    made = comet()
+    ids, plan = words(36).tolist(), [12, 12, 12]
+    labels = [IGNORE] * 24 + ids[1:13]
+    gradients = {}
+    for truncate in (None, 1):
+        made.zero_grad()
+        loss, _ = ReadingStage(made, truncate=truncate)([Example(ids, labels, plan)])
+        if truncate is None:
+            loss.backward()
+        gradients[truncate] = None if made.readouts.weight.grad is None else made.readouts.weight.grad.clone()
+        value = loss.item()
+    assert gradients[None] is not None
+    assert gradients[None].abs().max() > 0
+    assert not loss.requires_grad or made.readouts.weight.grad is None, "the last chunk alone has no readouts"
+    assert value == pytest.approx(ReadingStage(made)([Example(ids, labels, plan)])[0].item())
+
+
+@pytest.mark.parametrize(("train", "has_decoder"), [("full", True), ("lora", True), ("memory", False)])
+def test_what_is_trained(train: str, has_decoder: bool) -> None:
+    made = comet(train=train)
+    groups = parameters_of(made, 10.0)
+    assert ("decoder" in groups) is has_decoder
+    assert groups["memory"][1] == 10.0
+    borrowed = {id(p) for p in made.backbone.model.parameters()}
+    assert not any(id(p) in borrowed for parameters, _ in groups.values() for p in parameters)
+
+
+# --- recipes ----------------------------------------------------------------------------------------------------------
+
+
+def recipe(folder: Path, **changes: Any) -> Path:
+    stage = {
+        "name": "two", "task": ["number"], "books": "sample_book", "chunks": [1], "distractors": 0, "rows": 2,
+        "memory_rate": 10.0, "truncate": None, "save_activations": True, "share_text": False,
+        "loop": {"steps": 3, "learning_rate": 1.0e-3, "checkpoint_every": 1},
+    }  # fmt: skip
+    options = {"chunk_tokens": 64, "stride": 8, "global_slots": 4, "fifo_slots": 8, "adapter_rank": 2, "lora_rank": 2}
+    whole = {
+        "method": "comet", "backbone": "tiny", "dtype": "float32", "device": "cpu", "start": None,
+        "output": str(folder / "run"), "seed": 0, "comet": options, "stages": [stage | changes],
+    }  # fmt: skip
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(whole))
+    return path
+
+
+def test_a_recipe_trains_saves_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = comet().backbone
+    monkeypatch.setattr(recipes, "load_backbone", lambda *args, **kwargs: backbone)
+    whole = CoMeT.from_pretrained(run_recipe(recipe(tmp_path), say=lambda line: None), backbone)
+    other = tmp_path / "cut"
+    other.mkdir()
+    path = recipe(other)
+    calls = []
+
+    def stop(line: str) -> None:
+        calls.append(line)
+
+    real = recipes.run
+
+    def killed(task: Any, config: Any, folder: Path, say: Any) -> None:
+        batch = task.batch
+
+        def batch_then_die(step: int, rank: int, world: int) -> Any:
+            if step == 2 and not (other / "died").exists():
+                (other / "died").touch()
+                raise KeyboardInterrupt
+            return batch(step, rank, world)
+
+        task.batch = batch_then_die
+        real(task, config, folder, say)
+
+    monkeypatch.setattr(recipes, "run", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(path, say=stop)
+    again = CoMeT.from_pretrained(run_recipe(path, say=stop), backbone)
+    assert any("resuming at step 2" in line for line in calls)
+    for (name, a), (_, b) in zip(whole.named_parameters(), again.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": ["haystack"]}, "task must be a list"),
+        ({"task": ["continuation", "number"]}, "stands alone"),
+        ({"chunks": [0]}, "chunks must be"),
+        ({"rows": True}, "rows must be"),
+        ({"distractors": -1}, "distractors must be"),
+        ({"memory_rate": 0}, "memory_rate must be"),
+        ({"truncate": 0}, "truncate must be"),
+        ({"save_activations": 1}, "save_activations must be"),
+        ({"share_text": 1}, "share_text must be"),
+        ({"share_text": True, "truncate": 2}, "all the way"),
+        ({"name": "../two"}, "no plain word"),
+        ({"books": 3}, "books must"),
+    ],
+)
+def test_a_slip_in_a_recipe_is_found_before_training(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(recipe(tmp_path, **changes))
+
+
+def test_books_for_evaluation_are_not_trained_on(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="must not be trained on"):
+        run_recipe(recipe(tmp_path, books="books_val"))
