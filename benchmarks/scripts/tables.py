@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from laconic.core import persist
 from laconic.eval.report import difference, references
-from laconic.core.persist import version
 from laconic.methods.registry import shipped_adapters
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-CURRENT = {version(folder) for folder in shipped_adapters()}
+CURRENT = {persist.version(folder) for folder in shipped_adapters()}
 START, END = "<!-- numbers -->", "<!-- end of numbers -->"
 
 
