@@ -23,7 +23,14 @@ TEXT = "The lighthouse keeper wrote down the weather every morning. " * 80
 
 
 def needles(made: CoMeT, **changes: Any) -> NeedleExamples:
-    values = {"kinds": ["number"], "chunks": [2, 3], "distractors": 1, "rows": 3, "seed": 0}
+    values = {
+        "kinds": ["number"],
+        "chunk_tokens": made.config.chunk_tokens,
+        "chunks": [2, 3],
+        "distractors": 1,
+        "rows": 3,
+        "seed": 0,
+    }
     return NeedleExamples(made, [TEXT], **(values | changes))
 
 
@@ -54,7 +61,7 @@ def test_only_answers_are_labelled() -> None:
 
 def test_reading_on_labels_every_token() -> None:
     made = comet()
-    for row in ReadOnExamples(made, [TEXT], chunks=[3], rows=2, seed=0)(4):
+    for row in ReadOnExamples(made, [TEXT], chunk_tokens=12, chunks=[3], rows=2, seed=0)(4):
         assert row.plan == [12, 12, 12]
         assert row.labels[:-1] == row.ids[1:]
 
@@ -113,6 +120,23 @@ def test_truncated_gradients_stop_at_the_cut() -> None:
     assert value == pytest.approx(ReadingStage(made)([Example(ids, labels, plan)])[0].item())
 
 
+def test_a_smaller_queue_for_a_step() -> None:
+    """With no queue at all the slots alone carry the text; the draw follows from torch's seed."""
+    made, ids, plan = comet(), words(36), [12, 12, 12]
+    *_, (_, memory) = made.chunks([ids], [plan], capacity=2)
+    assert memory.counts.held == 2
+    *_, (_, none) = made.chunks([ids], [plan], capacity=0)
+    assert none.counts.held == 0
+    assert int(none.counts.chunks) == 2
+    example = Example(ids.tolist(), [IGNORE] * 24 + ids[1:13].tolist(), plan)
+    stage = ReadingStage(made, fifo_slots=[0, 5])
+    losses = set()
+    for seed in range(8):
+        torch.manual_seed(seed)
+        losses.add(round(stage([example])[0].item(), 5))
+    assert losses == {round(ReadingStage(made, fifo_slots=[n])([example])[0].item(), 5) for n in (0, 5)}
+
+
 @pytest.mark.parametrize(("train", "has_decoder"), [("full", True), ("lora", True), ("memory", False)])
 def test_what_is_trained(train: str, has_decoder: bool) -> None:
     made = comet(train=train)
@@ -128,7 +152,8 @@ def test_what_is_trained(train: str, has_decoder: bool) -> None:
 
 def recipe(folder: Path, **changes: Any) -> Path:
     stage = {
-        "name": "two", "task": ["number"], "books": "sample_book", "chunks": [1], "distractors": 0, "rows": 2,
+        "name": "two", "task": ["number"], "books": "sample_book", "chunk_tokens": 64, "chunks": [1],
+        "fifo_slots": [0, 8], "distractors": 0, "rows": 2,
         "memory_rate": 10.0, "truncate": None, "save_activations": True, "share_text": False,
         "loop": {"steps": 3, "learning_rate": 1.0e-3, "checkpoint_every": 1},
     }  # fmt: skip
@@ -184,6 +209,8 @@ def test_a_recipe_trains_saves_and_resumes(tmp_path: Path, monkeypatch: pytest.M
         ({"task": ["continuation", "number"]}, "stands alone"),
         ({"chunks": [0]}, "chunks must be"),
         ({"rows": True}, "rows must be"),
+        ({"chunk_tokens": 0}, "chunk_tokens must be"),
+        ({"fifo_slots": []}, "fifo_slots must be"),
         ({"distractors": -1}, "distractors must be"),
         ({"memory_rate": 0}, "memory_rate must be"),
         ({"truncate": 0}, "truncate must be"),
@@ -197,6 +224,12 @@ def test_a_recipe_trains_saves_and_resumes(tmp_path: Path, monkeypatch: pytest.M
 def test_a_slip_in_a_recipe_is_found_before_training(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         load_recipe(recipe(tmp_path, **changes))
+
+
+def test_chunks_of_a_stage_fit_the_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "load_backbone", lambda *args, **kwargs: comet().backbone)
+    with pytest.raises(RecipeError, match="a full one has 64"):
+        run_recipe(recipe(tmp_path, chunk_tokens=65))
 
 
 def test_books_for_evaluation_are_not_trained_on(tmp_path: Path) -> None:

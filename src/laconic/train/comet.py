@@ -68,13 +68,22 @@ class ReadingStage(nn.Module):
     """Next-token loss through the memory, over whatever is labelled.
 
     Args:
+        fifo_slots: capacities of the queue, one drawn for each step (what the queue still holds, the slots need not
+            learn to keep); None leaves the configuration's.
         truncate: cut the gradient after every so many chunks; None carries it through all of them.
         save_activations: False recomputes each layer in the backward pass.
     """
 
-    def __init__(self, comet: CoMeT, *, truncate: int | None = None, save_activations: bool = True) -> None:
+    def __init__(
+        self,
+        comet: CoMeT,
+        *,
+        fifo_slots: Sequence[int] | None = None,
+        truncate: int | None = None,
+        save_activations: bool = True,
+    ) -> None:
         super().__init__()
-        self.comet = comet
+        self.comet, self.fifo_slots = comet, fifo_slots
         self.truncate, self.save_activations = truncate, save_activations
 
     def forward(self, batch: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
@@ -82,7 +91,11 @@ class ReadingStage(nn.Module):
         targets = Targets(batch)
         total = torch.zeros((), device=self.comet.backbone.device)
         chunks = self.comet.chunks(
-            targets.rows, targets.plans, save_activations=self.save_activations, truncate=self.truncate
+            targets.rows,
+            targets.plans,
+            save_activations=self.save_activations,
+            truncate=self.truncate,
+            capacity=drawn(self.fifo_slots),
         )
         for number, (outputs, _) in enumerate(chunks):
             part = targets.loss(self.comet, number, outputs)
@@ -95,18 +108,20 @@ class SharedReadingStage(nn.Module):
     """As ``ReadingStage``, each text spread over all processes (``laconic.train.pipeline``).
 
     Args:
+        fifo_slots: as there.
         save_activations: False keeps the inputs of each layer alone.
     """
 
-    def __init__(self, comet: CoMeT, *, save_activations: bool = True) -> None:
+    def __init__(self, comet: CoMeT, *, fifo_slots: Sequence[int] | None = None, save_activations: bool = True) -> None:
         super().__init__()
-        self.comet = comet
+        self.comet, self.fifo_slots = comet, fifo_slots
         self.pipeline = ChunkPipeline(comet, save_activations=save_activations)
 
     def forward(self, batch: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
         """This process's part of the loss; the numbers are of all of them."""
         targets = Targets(batch)
-        loss = self.pipeline.loss(targets.rows, targets.plans, partial(targets.loss, self.comet))
+        local = partial(targets.loss, self.comet)
+        loss = self.pipeline.loss(targets.rows, targets.plans, local, drawn(self.fifo_slots))
         seen = torch.tensor([loss.item(), targets.right, *(not whole for whole in targets.whole)])
         dist.all_reduce(seen)
         exact = (seen[2:] == 0).float().mean().item()
@@ -115,6 +130,11 @@ class SharedReadingStage(nn.Module):
     def synchronise(self) -> None:
         """Sum the processes' gradients."""
         self.pipeline.all_reduce_gradients(self.comet.parameters())
+
+
+def drawn(choices: Sequence[int] | None) -> int | None:
+    """One of them, by torch's generator, which the loop seeds with the step's number."""
+    return None if choices is None else choices[int(torch.randint(len(choices), ()))]
 
 
 def token_haystacks(backbone: Backbone, texts: Sequence[str]) -> Haystacks[list[int]]:
@@ -126,6 +146,7 @@ class NeedleExamples:
 
     Args:
         kinds: of needles, drawn evenly.
+        chunk_tokens: of a full chunk in training; a curriculum may begin with short ones.
         chunks: how many full chunks lie before the open one; drawn evenly, one number for a batch.
         distractors: most needles of the same kind beside the one that is asked for.
         rows: rows of a batch.
@@ -137,13 +158,14 @@ class NeedleExamples:
         texts: Sequence[str],
         *,
         kinds: Sequence[str],
+        chunk_tokens: int,
         chunks: Sequence[int],
         distractors: int,
         rows: int,
         seed: int | str,
     ) -> None:
         self.backbone: Backbone = comet.backbone
-        self.full = comet.config.chunk_tokens
+        self.full = chunk_tokens
         self.haystacks = token_haystacks(comet.backbone, texts)
         self.kinds, self.chunk_counts, self.distractors = list(kinds), list(chunks), distractors
         self.rows, self.seed = rows, seed
@@ -179,14 +201,22 @@ class ReadOnExamples:
     """Running text to be continued: every token is labelled.
 
     Args:
+        chunk_tokens: of a full chunk.
         chunks: full chunks of an example; drawn evenly, one number for a batch.
         rows: rows of a batch.
     """
 
     def __init__(
-        self, comet: CoMeT, texts: Sequence[str], *, chunks: Sequence[int], rows: int, seed: int | str
+        self,
+        comet: CoMeT,
+        texts: Sequence[str],
+        *,
+        chunk_tokens: int,
+        chunks: Sequence[int],
+        rows: int,
+        seed: int | str,
     ) -> None:
-        self.full = comet.config.chunk_tokens
+        self.full = chunk_tokens
         self.haystacks = token_haystacks(comet.backbone, texts)
         self.chunk_counts, self.rows, self.seed = list(chunks), rows, seed
 

@@ -50,12 +50,16 @@ class CoMeTTrainer:
             raise RecipeError(f"{where}: {READ_ON} stands alone.", "Make two stages of it.")
         if not isinstance(chunks, list) or not chunks or not all(map(positive, chunks)):
             raise RecipeError(f"{where}: chunks must be a list of whole numbers above 0.", self.look)
+        slots = stage["fifo_slots"]
+        if slots is not None and not (isinstance(slots, list) and slots and all(n == 0 or positive(n) for n in slots)):
+            raise RecipeError(f"{where}: fifo_slots must be null, or a list of whole numbers.", self.look)
         if not isinstance(stage["name"], str) or not stage["name"].replace("-", "").isalnum():
             raise RecipeError(f"{where} has a name that is no plain word.", self.look)
         if not isinstance(stage["books"], str):
             raise RecipeError(f"{where}: books must name a set of books.", self.look)
-        if not positive(stage["rows"]):
-            raise RecipeError(f"{where}: rows must be a whole number above 0.", self.look)
+        for key in ("rows", "chunk_tokens"):
+            if not positive(stage[key]):
+                raise RecipeError(f"{where}: {key} must be a whole number above 0.", self.look)
         distractors, rate, truncate = stage["distractors"], stage["memory_rate"], stage["truncate"]
         if distractors != 0 and not positive(distractors):
             raise RecipeError(f"{where}: distractors must be a whole number, 0 or more.", self.look)
@@ -79,15 +83,33 @@ class CoMeTTrainer:
 
     def task(self, method: CoMeT, stage: dict[str, Any], data: list[str], seed: int) -> StageTask:
         parameters = parameters_of(method, stage["memory_rate"])
-        lengths = {"chunks": stage["chunks"], "rows": stage["rows"], "seed": f"{seed}/{stage['name']}"}
+        full = stage["chunk_tokens"]
+        if full > method.config.chunk_tokens:
+            raise RecipeError(
+                f"The stage {stage['name']} has chunks of {full} tokens, and a full one has "
+                f"{method.config.chunk_tokens}.",
+                "Raise comet.chunk_tokens.",
+            )
+        lengths = {
+            "chunk_tokens": full,
+            "chunks": stage["chunks"],
+            "rows": stage["rows"],
+            "seed": f"{seed}/{stage['name']}",
+        }
         examples: Callable[[int], Any]
         if stage["task"] == [READ_ON]:
             examples = ReadOnExamples(method, data, **lengths)
         else:
             examples = NeedleExamples(method, data, kinds=stage["task"], distractors=stage["distractors"], **lengths)
-        save = stage["save_activations"]
+        slots, save = stage["fifo_slots"], stage["save_activations"]
+        if slots and max(slots) > method.config.fifo_slots:
+            raise RecipeError(
+                f"The stage {stage['name']} has {max(slots)} fifo_slots, the method {method.config.fifo_slots}.",
+                "Raise comet.fifo_slots.",
+            )
         processes = PartialState(cpu=method.backbone.device.type == "cpu").num_processes
         if stage["share_text"] and processes > 1:  # one process has nobody to share with
-            shared = SharedReadingStage(method, save_activations=save)
+            shared = SharedReadingStage(method, fifo_slots=slots, save_activations=save)
             return StageTask(shared, examples, parameters, shared.synchronise)
-        return StageTask(ReadingStage(method, truncate=stage["truncate"], save_activations=save), examples, parameters)
+        alone = ReadingStage(method, fifo_slots=slots, truncate=stage["truncate"], save_activations=save)
+        return StageTask(alone, examples, parameters)

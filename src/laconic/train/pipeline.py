@@ -40,7 +40,13 @@ class ChunkPipeline:
         self.comet, self.group, self.save_activations = comet, group, save_activations
         self.rank, self.world = dist.get_rank(group), dist.get_world_size(group)
 
-    def loss(self, rows: Sequence[Tensor], plans: Sequence[Sequence[int]], local_loss: LocalLoss) -> Tensor:
+    def loss(
+        self,
+        rows: Sequence[Tensor],
+        plans: Sequence[Sequence[int]],
+        local_loss: LocalLoss,
+        capacity: int | None = None,
+    ) -> Tensor:
         """This rank's part of the loss, a scalar; ``backward`` on it, by all ranks, is one backward pass.
 
         Every rank is given the whole batch and takes its own chunks of it.
@@ -48,8 +54,9 @@ class ChunkPipeline:
         Args:
             local_loss: from a chunk's number and its outputs at text tokens, its part of the loss (already divided by
                 what the loss is a mean over), or None where nothing is to be learnt.
+            capacity: most entries of the queue, where that is to be less than the configuration's.
         """
-        run = _Run(self, rows, plans)
+        run = _Run(self, rows, plans, self.comet.config.fifo_slots if capacity is None else capacity)
         total = run.forward(local_loss)
         return _Deferred.apply(total.detach().requires_grad_(), lambda scale: run.backward(total, scale))
 
@@ -77,9 +84,11 @@ class _Passage:
 class _Run:
     """One batch, forward and back."""
 
-    def __init__(self, pipeline: ChunkPipeline, rows: Sequence[Tensor], plans: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self, pipeline: ChunkPipeline, rows: Sequence[Tensor], plans: Sequence[Sequence[int]], capacity: int
+    ) -> None:
         self.pipeline, self.comet = pipeline, pipeline.comet
-        config = self.comet.config
+        stride = self.comet.config.stride
         every = list(by_chunk(rows, plans))
         share = -(-len(every) // pipeline.world)
         first, stop = pipeline.rank * share, (pipeline.rank + 1) * share
@@ -89,9 +98,9 @@ class _Run:
         for number, (ids, closes) in enumerate(every):
             lengths = [len(row) for row in ids]
             if first <= number < stop:
-                self.chunks[number] = self.comet.prepare(lengths, closes, counts[-1])
+                self.chunks[number] = self.comet.prepare(lengths, closes, counts[-1], capacity)
                 self.embedded[number] = self.comet.embedded(ids, self.chunks[number].frame.layout)
-            counts.append(counts[-1].behind(lengths, closes, config.stride, config.fifo_slots))
+            counts.append(counts[-1].behind(lengths, closes, stride, capacity))
         # with fewer chunks than ranks the last ones hand on what they are given
         self.before, self.after = (self._empty(counts[min(n, len(every))]) for n in (first, stop))
         self.passages: list[_Passage] = []

@@ -171,23 +171,29 @@ class CoMeT(TrainedMethod):
             readouts=readouts.to(device),
         )
 
-    def prepare(self, lengths: Sequence[int], closes: Sequence[bool], counts: Counts) -> Chunk:
+    def prepare(
+        self, lengths: Sequence[int], closes: Sequence[bool], counts: Counts, capacity: int | None = None
+    ) -> Chunk:
         """All that is known of the rows' next chunk before anything is computed.
 
         Args:
             lengths: text tokens of each row's chunk; a row of none has no chunk here and keeps its memory.
             closes: rows whose memory takes the chunk in; the others' is left as it was.
+            capacity: most entries of the queue, where that is to be less than the configuration's.
         """
         pieces = [Piece(0, length, close and length > 0) for length, close in zip(lengths, closes, strict=True)]
         layout = block_layout(pieces, counts.origins(self.config.global_slots), self.config)
         front = memory_layout(counts, self.config.global_slots)
         frame = self.frame(layout, concatenate([front, layout]), front if len(front) else None)
         closed = torch.tensor([piece.closes for piece in pieces])
-        return Chunk(frame, self.update(counts, closed, frame.compressions, torch.tensor(list(lengths))))
+        return Chunk(frame, self.update(counts, closed, frame.compressions, torch.tensor(list(lengths)), capacity))
 
-    def update(self, counts: Counts, closes: Tensor, compressions: Tensor, tokens: Tensor) -> Update:
+    def update(
+        self, counts: Counts, closes: Tensor, compressions: Tensor, tokens: Tensor, capacity: int | None = None
+    ) -> Update:
         """How a chunk changes the memory; see ``Update.of``."""
-        return Update.of(counts, closes, compressions, tokens, self.config.fifo_slots, self.backbone.device)
+        capacity = self.config.fifo_slots if capacity is None else capacity
+        return Update.of(counts, closes, compressions, tokens, capacity, self.backbone.device)
 
     def cell(self, index: int, chunk: Chunk, hidden: Tensor, slots: Tensor, queue: Tensor) -> tuple[Tensor, ...]:
         """One layer on one chunk: its hidden states [B, E, D] and the layer's memory in, both out.
@@ -204,19 +210,25 @@ class CoMeT(TrainedMethod):
         return hidden, *chunk.update.layer(self.nets(index), state, outputs, readouts)
 
     def read_chunk(
-        self, ids: Sequence[Tensor], memory: Memory, closes: Sequence[bool], *, save_activations: bool = True
+        self,
+        ids: Sequence[Tensor],
+        memory: Memory,
+        closes: Sequence[bool],
+        *,
+        save_activations: bool = True,
+        capacity: int | None = None,
     ) -> tuple[Tensor, Memory]:
         """A whole chunk of each row through all layers.
 
         Args:
-            ids, closes: as the lengths and ``closes`` of ``prepare``.
+            ids, closes, capacity: as lengths, ``closes`` and ``capacity`` of ``prepare``.
             save_activations: False recomputes a layer in the backward pass instead of keeping its activations.
 
         Returns:
             Outputs of the last layer before the final norm, at the text tokens of all rows one after the other,
             [sum of lengths, D]; and the memory behind the chunk.
         """
-        chunk = self.prepare([len(row) for row in ids], closes, memory.counts)
+        chunk = self.prepare([len(row) for row in ids], closes, memory.counts, capacity)
         hidden = self.embedded(ids, chunk.frame.layout)
         layers = []
         for index, state in enumerate(memory.layers):
@@ -238,18 +250,20 @@ class CoMeT(TrainedMethod):
         *,
         save_activations: bool = True,
         truncate: int | None = None,
+        capacity: int | None = None,
     ) -> Iterator[tuple[Tensor, Memory]]:
         """Read rows of text chunk by chunk; each row's last chunk stays open, so its memory is that before it.
 
         Args:
             plans: text tokens of each chunk of each row.
             truncate: chunks after which no gradient is carried on; None carries it through all of them.
+            capacity: as for ``prepare``.
         """
         memory = memory or self.empty_memory(len(rows))
         for number, (ids, closes) in enumerate(by_chunk(rows, plans)):
             if truncate is not None and number % truncate == 0:
                 memory = memory.detach()
-            outputs, memory = self.read_chunk(ids, memory, closes, save_activations=save_activations)
+            outputs, memory = self.read_chunk(ids, memory, closes, save_activations=save_activations, capacity=capacity)
             yield outputs, memory
 
     def logits(self, outputs: Tensor) -> Tensor:
