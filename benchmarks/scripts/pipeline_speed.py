@@ -1,0 +1,158 @@
+"""The pipeline over chunks on two processes: how much of two processes' work does it turn into speed?
+
+    python benchmarks/scripts/pipeline_speed.py --out benchmarks/results/pipeline_speed.json
+
+Three times, forward and back: one process on all chunks; two processes that do half of them each and do not talk, which
+is what the machine can give; two processes in the pipeline. Utilisation is the second over the third. The schedule's own
+ideal is L / (L + P - 1); ``simulate`` says what it makes of uneven chunks and slow links, for any number of processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import socket
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from laconic.backbone import load_backbone
+from laconic.core.files import write_whole
+from laconic.methods.comet.config import CoMeTConfig
+from laconic.methods.comet.model import CoMeT
+from laconic.train.pipeline import ChunkPipeline
+
+CHUNK, ROWS, PROCESSES = 64, 4, 2
+REPEATS = 3
+
+
+def simulate(layers: int, work: Sequence[float], link: float = 0.0) -> float:
+    """Utilisation of a forward pass: the work done over the time all processes are held.
+
+    Args:
+        work: seconds that each process needs for one layer on its chunks.
+        link: seconds from a memory's leaving to its arrival.
+    """
+    arrived = [0.0] * layers
+    finish = 0.0
+    for seconds in work:
+        clock, left = 0.0, []
+        for layer in range(layers):
+            clock = max(clock, arrived[layer]) + seconds
+            left.append(clock + link)
+        arrived, finish = left, max(finish, clock)
+    return layers * sum(work) / (len(work) * finish)
+
+
+def made() -> CoMeT:
+    torch.manual_seed(0)
+    config = CoMeTConfig(chunk_tokens=CHUNK, global_slots=16, fifo_slots=64)
+    return CoMeT(load_backbone(), config).train()
+
+
+def step(model: CoMeT, rows: list[torch.Tensor], plans: list[list[int]]) -> None:
+    total = torch.zeros(())
+    for outputs, _ in model.chunks(rows, plans):
+        total = total + model.logits(outputs[-1:]).float().square().mean()
+    total.backward()
+
+
+def timed(work: object, ready: object = lambda: None) -> float:
+    """Median seconds, after one run that warms up."""
+    seconds = []
+    for _ in range(REPEATS + 1):
+        ready()  # type: ignore[operator]
+        started = time.perf_counter()
+        work()  # type: ignore[operator]
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[1:])
+
+
+def texts(chunks: int) -> tuple[list[torch.Tensor], list[list[int]]]:
+    rows = list(torch.randint(100, 40_000, (ROWS, chunks * CHUNK)))
+    return rows, [[CHUNK] * chunks] * ROWS
+
+
+def work(rank: int, port: int, chunks: int, out: str) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=PROCESSES)
+    model = made()
+    pipeline = ChunkPipeline(model)
+
+    def shared() -> None:
+        rows, plans = texts(chunks)
+        loss = pipeline.loss(rows, plans, lambda _, outputs: model.logits(outputs[-1:]).float().square().mean())
+        loss.backward()
+
+    def apart() -> None:
+        step(model, *texts(chunks // PROCESSES))
+
+    def everybody(task: object) -> object:
+        def together() -> None:
+            task()  # type: ignore[operator]
+            dist.barrier()
+
+        return together
+
+    times = {
+        "apart_s": timed(everybody(apart), dist.barrier),
+        "pipeline_s": timed(everybody(shared), dist.barrier),
+    }
+    if rank == 0:
+        Path(out).write_text(json.dumps(times))
+    dist.destroy_process_group()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chunks", type=int, nargs="*", default=[2, 4, 8])
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/pipeline_speed.json"))
+    args = parser.parse_args()
+    model = made()
+    layers = len(model.stack)
+    torch.set_num_threads(1)
+    rows = []
+    for chunks in args.chunks:
+        one = timed(lambda chunks=chunks: step(model, *texts(chunks)))
+        with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+            free.close()
+            mp.spawn(work, (port, chunks, f"{folder}/times"), nprocs=PROCESSES)
+            times = json.loads(Path(folder, "times").read_text())
+        rows.append(
+            {"chunks": chunks, "one_process_s": one, **times, "utilisation": times["apart_s"] / times["pipeline_s"]}
+        )
+        print(rows[-1], flush=True)
+    ideal = layers / (layers + PROCESSES - 1)
+    result = {
+        "benchmark": "pipeline_speed",
+        "layers": layers,
+        "processes": PROCESSES,
+        "ideal": ideal,
+        "rows": rows,
+        "simulated": {str(p): simulate(layers, [1.0] * p) for p in (2, 4, 8, 16)},
+        "environment": {
+            "date": str(date.today()),
+            "cpus": os.cpu_count(),
+            "machine": platform.processor() or platform.machine(),
+            "dtype": str(model.decoder.dtype),
+            **{name: version(name) for name in ("laconic", "torch", "transformers")},
+        },
+    }
+    write_whole(args.out, json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
