@@ -3,8 +3,9 @@
     python benchmarks/scripts/pipeline_speed.py --out benchmarks/results/pipeline_speed.json
 
 Three times, forward and back: one process on all chunks; two processes that do half of them each and do not talk, which
-is what the machine can give; two processes in the pipeline. Utilisation is the second over the third. The schedule's own
-ideal is L / (L + P - 1); ``simulate`` says what it makes of uneven chunks and slow links, for any number of processes.
+is what the machine can give; two processes in the pipeline. Utilisation is the second over the third. The ideal of the
+schedule is L / (L + P - 1); ``simulate`` says what is left of it with uneven chunks and slow links, for any number of
+processes.
 """
 
 from __future__ import annotations

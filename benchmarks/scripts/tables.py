@@ -37,6 +37,23 @@ def recall(result: dict) -> str:
     return "\n".join(lines)
 
 
+def untuned(result: dict) -> str:
+    rows = result["rows"]
+    lines = [
+        f"**And with the reader as it came?** {rows[0]['task']}, {rows[0]['items']} questions, read by the untuned "
+        "decoder (`laconic eval --adapter none`).\n",
+        "| method | delivered | EM | F1 (95 %) |",
+        "|---|---|---|---|",
+    ]
+    for row in rows:
+        f1 = row["f1"]
+        lines.append(
+            f"| {row['method']} | {row['delivered_factor']:.2f}x | {row['em']['mean']:.1f} | "
+            f"{f1['mean']:.1f} ({f1['low']:.1f}-{f1['high']:.1f}) |"
+        )
+    return "\n".join(lines)
+
+
 def answers(result: dict) -> str:
     rows = [row for row in result["rows"] if row["items"]]
     against = references(result)
@@ -113,6 +130,7 @@ def main() -> None:
         ("ram_ablation.json", ablation),
         ("squad_articles.json", answers),
         ("nq_multidoc.json", answers),
+        ("nq_untuned.json", untuned),
         ("ram_speed.json", speed),
     )
     for name, draw in sections:
