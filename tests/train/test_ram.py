@@ -18,7 +18,7 @@ from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.model import RAM
 from laconic.train.loop import LoopConfig
 from laconic.train.ram import DocumentGroups, Group, ReaderStage, RelevanceStage
-from laconic.train.recipe import load_recipe, run_recipe
+from laconic.train.recipe import TRAINERS, load_recipe, run_recipe
 from laconic.train.stages import StageTask
 
 DOCUMENT = "The red fox lives in the old barn. A grey owl sleeps above the mill. Bread is baked at dawn by Anna Weiss."
@@ -175,10 +175,10 @@ def test_overrides_change_only_what_is_there() -> None:
 @pytest.mark.parametrize("path", sorted(Path("recipes").glob("*/*.yaml")), ids=str)
 def test_recipes_that_ship_say_only_what_exists(path: Path) -> None:
     recipe = load_recipe(path)
-    RAMConfig.from_dict(recipe["ram"])
+    TRAINERS[recipe["method"]].options.from_dict(recipe[recipe["method"]])
     for stage in recipe["stages"]:
         LoopConfig(seed=0, **stage["loop"])
-        for name in stage["data"]:
+        for name in stage.get("data", []):
             assert load_for_training(name, samples_folder(), limit=1)
 
 
