@@ -185,6 +185,10 @@ def test_recipes_that_ship_say_only_what_exists(path: Path) -> None:
 def test_an_override_may_name_any_option_of_the_method() -> None:
     recipe = load_recipe("recipes/ram/cpu.yaml", ["ram.window=2"])
     assert RAMConfig.from_dict(recipe["ram"]).window == 2
+    recipe = load_recipe("recipes/ram/cpu.yaml", ["stages.0.loop.log_every=1"])
+    assert recipe["stages"][0]["loop"]["log_every"] == 1
+    with pytest.raises(RecipeError, match="log_evry"):
+        load_recipe("recipes/ram/cpu.yaml", ["stages.0.loop.log_evry=1"])
     with pytest.raises(LaconicError, match="no option 'windw'"):
         run_recipe("recipes/ram/cpu.yaml", ["ram.windw=2"])
 

@@ -97,13 +97,14 @@ def _set(recipe: Any, key: str, value: Any) -> None:
         if isinstance(node, list):
             node[int(last)] = value
         else:
-            # options left at their defaults: the method's own configuration knows their names
-            if last not in node and path != [recipe.get("method")]:
+            # options left at their defaults: the method's configuration and LoopConfig know their names
+            if last not in node and path != [recipe.get("method")] and path[-1:] != ["loop"]:
                 raise KeyError(last)
             node[last] = value
     except (KeyError, IndexError, ValueError, TypeError) as error:
         raise RecipeError(
-            f"The recipe has no key {key!r}.", "Overrides change keys that are there, and any option of the method."
+            f"The recipe has no key {key!r}.",
+            "Overrides change keys that are there, and any option of the method or of a loop.",
         ) from error
 
 
