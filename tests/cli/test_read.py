@@ -10,6 +10,7 @@ import torch
 from comets import comet
 from outcomes import Run, assert_refused
 
+from laconic.methods.comet.files import load_memory
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.comet.stream import ChunkStream
 
@@ -103,6 +104,35 @@ def test_an_interrupted_reading_goes_on(
         for f in (out, whole)
     ]
     assert answers[0] == answers[1]
+
+
+def test_an_interrupt_within_a_portion_reads_nothing_twice(
+    run: Run, book: str, adapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An added document's portions fall on two chunks: the first part is in the memory when the second is cut off."""
+    out, whole, first = tmp_path / "cut.memory", tmp_path / "whole.memory", tmp_path / "first.txt"
+    first.write_text("The lamp of Skerry is green. " * 9)
+    for file in (out, whole):
+        read(run, str(first), file, adapter)
+    read(run, book, whole, adapter, "--append")
+    block, calls = ChunkStream._block, []
+
+    def interrupted(self: ChunkStream, ids: list[torch.Tensor], pieces: list[object]) -> None:
+        calls.append(len(ids[0]))
+        if len(calls) == 7:  # one to load the tail, then two to a portion
+            raise KeyboardInterrupt
+        block(self, ids, pieces)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ChunkStream, "_block", interrupted)
+    assert run("read", book, "-o", str(out), "--adapter", adapter, "--append").status == 130
+    assert 0 < calls[-2] < 64, "the portion was cut in two"
+    monkeypatch.setattr(ChunkStream, "_block", block)
+    read(run, book, out, adapter)
+    states = [load_memory(file, CoMeT.from_pretrained(adapter, comet().backbone)).stream for file in (out, whole)]
+    assert int(states[0].memory.counts.tokens) == int(states[1].memory.counts.tokens)
+    assert torch.equal(states[0].tail[0], states[1].tail[0])
+    for a, b in zip(states[0].memory.layers, states[1].memory.layers, strict=True):
+        torch.testing.assert_close(a.queue, b.queue, atol=1e-4, rtol=1e-4)
 
 
 def test_mistakes(run: Run, book: str, adapter: str, tmp_path: Path) -> None:

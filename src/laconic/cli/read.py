@@ -60,7 +60,7 @@ def run(
         begun = saved.sources[-1].read
         started = time.perf_counter()
         with people.status("") if as_json else _progress(people) as progress:
-            _read(
+            saved = _read(
                 saved,
                 model.token_ids(_text(saved, document)),
                 out,
@@ -112,27 +112,33 @@ def _text(saved: SavedMemory, document: Document) -> str:
     return document.text if len(saved.sources) == 1 else SEPARATOR + document.text
 
 
-def _read(saved: SavedMemory, ids: list[int], out: Path, progress: Progress | None) -> None:
-    """Feed the rest of a document chunk by chunk, saving now and then, and at an interrupt."""
-    source = saved.sources[-1]
+def _read(saved: SavedMemory, ids: list[int], out: Path, progress: Progress | None) -> SavedMemory:
+    """Feed the rest of a document chunk by chunk, saving now and then, and at an interrupt.
+
+    A portion is fed to a fork, which takes the place of what was read before in one assignment: an interrupt finds all
+    of it or none, wherever it strikes.
+    """
+    *before, source = saved.sources
     step = saved.stream.comet.config.chunk_tokens
     bar = progress.add_task(source.name, total=len(ids), completed=source.read) if progress else None
     last_saved = time.monotonic()
-    done = source.read
+    begun = source.read
     try:
-        while done < len(ids):
-            portion = ids[done : done + step]
-            saved.stream.feed([torch.tensor(portion)])
-            done += len(portion)
-            saved.sources[-1] = Source(source.name, source.digest, len(ids), done)
+        for start in range(begun, len(ids), step):
+            portion = ids[start : start + step]
+            fork = saved.stream.fork()
+            fork.feed([torch.tensor(portion)])
+            done = start + len(portion)
+            saved = SavedMemory(fork, [*before, Source(source.name, source.digest, len(ids), done)])
             if progress is not None and bar is not None:
                 progress.update(bar, completed=done)
             if time.monotonic() - last_saved > SAVE_SECONDS:
                 save_memory(out, saved)
                 last_saved = time.monotonic()
     finally:
-        if done:
+        if saved.sources[-1].read > begun:
             save_memory(out, saved)
+    return saved
 
 
 def _progress(people: Console) -> Progress:
