@@ -115,7 +115,7 @@ def _comet(backbone: Backbone, adapter: str | os.PathLike[str] | None) -> Loaded
     if folder is None:
         raise _untrained("CoMeT", backbone)
     comet = CoMeT.from_pretrained(folder, backbone).merge()
-    return LoadedMethod("comet", Whole(comet), CoMeTReader(comet), comet.version)
+    return LoadedMethod("comet", Whole(backbone), CoMeTReader(comet), comet.version)
 
 
 def _untrained(title: str, backbone: Backbone) -> AdapterError:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from laconic.backbone import Backbone
 from laconic.core.results import Answer, Compressed, Stopwatch
 from laconic.core.segments import require_text
 from laconic.errors import DocumentError
@@ -22,8 +23,8 @@ class Whole:
 
     query_aware = False
 
-    def __init__(self, comet: CoMeT) -> None:
-        self.comet = comet
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
 
     def compress(
         self, context: str, query: str | None = None, *, ratio: float | None = None, budget: int | None = None
@@ -34,7 +35,7 @@ class Whole:
             DocumentError: it is empty.
         """
         require_text(context)
-        tokens = self.comet.backbone.count_tokens(context)
+        tokens = self.backbone.count_tokens(context)
         return Compressed(document_tokens=tokens, context_tokens=tokens, requested_ratio=1.0, text=context)
 
 
