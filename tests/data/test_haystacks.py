@@ -15,7 +15,7 @@ from tiny import tiny_backbone
 from laconic.data.generated import CHARACTERS, DEPTHS, generate, is_generated
 from laconic.data.haystacks import Haystacks, insert
 from laconic.data.loaders import load_for_training, load_task
-from laconic.data.needles import NEEDLES
+from laconic.data.needles import NEEDLES, draw_needles
 from laconic.errors import DataError
 
 TEXT = "The lighthouse keeper wrote down the weather every morning. " * 80
@@ -26,17 +26,34 @@ def test_a_needle_lies_where_it_was_put(kind: str) -> None:
     backbone = tiny_backbone()
     stacks = Haystacks([backbone.token_ids(TEXT)], backbone.token_ids)
     for depth in (0.0, 0.5, 1.0):
-        hidden = stacks.hide(kind, 400, random.Random(depth), depth=depth, distractors=0 if kind == "passkey" else 2)
-        spelled = backbone.token_ids(hidden.needle.sentence)
-        assert len(hidden.text) == 400
-        assert hidden.text[hidden.start : hidden.start + len(spelled)] == spelled
-        assert hidden.needle.answer in hidden.needle.sentence
+        needles = draw_needles([kind], 3, random.Random(depth))
+        assert len(needles) == (1 if kind == "passkey" else 3)
+        hidden = stacks.hide(needles, 900, random.Random(depth), depth=depth)
+        assert len(hidden.text) == 900
         text = backbone.tokenizer.decode(hidden.text)
-        assert text.count(hidden.needle.sentence) == 1, "no other needle answers the question"
-    first = stacks.hide(kind, 300, random.Random(5))
-    assert first == stacks.hide(kind, 300, random.Random(5))
+        for needle, start in zip(needles, hidden.starts, strict=True):
+            spelled = backbone.token_ids(needle.sentences[0])
+            assert hidden.text[start : start + len(spelled)] == spelled
+            assert all(part in "".join(needle.sentences) for part in needle.answer.split(", "))
+            places = [text.index(sentence) for sentence in needle.sentences]
+            assert places == sorted(places), "the sentences of a needle keep their order"
+            assert all(text.count(sentence) == 1 for sentence in needle.sentences), "nothing else answers"
+        assert hidden.starts[0] == pytest.approx(depth * 900, abs=300)
+    first = stacks.hide(needles[:1], 300, random.Random(5))
+    assert first == stacks.hide(needles[:1], 300, random.Random(5))
     with pytest.raises(DataError, match="too short"):
-        stacks.hide(kind, 5, random.Random(0))
+        stacks.hide(needles, 5, random.Random(0))
+
+
+def test_a_chain_of_names_leads_back_to_its_value() -> None:
+    needle = NEEDLES["variables"](random.Random(1))
+    value = needle.question.split()[-1].rstrip("?")
+    known = {value}
+    for sentence in needle.sentences:
+        _, name, _, source = sentence.strip(" .").split()
+        assert source in known
+        known.add(name)
+    assert set(needle.answer.split(", ")) == known - {value}
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
@@ -71,7 +88,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["passkey-2k", "number-2k-keys3", "place-2k"])
+@pytest.mark.parametrize("name", ["passkey-2k", "number-2k-keys3", "place-2k", "values-2k-keys2", "variables-2k"])
 def test_generated_needles(folder: Path, name: str) -> None:
     items = load_task(name, folder, limit=13)
     assert items == generate(name, folder, 13, 0)
@@ -79,8 +96,9 @@ def test_generated_needles(folder: Path, name: str) -> None:
     assert len(load_task(name, folder)) == DEPTHS
     for number, item in enumerate(items):
         assert len(item.document) == round(2000 * CHARACTERS)
-        ((start, end),) = item.evidence
-        assert item.answers[0] in item.document[start:end]
+        parts = [item.document[start:end] for start, end in item.evidence]
+        assert all(any(answer in part for part in parts) for answer in item.answers[0].split(", "))
+        start = item.evidence[0][0]
         assert item.id.endswith(f"d{number % DEPTHS}")
         assert abs(start / len(item.document) - (number % DEPTHS + 0.5) / DEPTHS) < 0.03
     keys = items[0].document.count("'s number is")

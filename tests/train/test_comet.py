@@ -16,7 +16,7 @@ from laconic.errors import DataError, RecipeError
 from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.methods.comet.model import CoMeT
 from laconic.train import recipe as recipes
-from laconic.train.comet import Example, NeedleExamples, ReadingStage, ReadOnExamples, parameters_of
+from laconic.train.comet import Example, NeedleExamples, ReadingStage, ReadOnExamples, asked_behind, parameters_of
 from laconic.train.recipe import load_recipe, run_recipe
 
 TEXT = "The lighthouse keeper wrote down the weather every morning. " * 80
@@ -27,6 +27,7 @@ def needles(made: CoMeT, **changes: Any) -> NeedleExamples:
         "kinds": ["number"],
         "chunk_tokens": made.config.chunk_tokens,
         "chunks": [2, 3],
+        "questions": 3,
         "distractors": 1,
         "rows": 3,
         "seed": 0,
@@ -47,16 +48,26 @@ def test_only_answers_are_labelled() -> None:
         for row in draw(index):
             assert len(row.ids) == len(row.labels) == sum(row.plan)
             assert max(row.plan) <= 48
+            end = made.backbone.tokenizer.eos_token_id
             wanted = [label for label in row.labels if label != IGNORE]
-            assert wanted[-1] == made.backbone.tokenizer.eos_token_id
-            begin = len(row.ids) + 1 - len(wanted)
-            assert row.ids[begin:] == wanted[:-1]
-            assert row.labels[begin - 1 :] == wanted
+            assert wanted[-1] == end
+            assert all(label == following for label, following in zip(row.labels, row.ids[1:]) if label != IGNORE)
             text = made.backbone.tokenizer.decode(row.ids)
-            question = text.rpartition("Question: ")[2].partition("\nAnswer:")[0]
-            assert QUESTION_TEMPLATE.format(question=question) in text
-            seen.add((len(row.plan), row.plan[-1] < 48))
-    assert len(seen) > 1, "rests of text, and none"
+            answers = made.backbone.tokenizer.decode(wanted).split(made.backbone.tokenizer.eos_token)[:-1]
+            questions = [part.partition("\nAnswer:")[0] for part in text.split("\n\nQuestion: ")[1:]]
+            assert len(answers) == len(questions) == len(set(questions))
+            for question, answer in zip(questions, answers, strict=True):
+                name = question.removeprefix("What is ").removesuffix("'s number?")
+                assert f" {name}'s number is{answer}." in text, "a question is asked of what was read, and answered by it"
+            seen.add((len(questions), len(row.plan)))
+    assert {count for count, _ in seen} == {1, 2, 3}
+    assert len({chunks for _, chunks in seen}) > 2
+
+
+def test_a_question_that_fits_no_chunk_begins_the_next() -> None:
+    assert asked_behind([48, 10], 38, 48) == [48, 48]
+    assert asked_behind([48, 10], 39, 48) == [48, 10, 39]
+    assert asked_behind([48], 100, 48) == [48, 48, 48, 4]
 
 
 def test_reading_on_labels_every_token() -> None:
@@ -153,7 +164,7 @@ def test_what_is_trained(train: str, has_decoder: bool) -> None:
 def recipe(folder: Path, **changes: Any) -> Path:
     stage = {
         "name": "two", "task": ["number"], "books": "sample_book", "chunk_tokens": 64, "chunks": [1],
-        "fifo_slots": [0, 8], "distractors": 0, "rows": 2,
+        "fifo_slots": [0, 8], "questions": 2, "distractors": 0, "rows": 2,
         "memory_rate": 10.0, "truncate": None, "save_activations": True, "share_text": False,
         "loop": {"steps": 3, "learning_rate": 1.0e-3, "checkpoint_every": 1},
     }  # fmt: skip
@@ -211,6 +222,7 @@ def test_a_recipe_trains_saves_and_resumes(tmp_path: Path, monkeypatch: pytest.M
         ({"rows": True}, "rows must be"),
         ({"chunk_tokens": 0}, "chunk_tokens must be"),
         ({"fifo_slots": []}, "fifo_slots must be"),
+        ({"questions": 0}, "questions must be"),
         ({"distractors": -1}, "distractors must be"),
         ({"memory_rate": 0}, "memory_rate must be"),
         ({"truncate": 0}, "truncate must be"),

@@ -80,7 +80,7 @@ def train(folder: Path) -> None:
     trainer = CoMeTTrainer()
     stage = {
         "name": "two", "task": ["number"], "chunk_tokens": 48, "chunks": [3], "fifo_slots": [1, 5],
-        "distractors": 0, "rows": 2, "memory_rate": 10.0,
+        "questions": 2, "distractors": 0, "rows": 2, "memory_rate": 10.0,
         "truncate": None, "save_activations": False, "share_text": True,
     }  # fmt: skip
     task = trainer.task(comet(train="lora", chunk_tokens=48), stage, ["The keeper wrote down the weather. " * 40], 0)

@@ -17,7 +17,7 @@ from typing import Any
 from laconic.data.books import load_books
 from laconic.data.haystacks import Haystacks, insert
 from laconic.data.jsonl import records
-from laconic.data.needles import NEEDLES
+from laconic.data.needles import NEEDLES, draw_needles
 from laconic.data.schema import QAItem
 from laconic.errors import DataError
 
@@ -50,11 +50,12 @@ def generate(name: str, folder: str | os.PathLike[str] | None, limit: int | None
 
         def make(number: int, draw: random.Random) -> QAItem:
             tenth = number % DEPTHS
-            hidden = books.hide(kind, max(length, 1), draw, depth=(tenth + 0.5) / DEPTHS, distractors=keys - 1)
-            end = hidden.start + len(hidden.needle.sentence)
-            spans, answers = [(hidden.start, end)], [hidden.needle.answer]
-            ident = f"{name}-{number}-d{tenth}"
-            return QAItem(ident, hidden.text, hidden.needle.question, answers, spans, ident)
+            needles = draw_needles([kind], keys, draw)
+            hidden = books.hide(needles, max(length, 1), draw, depth=(tenth + 0.5) / DEPTHS)
+            asked, ident = needles[0], f"{name}-{number}-d{tenth}"
+            # the spans' order is the sentences'; one that is said twice (by chance) is found where it is first said
+            spans = [_span(hidden.text, sentence, hidden.starts[0]) for sentence in asked.sentences]
+            return QAItem(ident, hidden.text, asked.question, [asked.answer], spans, ident)
 
         return [make(number, random.Random(f"{seed}/{name}/{number}")) for number in range(limit or DEPTHS)]
     if kind.startswith("babi-") and keys == 1:
@@ -66,6 +67,11 @@ def generate(name: str, folder: str | os.PathLike[str] | None, limit: int | None
             for number, story in enumerate(chosen)
         ]
     raise DataError(f"There is no task {name!r}.", f"Generated ones look like {FORMS}.")
+
+
+def _span(text: str, sentence: str, begin: int) -> tuple[int, int]:
+    start = text.index(sentence, begin)
+    return start, start + len(sentence)
 
 
 Story = tuple[list[str], str, str, set[int]]

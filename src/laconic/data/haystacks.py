@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from laconic.data.needles import NEEDLES, Needle
+from laconic.data.needles import Needle
 from laconic.errors import DataError
 
 Text = TypeVar("Text", str, list[int])
@@ -19,11 +19,10 @@ Text = TypeVar("Text", str, list[int])
 
 @dataclass(frozen=True)
 class Hidden(Generic[Text]):
-    """A haystack with its needle, and where the needle begins."""
+    """A haystack with its needles, and where each one's first sentence begins."""
 
     text: Text
-    needle: Needle
-    start: int
+    starts: list[int]
 
 
 class Haystacks(Generic[Text]):
@@ -54,29 +53,30 @@ class Haystacks(Generic[Text]):
         return taken
 
     def hide(
-        self, kind: str, length: int, draw: random.Random, *, depth: float | None = None, distractors: int = 0
+        self, needles: Sequence[Needle], length: int, draw: random.Random, *, depth: float | None = None
     ) -> Hidden[Text]:
-        """A needle in ``length`` units of text, the needle among them.
+        """Needles in ``length`` units of text, their sentences among them.
 
         Args:
-            depth: where, from 0 (first) to 1 (last); drawn where left out.
-            distractors: needles of the same kind with other questions, anywhere.
+            needles: with questions that differ; their sentences lie anywhere, those of one in their order.
+            depth: where the first needle's first sentence lies, from 0 (first) to 1 (last); drawn where left out.
 
         Raises:
             DataError: the text is too short for the needles.
         """
-        needles: list[Needle] = [NEEDLES[kind](draw)]
-        while len(needles) < 1 + distractors:
-            other = NEEDLES[kind](draw)
-            if other.question not in {needle.question for needle in needles}:
-                needles.append(other)
-        pieces = [self.spell(needle.sentence) for needle in needles]
-        hay = self.cut(max(length - sum(map(len, pieces)), 0), draw)
-        depths = [draw.random() if depth is None else depth, *(draw.random() for _ in needles[1:])]
-        if sum(map(len, pieces)) > length:
+        pieces, depths, firsts = [], [], []
+        for needle in needles:
+            firsts.append(len(pieces))
+            pieces += [self.spell(sentence) for sentence in needle.sentences]
+            depths += sorted(draw.random() for _ in needle.sentences)
+        if depth is not None:
+            rest = len(needles[0].sentences) - 1
+            depths[: 1 + rest] = [depth, *sorted(draw.uniform(depth, 1) for _ in range(rest))]
+        hay = length - sum(map(len, pieces))
+        if hay < 0:
             raise DataError(f"A text of {length} is too short for its needles.", "Make it longer.")
-        text, starts = insert(hay, pieces, depths)
-        return Hidden(text, needles[0], starts[0])
+        text, starts = insert(self.cut(hay, draw), pieces, depths)
+        return Hidden(text, [starts[first] for first in firsts])
 
 
 def insert(hay: Text, pieces: Sequence[Text], depths: Sequence[float]) -> tuple[Text, list[int]]:

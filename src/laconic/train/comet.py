@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from laconic.backbone import Backbone
 from laconic.core.layout import IGNORE
 from laconic.data.haystacks import Haystacks
+from laconic.data.needles import Needle, draw_needles
 from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.methods.comet.model import CoMeT
 from laconic.train.pipeline import ChunkPipeline
@@ -142,13 +143,17 @@ def token_haystacks(backbone: Backbone, texts: Sequence[str]) -> Haystacks[list[
 
 
 class NeedleExamples:
-    """Needles behind some full chunks of book; the question stands in the last, open chunk, as when one is asked.
+    """Needles behind some full chunks of book, then questions one after the other, each with its answer.
+
+    A question that does not fit into the open chunk begins the next one, as when one is asked; so the memory must last
+    through questions and answers as well.
 
     Args:
         kinds: of needles, drawn evenly.
         chunk_tokens: of a full chunk in training; a curriculum may begin with short ones.
-        chunks: how many full chunks lie before the open one; drawn evenly, one number for a batch.
-        distractors: most needles of the same kind beside the one that is asked for.
+        chunks: how many full chunks of book there are at least; drawn evenly, one number for a batch.
+        questions: most needles that are asked for; drawn evenly from one on, as far as the text has room.
+        distractors: most needles beside those that are asked for.
         rows: rows of a batch.
     """
 
@@ -160,6 +165,7 @@ class NeedleExamples:
         kinds: Sequence[str],
         chunk_tokens: int,
         chunks: Sequence[int],
+        questions: int,
         distractors: int,
         rows: int,
         seed: int | str,
@@ -167,7 +173,8 @@ class NeedleExamples:
         self.backbone: Backbone = comet.backbone
         self.full = chunk_tokens
         self.haystacks = token_haystacks(comet.backbone, texts)
-        self.kinds, self.chunk_counts, self.distractors = list(kinds), list(chunks), distractors
+        self.kinds, self.chunk_counts = list(kinds), list(chunks)
+        self.questions, self.distractors = questions, distractors
         self.rows, self.seed = rows, seed
 
     def __call__(self, index: int) -> list[Example]:
@@ -176,25 +183,41 @@ class NeedleExamples:
         return [self._row(chunks, draw) for _ in range(self.rows)]
 
     def _row(self, chunks: int, draw: random.Random) -> Example:
-        kind = draw.choice(self.kinds)
-        distractors = draw.randint(0, self.distractors) if kind != "passkey" else 0
-        # half of the rows end in a short rest of text, which the question follows or (as often) begins a chunk behind
+        # half of the rows end in a short rest of text
         rest = draw.randrange(self.full) if draw.random() < 0.5 else 0
-        hidden = self.haystacks.hide(kind, chunks * self.full + rest, draw, distractors=distractors)
-        prompt = self.backbone.token_ids(QUESTION_TEMPLATE.format(question=hidden.needle.question))
-        answer = [*self.backbone.token_ids(" " + hidden.needle.answer), self._end()]
-        asked = len(prompt) + len(answer) - 1
-        joined = rest + asked <= self.full
-        plan = [self.full] * chunks + ([rest + asked] if joined else [rest, asked])
-        ids = [*hidden.text, *prompt, *answer]
-        labels = [IGNORE] * (len(ids) - len(answer) - 1) + answer
-        return Example(ids[:-1], labels, plan)
+        length = chunks * self.full + rest
+        asked = draw.randint(1, self.questions)
+        needles = self._fitting(draw_needles(self.kinds, asked + draw.randint(0, self.distractors), draw), length)
+        ids = self.haystacks.hide(needles, length, draw).text
+        labels, plan = [IGNORE] * len(ids), [self.full] * chunks + [rest] * (rest > 0)
+        for needle in needles[:asked]:
+            prompt = self.backbone.token_ids(QUESTION_TEMPLATE.format(question=needle.question))
+            answer = [*self.backbone.token_ids(" " + needle.answer), self._end()]
+            plan = asked_behind(plan, len(prompt) + len(answer), self.full)
+            ids = [*ids, *prompt, *answer]
+            labels = [*labels, *[IGNORE] * len(prompt), *answer]
+        plan[-1] -= 1
+        return Example(ids[:-1], labels[1:], plan)
+
+    def _fitting(self, needles: list[Needle], length: int) -> list[Needle]:
+        """As many of the needles as leave at least half of the text to the book; one at least."""
+        spelled = [sum(len(self.backbone.token_ids(part)) for part in needle.sentences) for needle in needles]
+        while len(spelled) > 1 and sum(spelled) > length // 2:
+            spelled.pop()
+        return needles[: len(spelled)]
 
     def _end(self) -> int:
         """The token that ends an answer: it is learnt too, or the reader would never stop."""
         end = self.backbone.tokenizer.eos_token_id
         assert isinstance(end, int)
         return end
+
+
+def asked_behind(plan: list[int], size: int, full: int) -> list[int]:
+    """A chunk plan with a question (and its answer) of so many tokens behind it: in the last chunk where it fits."""
+    if plan[-1] + size <= full:
+        return [*plan[:-1], plan[-1] + size]
+    return [*plan, *[full] * (size // full), *[size % full] * (size % full > 0)]
 
 
 class ReadOnExamples:

@@ -32,6 +32,7 @@ class CoMeTTrainer:
         "task",
         "books",
         "chunks",
+        "questions",
         "distractors",
         "rows",
         "memory_rate",
@@ -57,7 +58,7 @@ class CoMeTTrainer:
             raise RecipeError(f"{where} has a name that is no plain word.", self.look)
         if not isinstance(stage["books"], str):
             raise RecipeError(f"{where}: books must name a set of books.", self.look)
-        for key in ("rows", "chunk_tokens"):
+        for key in ("rows", "chunk_tokens", "questions"):
             if not positive(stage[key]):
                 raise RecipeError(f"{where}: {key} must be a whole number above 0.", self.look)
         distractors, rate, truncate = stage["distractors"], stage["memory_rate"], stage["truncate"]
@@ -100,7 +101,8 @@ class CoMeTTrainer:
         if stage["task"] == [READ_ON]:
             examples = ReadOnExamples(method, data, **lengths)
         else:
-            examples = NeedleExamples(method, data, kinds=stage["task"], distractors=stage["distractors"], **lengths)
+            asked = {"questions": stage["questions"], "distractors": stage["distractors"]}
+            examples = NeedleExamples(method, data, kinds=stage["task"], **asked, **lengths)
         slots, save = stage["fifo_slots"], stage["save_activations"]
         if slots and max(slots) > method.config.fifo_slots:
             raise RecipeError(
