@@ -43,7 +43,7 @@ class Reference:
         position = torch.arange(len(hidden))[None]
         rotary = made.stack.rotary(hidden, position)
         for i in range(len(made.stack)):
-            nets = made.nets(i)
+            nets = made.cells[i].nets
             before = [] if self.slots[i] is None else list(nets.global_adapter(self.slots[i]))
             before += self.queue[i]
             hidden = torch.stack([*before, *hidden[front:]])
@@ -63,7 +63,7 @@ class Reference:
         return made.logits(hidden[front:][text])
 
     def _remember(self, i: int, after: Tensor, kinds: list[str]) -> None:
-        nets = self.made.nets(i)
+        nets = self.made.cells[i].nets
         old = self.slots[i]
         new = []
         for q, row in enumerate(r for r, kind in zip(after, kinds, strict=True) if kind == "readout"):
@@ -234,10 +234,10 @@ def test_gate_limits() -> None:
 
 def test_adapter_starts_as_the_identity() -> None:
     """Invariant 10."""
-    nets = comet(plain_start=True).nets(0)
+    nets = comet(plain_start=True).cells[0].nets
     x = torch.randn(2, 3, 32)
     assert torch.equal(nets.global_adapter(x), x)
-    assert not torch.allclose(comet().nets(0).global_adapter(x), x)
+    assert not torch.allclose(comet().cells[0].nets.global_adapter(x), x)
 
 
 # --- layout -----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from torch import nn
 
 from laconic.core.layout import IGNORE
 from laconic.errors import DataError, RecipeError
-from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.methods.comet.model import CoMeT
 from laconic.train import recipe as recipes
 from laconic.train.comet import Example, NeedleExamples, ReadingStage, ReadOnExamples, asked_behind, parameters_of
@@ -51,14 +50,17 @@ def test_only_answers_are_labelled() -> None:
             end = made.backbone.tokenizer.eos_token_id
             wanted = [label for label in row.labels if label != IGNORE]
             assert wanted[-1] == end
-            assert all(label == following for label, following in zip(row.labels, row.ids[1:]) if label != IGNORE)
+            following = [*row.ids[1:], end]
+            assert all(label in (IGNORE, token) for label, token in zip(row.labels, following, strict=True))
             text = made.backbone.tokenizer.decode(row.ids)
             answers = made.backbone.tokenizer.decode(wanted).split(made.backbone.tokenizer.eos_token)[:-1]
             questions = [part.partition("\nAnswer:")[0] for part in text.split("\n\nQuestion: ")[1:]]
             assert len(answers) == len(questions) == len(set(questions))
             for question, answer in zip(questions, answers, strict=True):
                 name = question.removeprefix("What is ").removesuffix("'s number?")
-                assert f" {name}'s number is{answer}." in text, "a question is asked of what was read, and answered by it"
+                assert f" {name}'s number is{answer}." in text, (
+                    "a question is asked of what was read, and answered by it"
+                )
             seen.add((len(questions), len(row.plan)))
     assert {count for count, _ in seen} == {1, 2, 3}
     assert len({chunks for _, chunks in seen}) > 2

@@ -147,10 +147,10 @@ def test_layer_after_layer_equals_chunk_after_chunk() -> None:
     for ids, closes in by_chunk(rows, plans):
         chunks.append(model.prepare([len(row) for row in ids], closes, counts))
         hidden.append(model.embedded(ids, chunks[-1].frame.layout))
-        counts = chunks[-1].update.after
+        counts = chunks[-1].after
     for index, state in enumerate(memory.layers):
         for number, chunk in enumerate(chunks):
-            hidden[number], *state = model.cell(index, chunk, hidden[number], *state)
+            hidden[number], *state = model.cells[index](chunk, hidden[number], *state)
         torch.testing.assert_close(state[0], memories[-1].layers[index].slots, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(state[1], memories[-1].layers[index].queue, atol=1e-5, rtol=1e-5)
     last = model.logits(hidden[7][chunks[7].text])

@@ -58,20 +58,21 @@ class Haystacks(Generic[Text]):
         """Needles in ``length`` units of text, their sentences among them.
 
         Args:
-            needles: with questions that differ; their sentences lie anywhere, those of one in their order.
+            needles: with questions that differ; their first sentences lie anywhere, the others behind them in order.
             depth: where the first needle's first sentence lies, from 0 (first) to 1 (last); drawn where left out.
 
         Raises:
             DataError: the text is too short for the needles.
         """
-        pieces, depths, firsts = [], [], []
+        pieces: list[Text] = []
+        depths: list[float] = []
+        firsts: list[int] = []
         for needle in needles:
+            begin = depth if depth is not None and not firsts else draw.random()
+            others: list[float] = [draw.uniform(begin, 1) for _ in needle.sentences[1:]]
             firsts.append(len(pieces))
             pieces += [self.spell(sentence) for sentence in needle.sentences]
-            depths += sorted(draw.random() for _ in needle.sentences)
-        if depth is not None:
-            rest = len(needles[0].sentences) - 1
-            depths[: 1 + rest] = [depth, *sorted(draw.uniform(depth, 1) for _ in range(rest))]
+            depths += [begin, *sorted(others)]
         hay = length - sum(map(len, pieces))
         if hay < 0:
             raise DataError(f"A text of {length} is too short for its needles.", "Make it longer.")

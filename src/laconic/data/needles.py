@@ -24,13 +24,13 @@ class Needle:
 
 _NAMES = """
     Ada Basil Clara Dorian Edith Felix Greta Hugo Iris Jasper Kate Leon Mabel Nora Oscar Paula Quentin Rosa Tilda
-""".split()
+"""
 _THINGS = """
     anchor basket candle compass drum fiddle hammer kettle ladder lantern mirror needle orchid pearl ring saddle
-""".split()
+"""
 _PLACES = """
     barn bakery cellar chapel garden harbour kitchen library market mill orchard stable tower vineyard
-""".split()
+"""
 
 
 # what RULER asks for: values of one key, and names in one chain
@@ -46,13 +46,13 @@ def passkey(draw: random.Random) -> Needle:
 
 def number(draw: random.Random) -> Needle:
     """The number of a person; other people's numbers can lie in the same haystack."""
-    name, value = draw.choice(_NAMES), str(draw.randrange(1_000, 10_000))
+    name, value = draw.choice(_NAMES.split()), str(draw.randrange(1_000, 10_000))
     return Needle((f" {name}'s number is {value}.",), f"What is {name}'s number?", value)
 
 
 def place(draw: random.Random) -> Needle:
     """Where a person left a thing."""
-    name, thing, where = draw.choice(_NAMES), draw.choice(_THINGS), draw.choice(_PLACES)
+    name, thing, where = draw.choice(_NAMES.split()), draw.choice(_THINGS.split()), draw.choice(_PLACES.split())
     return Needle(
         (f" {name} left the {thing} in the {where}.",), f"Where did {name} leave the {thing}?", f"in the {where}"
     )
@@ -60,7 +60,7 @@ def place(draw: random.Random) -> Needle:
 
 def values(draw: random.Random) -> Needle:
     """Several values of one key, each said somewhere else (RULER's multi-value)."""
-    name = draw.choice(_NAMES)
+    name = draw.choice(_NAMES.split())
     said = [str(value) for value in draw.sample(range(1_000, 10_000), _VALUES)]
     sentences = tuple(f" One of {name}'s codes is {value}." for value in said)
     return Needle(sentences, f"What are all of {name}'s codes?", ", ".join(said))

@@ -18,9 +18,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from laconic.methods.comet.cells import Chunk
 from laconic.methods.comet.memory import Counts, LayerState
-from laconic.methods.comet.model import Chunk, CoMeT, by_chunk
+from laconic.methods.comet.model import CoMeT, by_chunk
 
 # layers whose memory is awaited at a time: one arrives while another is used
 AHEAD = 2
@@ -62,13 +64,23 @@ class ChunkPipeline:
 
     def all_reduce_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Sum the ranks' gradients, since each saw its own chunks alone; to be called after ``backward``."""
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
-        for dtype in dict.fromkeys(parameter.dtype for parameter in trained):
-            some = [parameter for parameter in trained if parameter.dtype == dtype]
-            flat = torch.cat([_gradient(parameter).reshape(-1) for parameter in some])
-            dist.all_reduce(flat, group=self.group)
-            for parameter, part in zip(some, flat.split([p.numel() for p in some]), strict=True):
-                parameter.grad = part.view_as(parameter).clone()
+        sum_gradients(parameters, self.group)
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter], group: dist.ProcessGroup | None, scale: float = 1.0) -> None:
+    """Replace gradients (of sharded parameters: this rank's part) by ``scale`` times their sum over a group.
+
+    One message for each dtype; a parameter that got no gradient here takes part with zeros.
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in trained:
+        parameter.grad = _gradient(parameter)
+    for dtype in dict.fromkeys(parameter.dtype for parameter in trained):
+        parts = [_local(p.grad) for p in trained if p.dtype == dtype and p.grad is not None]
+        flat = torch.cat([part.reshape(-1) for part in parts])
+        dist.all_reduce(flat, group=group)
+        for part, total in zip(parts, flat.mul_(scale).split([part.numel() for part in parts]), strict=True):
+            part.copy_(total.view_as(part))
 
 
 @dataclass
@@ -155,7 +167,7 @@ class _Run:
     def _layer(self, index: int, hidden: list[Tensor], state: LayerState) -> tuple[list[Tensor], LayerState]:
         outputs = []
         for chunk, tensor in zip(self.chunks.values(), hidden, strict=True):
-            out, *after = self.comet.cell(index, chunk, tensor, *state)
+            out, *after = self.comet.cells[index](chunk, tensor, *state)
             state = LayerState(*after)
             outputs.append(out)
         return outputs, state
@@ -231,6 +243,10 @@ def _walk(tensors: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None
 
 def _gradient(tensor: Tensor) -> Tensor:
     return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _size(state: LayerState) -> int:

@@ -77,6 +77,11 @@ class Counts:
         entries = (read + stride - 1) // stride if stride else torch.zeros_like(read)
         return Counts((self.live + entries).clamp(max=capacity), self.chunks + (read > 0), self.tokens + read)
 
+    @property
+    def shape(self) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        """All of it that a layout depends on."""
+        return tuple(self.live.tolist()), tuple(self.started.tolist())
+
     def origins(self, slots: int) -> list[int]:
         """The position of each row's first token behind a memory with so many slots."""
         return (slots * self.started + self.live).tolist()
@@ -169,13 +174,11 @@ class Update:
     Attributes:
         columns: which columns of (queue, outputs at compression tokens) form the new queue, [B, t].
         closes, fresh: bool [B]: rows that take the chunk in, and rows that had read none.
-        after: the counts behind the chunk.
     """
 
     columns: Tensor
     closes: Tensor
     fresh: Tensor
-    after: Counts
 
     @classmethod
     def of(
@@ -183,7 +186,6 @@ class Update:
         before: Counts,
         closes: Tensor,
         compressions: Tensor,
-        tokens: Tensor,
         capacity: int,
         device: torch.device | str,
     ) -> Update:
@@ -191,19 +193,13 @@ class Update:
 
         Args:
             compressions: which of the outputs at compression tokens are a row's own, bool [B, n].
-            tokens: text tokens of each row's chunk, [B].
             capacity: most entries of the queue.
             device: of the states.
         """
         held = before.held
         queued = torch.arange(held) >= held - before.live[:, None]
-        columns, live = newest(torch.cat([queued, compressions & closes[:, None]], dim=1), capacity)
-        return cls(
-            columns=columns.to(device),
-            closes=closes.to(device),
-            fresh=~before.started.to(device),
-            after=Counts(live, before.chunks + closes, before.tokens + tokens * closes),
-        )
+        columns = newest(torch.cat([queued, compressions & closes[:, None]], dim=1), capacity)
+        return cls(columns.to(device), closes.to(device), ~before.started.to(device))
 
     def layer(self, nets: LayerMemory, state: LayerState, outputs: Tensor, readouts: Tensor) -> LayerState:
         """The state of one layer after the chunk."""
@@ -214,20 +210,17 @@ class Update:
         return LayerState(slots, queue)
 
 
-def newest(real: Tensor, capacity: int) -> tuple[Tensor, Tensor]:
-    """Which columns form the queue: the last ``capacity`` real ones of each row, in order, flush right.
+def newest(real: Tensor, capacity: int) -> Tensor:
+    """Which columns [B, t] form the queue: the last ``capacity`` real ones of each row, in order, flush right.
 
     Args:
         real: bool [B, n] over the old queue's columns and those that arrive. What is not real never enters, so no
             padding hides an entry.
-
-    Returns:
-        Columns [B, t], and how many of them are a row's own, [B].
     """
-    live = real.sum(1).clamp(max=capacity)
+    longest = int(real.sum(1).clamp(max=capacity).max())
     # a stable sort puts the dead before the live and keeps the order of both
     order = real.int().argsort(dim=1, stable=True)
-    return order[:, order.shape[1] - int(live.max()) :], live
+    return order[:, order.shape[1] - longest :]
 
 
 def take(rows: Tensor, columns: Tensor) -> Tensor:

@@ -7,60 +7,28 @@ in front of the next chunk as hidden states that are only ever read, so a layer 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import Cache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import PreTrainedModel
 
 from laconic.backbone import Backbone
-from laconic.core.layers import LayerStack, Masks, Rotary
+from laconic.core.layers import LayerStack
 from laconic.core.layout import Kind, Layout, concatenate
 from laconic.core.lora import add_lora
 from laconic.core.memory_tokens import MemoryTokens
 from laconic.core.method import TrainedMethod
 from laconic.core.sharing import shared_twin, unshared
 from laconic.core.visibility import attention_mask, causal
+from laconic.methods.comet.cells import Cell, Chunk, Frame
 from laconic.methods.comet.chunks import Piece, block_layout, columns_of, memory_layout
 from laconic.methods.comet.config import CoMeTConfig
-from laconic.methods.comet.memory import Counts, LayerMemory, LayerState, Memory, Update, take
+from laconic.methods.comet.memory import Counts, LayerMemory, LayerState, Memory, Update
 
-
-@dataclass(frozen=True)
-class Frame:
-    """What all layers of one block share.
-
-    Attributes:
-        layout: of the block, [B, E].
-        rotary, front_rotary: for the block, and for the memory in front of it (None where there is none).
-        compression, readouts: columns of the block, [B, b] and [B, m].
-        compressions: which of the compression tokens' columns are a row's own, bool [B, b], on the CPU.
-    """
-
-    layout: Layout
-    mask: Masks
-    rotary: Rotary
-    front_rotary: Rotary | None
-    compression: Tensor
-    compressions: Tensor
-    readouts: Tensor
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """One chunk of each row, ready for any layer."""
-
-    frame: Frame
-    update: Update
-
-    @property
-    def text(self) -> Tensor:
-        """Which of the chunk's tokens are words, bool [B, E]."""
-        return self.frame.layout.kind == Kind.TEXT
+Layers = tuple[LayerState, ...]
 
 
 class CoMeT(TrainedMethod):
@@ -68,6 +36,8 @@ class CoMeT(TrainedMethod):
 
     Attributes:
         decoder: the backbone's model, or a twin of it that is trained.
+        cells: a decoder layer with its memory networks each. Their parameters have their names in ``decoder`` and
+            ``memories``, so the list is a plain one.
 
     Raises:
         BackboneError: the decoder's positions are not rotary.
@@ -91,9 +61,11 @@ class CoMeT(TrainedMethod):
             self.decoder.requires_grad_(False)
         self.stack = LayerStack(self.decoder)
         deviation = getattr(backbone.model.config, "initializer_range", 0.02)
-        self.memories = nn.ModuleList(
-            LayerMemory(backbone.width, self.config, deviation) for _ in range(len(self.stack))
-        )
+        nets = [LayerMemory(backbone.width, self.config, deviation) for _ in range(len(self.stack))]
+        self.memories = nn.ModuleList(nets)
+        self.cells = [Cell(self.stack, index, own) for index, own in enumerate(nets)]
+        self._last: tuple[tuple[Any, ...], Frame, Update] | None = None
+        self._compiled: Callable[[Chunk, Tensor, Layers], tuple[Tensor, Layers]] | None = None
         row = backbone.embed(torch.tensor(backbone.token_ids("\n")[-1:], device=backbone.device))
         self.readouts = MemoryTokens(row, self.config.global_slots)
         self.compression = MemoryTokens(row, 1, noise=0.0)
@@ -110,12 +82,6 @@ class CoMeT(TrainedMethod):
             part.float()
         return comet
 
-    def nets(self, index: int) -> LayerMemory:
-        """The memory networks of a layer."""
-        nets = self.memories[index]
-        assert isinstance(nets, LayerMemory)
-        return nets
-
     # --- memories ----------------------------------------------------------------------------------------------
 
     def empty_memory(self, batch: int = 1) -> Memory:
@@ -126,10 +92,6 @@ class CoMeT(TrainedMethod):
             torch.zeros(batch, 0, width, device=device, dtype=self.decoder.dtype),
         )
         return Memory((state,) * len(self.stack), Counts.none(batch))
-
-    def front(self, index: int, state: LayerState, frame_rotary: Rotary) -> tuple[Tensor, Tensor]:
-        """Keys and values of a layer's memory, [B, N, g + t, H]."""
-        return self.stack.keys_and_values(index, self.nets(index).view(state), frame_rotary)
 
     # --- one block through all layers ----------------------------------------------------------------------------
 
@@ -176,38 +138,31 @@ class CoMeT(TrainedMethod):
     ) -> Chunk:
         """All that is known of the rows' next chunk before anything is computed.
 
+        Chunk after full chunk, it is the same: with the queue full, all of it but the counts.
+
         Args:
             lengths: text tokens of each row's chunk; a row of none has no chunk here and keeps its memory.
             closes: rows whose memory takes the chunk in; the others' is left as it was.
             capacity: most entries of the queue, where that is to be less than the configuration's.
         """
+        config, decoder = self.config, self.decoder
+        capacity = config.fifo_slots if capacity is None else capacity
+        placed = (decoder.dtype, decoder.device, decoder.config._attn_implementation)
+        key = (tuple(lengths), tuple(closes), *counts.shape, capacity, *placed)
+        if self._last is None or self._last[0] != key:
+            self._last = (key, *self._framed(lengths, closes, counts, capacity))
+        _, frame, update = self._last
+        return Chunk(frame, update, counts.behind(lengths, closes, config.stride, capacity))
+
+    def _framed(
+        self, lengths: Sequence[int], closes: Sequence[bool], counts: Counts, capacity: int
+    ) -> tuple[Frame, Update]:
         pieces = [Piece(0, length, close and length > 0) for length, close in zip(lengths, closes, strict=True)]
         layout = block_layout(pieces, counts.origins(self.config.global_slots), self.config)
         front = memory_layout(counts, self.config.global_slots)
         frame = self.frame(layout, concatenate([front, layout]), front if len(front) else None)
         closed = torch.tensor([piece.closes for piece in pieces])
-        return Chunk(frame, self.update(counts, closed, frame.compressions, torch.tensor(list(lengths)), capacity))
-
-    def update(
-        self, counts: Counts, closes: Tensor, compressions: Tensor, tokens: Tensor, capacity: int | None = None
-    ) -> Update:
-        """How a chunk changes the memory; see ``Update.of``."""
-        capacity = self.config.fifo_slots if capacity is None else capacity
-        return Update.of(counts, closes, compressions, tokens, capacity, self.backbone.device)
-
-    def cell(self, index: int, chunk: Chunk, hidden: Tensor, slots: Tensor, queue: Tensor) -> tuple[Tensor, ...]:
-        """One layer on one chunk: its hidden states [B, E, D] and the layer's memory in, both out.
-
-        A function of tensors alone, so that it can be computed again in the backward pass, in any order that has
-        (layer - 1, chunk) and (layer, chunk - 1) before it.
-        """
-        frame, state = chunk.frame, LayerState(slots, queue)
-        cache = Cache(layer_class_to_replicate=DynamicLayer)
-        if frame.front_rotary is not None:
-            cache.update(*self.front(index, state, frame.front_rotary), index)
-        hidden = self.stack.run(index, hidden, frame.layout.position, frame.rotary, frame.mask, cache)
-        outputs, readouts = take(hidden, frame.compression), take(hidden, frame.readouts)
-        return hidden, *chunk.update.layer(self.nets(index), state, outputs, readouts)
+        return frame, Update.of(counts, closed, frame.compressions, capacity, self.backbone.device)
 
     def read_chunk(
         self,
@@ -230,15 +185,43 @@ class CoMeT(TrainedMethod):
         """
         chunk = self.prepare([len(row) for row in ids], closes, memory.counts, capacity)
         hidden = self.embedded(ids, chunk.frame.layout)
-        layers = []
-        for index, state in enumerate(memory.layers):
-            cell = partial(self.cell, index, chunk)
-            if save_activations or not torch.is_grad_enabled():
-                hidden, *after = cell(hidden, *state)
+        if torch.is_grad_enabled():
+            hidden, layers = self.through(chunk, hidden, memory.layers, again=not save_activations)
+        elif self._compiled is not None and self._steady(ids, closes, memory.counts):
+            hidden, layers = self._compiled(chunk, hidden, memory.layers)
+        else:
+            hidden, layers = self.through(chunk, hidden, memory.layers)
+        return hidden[chunk.text], Memory(layers, chunk.after)
+
+    def through(self, chunk: Chunk, hidden: Tensor, layers: Layers, again: bool = False) -> tuple[Tensor, Layers]:
+        """All layers on one chunk: hidden states [B, E, D] and every layer's memory in, both out.
+
+        Args:
+            again: compute each layer again in the backward pass.
+        """
+        behind = []
+        for cell, state in zip(self.cells, layers, strict=True):
+            if again:
+                hidden, *after = checkpoint(cell, chunk, hidden, *state, use_reentrant=False)
             else:
-                hidden, *after = checkpoint(cell, hidden, *state, use_reentrant=False)
-            layers.append(LayerState(*after))
-        return hidden[chunk.text], Memory(tuple(layers), chunk.update.after)
+                hidden, *after = cell(chunk, hidden, *state)
+            behind.append(LayerState(*after))
+        return hidden, tuple(behind)
+
+    def compile(self, mode: str | None = None) -> CoMeT:  # type: ignore[override]
+        """Compile the reading of full chunks behind a full queue: their shapes never change.
+
+        All other chunks (the first ones of a text, and its last) are read as before.
+
+        Args:
+            mode: of ``torch.compile``; "reduce-overhead" captures CUDA graphs.
+        """
+        self._compiled = torch.compile(self.through, mode=mode, dynamic=False, fullgraph=True)
+        return self
+
+    def _steady(self, ids: Sequence[Tensor], closes: Sequence[bool], counts: Counts) -> bool:
+        full = all(len(row) == self.config.chunk_tokens for row in ids) and all(closes)
+        return full and bool(counts.started.all()) and int(counts.live.min()) == self.config.fifo_slots
 
     # --- whole texts ---------------------------------------------------------------------------------------------
 

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from laconic.core.cache import EvictingCache
 from laconic.core.layout import Kind, Layout
+from laconic.methods.comet.cells import Frame
 from laconic.methods.comet.chunks import Piece, block_layout, memory_layout
-from laconic.methods.comet.memory import Memory, take
-from laconic.methods.comet.model import CoMeT, Frame
+from laconic.methods.comet.memory import Memory, Update, take
+from laconic.methods.comet.model import CoMeT
 
 
 class ChunkStream:
@@ -127,22 +128,23 @@ class ChunkStream:
         update = None
         if closes.any():
             real = torch.cat(self._real, dim=1)
-            lengths = torch.tensor([piece.start + piece.count for piece in pieces])
-            update = comet.update(self.memory.counts, closes, real, lengths)
+            update = Update.of(self.memory.counts, closes, real, comet.config.fifo_slots, device)
         layers = []
         for index, state in enumerate(self.memory.layers):
             hidden = comet.stack.run(index, hidden, frame.layout.position, frame.rotary, frame.mask, self._cache)
             self._outputs[index].append(take(hidden, frame.compression))
             if update is not None:
                 outputs = torch.cat(self._outputs[index], dim=1)
-                layers.append(update.layer(comet.nets(index), state, outputs, take(hidden, frame.readouts)))
+                layers.append(update.layer(comet.cells[index].nets, state, outputs, take(hidden, frame.readouts)))
         self._keep_last_words(hidden, frame)
         self.tail = [
             row[:0] if piece.closes else torch.cat([row, new.cpu()])
             for row, new, piece in zip(self.tail, ids, pieces, strict=True)
         ]
         if update is not None:
-            self.memory = Memory(tuple(layers), update.after)
+            lengths = [piece.start + piece.count for piece in pieces]
+            counts = self.memory.counts.behind(lengths, closes.tolist(), comet.config.stride, comet.config.fifo_slots)
+            self.memory = Memory(tuple(layers), counts)
             self._drop(closes)
 
     def _stand_in_front(self, opens: Sequence[bool]) -> None:
@@ -157,7 +159,7 @@ class ChunkStream:
         self._cache.announce(front)
         rotary = comet.stack.rotary(self.outputs.to(comet.decoder.dtype), front.position)
         for index, state in enumerate(self.memory.layers):
-            self._cache.update(*comet.front(index, state, rotary), index)
+            self._cache.update(*comet.cells[index].front(state, rotary), index)
 
     def _keep_last_words(self, hidden: Tensor, frame: Frame) -> None:
         text = frame.layout.kind == Kind.TEXT
