@@ -7,7 +7,7 @@ folded into the memory and its cache is dropped. Prompt and answer are the same 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from laconic.methods.comet.cells import Frame
 from laconic.methods.comet.chunks import Piece, block_layout, memory_layout
 from laconic.methods.comet.memory import Memory, Update, take
 from laconic.methods.comet.model import CoMeT
+from laconic.methods.comet.wavefront import Part, read_wavefront
 
 
 class ChunkStream:
@@ -27,6 +28,8 @@ class ChunkStream:
         comet: the model; the stream holds the state, so that one model serves many streams.
         memory: what the rows have read before; nothing if left out.
         batch: rows, where there is no memory.
+        workers: chunks that are read side by side, each on a share of torch's threads; worth it where a layer of one
+            chunk does not keep all of them busy.
 
     Attributes:
         memory: of all closed chunks.
@@ -34,8 +37,8 @@ class ChunkStream:
         outputs: outputs of the last layer at each row's last text token, [B, D]; zeros where there was none.
     """
 
-    def __init__(self, comet: CoMeT, memory: Memory | None = None, *, batch: int = 1) -> None:
-        self.comet = comet
+    def __init__(self, comet: CoMeT, memory: Memory | None = None, *, batch: int = 1, workers: int = 1) -> None:
+        self.comet, self.workers = comet, workers
         self.memory = comet.empty_memory(batch) if memory is None else memory
         self.tail = [torch.empty(0, dtype=torch.long)] * self.memory.counts.batch
         self.outputs = torch.zeros(self.memory.counts.batch, comet.backbone.width, device=comet.backbone.device)
@@ -87,10 +90,12 @@ class ChunkStream:
         full = self.comet.config.chunk_tokens
         room = [full - count if count else 0 for count in self.open]
         left = self._round(left, room)
-        while any(len(row) > full for row in left):
-            whole = [row[:full] if len(row) > full else row[:0] for row in left]
-            _, self.memory = self.comet.read_chunk(whole, self.memory, [len(row) > 0 for row in whole])
-            left = [row[len(part) :] for row, part in zip(left, whole, strict=True)]
+        if self.workers > 1:
+            self.memory = read_wavefront(self.comet, whole_chunks(left, full), self.memory, self.workers)
+        else:
+            for ids, closes in whole_chunks(left, full):
+                _, self.memory = self.comet.read_chunk(ids, self.memory, closes)
+        left = [row[max(len(row) - 1, 0) // full * full :] for row in left]
         self._round(left, [full] * len(left))
         return self.comet.logits(self.outputs)
 
@@ -176,3 +181,14 @@ class ChunkStream:
         kept = ~closed[:, None].to(self._cache.layout.kind.device)
         self._cache.keep(kept.expand(-1, len(self._cache.layout)))
         self._real = [real & ~closed[:, None] for real in self._real]
+
+
+def whole_chunks(rows: Sequence[Tensor], full: int) -> Iterator[Part]:
+    """The full chunks of each row but the last, which stays open even where it is full."""
+    counts = [max(len(row) - 1, 0) // full for row in rows]
+    for number in range(max(counts)):
+        ids = [
+            row[number * full : (number + 1) * full if number < count else number * full]
+            for row, count in zip(rows, counts, strict=True)
+        ]
+        yield ids, [number < count for count in counts]

@@ -1,0 +1,110 @@
+"""The faster ways through the cells compute what the plain one computes."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import torch
+from comets import comet, words
+from torch import Tensor
+
+from laconic.methods.comet.cells import Cell
+from laconic.methods.comet.memory import Memory
+from laconic.methods.comet.model import CoMeT
+from laconic.methods.comet.stream import ChunkStream, whole_chunks
+
+
+def assert_equal(one: Memory, other: Memory) -> None:
+    assert one.counts.shape == other.counts.shape
+    assert torch.equal(one.counts.tokens, other.counts.tokens)
+    for mine, theirs in zip(one.layers, other.layers, strict=True):
+        torch.testing.assert_close(mine.slots, theirs.slots, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(mine.queue, theirs.queue, atol=1e-5, rtol=1e-4)
+
+
+def read(made: CoMeT, rows: list[Tensor], workers: int = 1) -> tuple[Tensor, Memory]:
+    stream = ChunkStream(made, batch=len(rows), workers=workers)
+    logits = stream.feed(rows)
+    return logits, stream.memory
+
+
+@pytest.mark.parametrize("workers", [2, 3, 9])
+@pytest.mark.parametrize("arch", ["llama", "gemma3"])
+def test_side_by_side_equals_one_after_the_other(arch: str, workers: int) -> None:
+    made, rows = comet(arch), [words(100, 1), words(37, 2), words(12, 3)]
+    before = torch.get_num_threads()
+    expected, memory = read(made, rows)
+    logits, side = read(made, rows, workers)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+    assert_equal(side, memory)
+    assert torch.get_num_threads() == before
+
+
+def test_an_error_in_one_chunk_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks behind it wait for it; they must not wait for ever."""
+    made, real, calls = comet(), Cell.forward, []
+
+    def fails(self: Cell, *args: Any) -> Any:
+        calls.append(threading.get_ident())
+        if len(calls) == 5:
+            raise MemoryError("no room")
+        return real(self, *args)
+
+    monkeypatch.setattr(Cell, "forward", fails)
+    with pytest.raises(MemoryError, match="no room"):
+        read(made, [words(100)], workers=3)
+
+
+def test_the_last_chunk_stays_open() -> None:
+    rows = [torch.arange(25), torch.arange(24), torch.arange(0)]
+    parts = list(whole_chunks(rows, 12))
+    assert [[len(row) for row in ids] for ids, _ in parts] == [[12, 12, 0], [12, 0, 0]]
+    assert [closes for _, closes in parts] == [[True, True, False], [True, False, False]]
+    assert torch.cat([ids[0] for ids, _ in parts]).tolist() == list(range(24))
+
+
+def test_full_chunks_behind_a_full_queue_share_what_is_known_of_them() -> None:
+    made, ids = comet(), words(12 * 8)
+    memory, frames = made.empty_memory(1), []
+    for part in ids.split(12):
+        frames.append(made.prepare([12], [True], memory.counts).frame)
+        _, memory = made.read_chunk([part], memory, [True])
+    assert frames[-1] is frames[-2]
+    assert frames[0] is not frames[1]
+    other = made.prepare([11], [True], memory.counts)
+    assert other.frame is not frames[-1]
+    assert int(other.after.tokens) == 12 * 8 + 11
+
+
+def test_what_is_compiled_reads_full_chunks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [words(100, 1), words(100, 2)]
+    expected, memory = read(comet(), rows)
+    made, seen = comet(), []
+
+    def compiled(function: Any, **options: Any) -> Any:
+        assert options == {"mode": "reduce-overhead", "dynamic": False, "fullgraph": True}
+
+        def run(chunk: Any, hidden: Tensor, layers: Any) -> Any:
+            seen.append((chunk.frame, hidden.shape, [[t.shape for t in state] for state in layers]))
+            return function(chunk, hidden, layers)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    logits, behind = read(made.compile("reduce-overhead"), rows)
+    torch.testing.assert_close(logits, expected)
+    assert_equal(behind, memory)
+    assert 3 < len(seen) < 8, "not the first chunks, and not the last"
+    assert all(frame is seen[0][0] for frame, _, _ in seen)
+    assert all(entry[1:] == seen[0][1:] for entry in seen)
+
+
+@pytest.mark.slow
+def test_compiled_equals_eager() -> None:
+    rows = [words(100)]
+    expected, memory = read(comet(), rows)
+    logits, behind = read(comet().compile(), rows)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+    assert_equal(behind, memory)
