@@ -13,19 +13,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import socket
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from measuring import environment
 
 from laconic.backbone import load_backbone
 from laconic.core.files import write_whole
@@ -144,13 +142,7 @@ def main() -> None:
         "ideal": ideal,
         "rows": rows,
         "simulated": {str(p): simulate(layers, [1.0] * p) for p in (2, 4, 8, 16)},
-        "environment": {
-            "date": str(date.today()),
-            "cpus": os.cpu_count(),
-            "machine": platform.processor() or platform.machine(),
-            "dtype": str(model.decoder.dtype),
-            **{name: version(name) for name in ("laconic", "torch", "transformers")},
-        },
+        "environment": environment() | {"dtype": str(model.decoder.dtype)},
     }
     write_whole(args.out, json.dumps(result, indent=2) + "\n")
 

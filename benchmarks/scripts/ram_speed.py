@@ -11,18 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
 import time
-from datetime import date
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 
 import torch
+from measuring import alone, environment, forget_peak, sample_book, status_mb
 
 from laconic.backbone import load_backbone
 from laconic.core.files import write_whole
@@ -39,7 +33,7 @@ REPEATS = 3
 
 def measure(method: str, tokens: int) -> dict[str, float]:
     backbone = load_backbone()
-    book = (files("laconic") / "data/samples/twelve-years-a-slave.txt").read_text(encoding="utf-8")
+    book = sample_book()
     encoded = backbone.tokenizer(book, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     text = book[: encoded["offset_mapping"][tokens][0]]
     loaded = load_method("ram", backbone)
@@ -71,18 +65,6 @@ def measure(method: str, tokens: int) -> dict[str, float]:
         if method == "ram":
             numbers |= throughput(ram, text)
     return numbers
-
-
-def status_mb(field: str) -> float:
-    """A field of this process's memory status in MiB (Linux): VmRSS is held now, VmHWM the peak."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(f"{field}:")).split()[1]) / 2**10
-
-
-def forget_peak() -> float:
-    """Start the peak anew: loading a model can take more than running it, and not the same every time."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return status_mb("VmRSS")
 
 
 def throughput(ram: RAM, text: str) -> dict[str, float]:
@@ -120,20 +102,13 @@ def main() -> None:
     rows = []
     for tokens in [*args.lengths, *args.ram_only]:
         for method in ["ram", "full"] if tokens in args.lengths else ["ram"]:
-            command = [sys.executable, __file__, "--one", method, str(tokens)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            rows.append({"method": method, "tokens": tokens, **json.loads(done.stdout.splitlines()[-1])})
+            rows.append({"method": method, "tokens": tokens, **alone(__file__, method, tokens)})
             print(rows[-1], flush=True)
     result = {
         "benchmark": "ram_speed",
         "factor": FACTOR,
         "rows": rows,
-        "environment": {
-            "date": str(date.today()),
-            "cpus": os.cpu_count(),
-            "machine": platform.processor() or platform.machine(),
-            **{name: version(name) for name in ("laconic", "torch", "transformers")},
-        },
+        "environment": environment(),
     }
     write_whole(args.out, json.dumps(result, indent=2) + "\n")
 
