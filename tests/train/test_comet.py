@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +15,30 @@ from comets import comet, words
 from torch import nn
 
 from laconic.core.layout import IGNORE
+from laconic.data.loaders import load_task, samples_folder
+from laconic.data.needles import NEEDLES
+from laconic.data.schema import QAItem
 from laconic.errors import DataError, RecipeError
 from laconic.methods.comet.model import CoMeT
 from laconic.train import recipe as recipes
-from laconic.train.comet import Example, NeedleExamples, ReadingStage, ReadOnExamples, asked_behind, parameters_of
+from laconic.train.comet import ReadingStage, parameters_of
+from laconic.train.comet_examples import (
+    DocumentExamples,
+    Example,
+    MixedExamples,
+    NeedleExamples,
+    ReadOnExamples,
+    Shape,
+    asked_behind,
+)
+from laconic.train.comet_recipe import CoMeTTrainer
 from laconic.train.recipe import load_recipe, run_recipe
 
 TEXT = "The lighthouse keeper wrote down the weather every morning. " * 80
 
 
-def needles(made: CoMeT, **changes: Any) -> NeedleExamples:
-    values = {
-        "kinds": ["number"],
-        "chunk_tokens": made.config.chunk_tokens,
-        "chunks": [2, 3],
-        "questions": 3,
-        "distractors": 1,
-        "rows": 3,
-        "seed": 0,
-    }
-    return NeedleExamples(made, [TEXT], **(values | changes))
+def shape(**changes: Any) -> Shape:
+    return Shape(**({"chunk_tokens": 48, "chunks": [2, 3], "questions": 3, "rows": 3, "seed": 0} | changes))
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -40,7 +47,7 @@ def needles(made: CoMeT, **changes: Any) -> NeedleExamples:
 def test_only_answers_are_labelled() -> None:
     """Invariant 16: answer and end of text, each at the token before it, none elsewhere."""
     made = comet(chunk_tokens=48)
-    draw = needles(made)
+    draw = NeedleExamples(made.backbone, [TEXT], {"number": NEEDLES["number"]}, 1, shape())
     seen = set()
     for index in range(12):
         assert draw(index) == draw(index), "a step's batch follows from its number"
@@ -73,10 +80,47 @@ def test_a_question_that_fits_no_chunk_begins_the_next() -> None:
 
 
 def test_reading_on_labels_every_token() -> None:
-    made = comet()
-    for row in ReadOnExamples(made, [TEXT], chunk_tokens=12, chunks=[3], rows=2, seed=0)(4):
+    for row in ReadOnExamples(comet().backbone, [TEXT], shape(chunk_tokens=12, chunks=[3]))(4):
         assert row.plan == [12, 12, 12]
         assert row.labels[:-1] == row.ids[1:]
+
+
+def test_a_document_is_asked_what_the_part_that_is_read_answers() -> None:
+    backbone = comet().backbone
+    facts = [f"The room number {n} belongs to the guest {n + 100}." for n in range(60)]
+    document = " ".join(facts)
+    items = []
+    for n, fact in enumerate(facts):
+        start = document.index(fact)
+        items.append(
+            QAItem(f"{n}", document, f"Whose is {n}?", [f"guest {n + 100}"], [(start, start + len(fact))], "a")
+        )
+    whole = QAItem("sum", "Short. " * 9, "What is it about?", ["Shortness."], [], "b")
+    long = QAItem("all", document, "What is it about?", ["Rooms."], [], "c")
+    seen = set()
+    for index in range(20):
+        for row in DocumentExamples(backbone, [*items, whole, long], shape())(index):
+            text = backbone.tokenizer.decode(row.ids)
+            read, *asked = text.split("\n\nQuestion: ")
+            assert len(asked) <= 3
+            for question in asked:
+                seen.add(question.startswith("What"))
+                if question.startswith("What"):
+                    assert read == whole.document.rstrip() or read == whole.document, "a summary is of all of it"
+                else:
+                    assert facts[int(question.removeprefix("Whose is ").partition("?")[0])] in read
+            assert sum(row.plan) == len(row.ids) == len(row.labels)
+            assert max(row.plan) <= 48
+    assert seen == {True, False}
+    with pytest.raises(DataError, match="Train on more chunks"):
+        DocumentExamples(backbone, [long], shape())(0)
+
+
+def test_a_mixed_stage_has_steps_of_every_kind() -> None:
+    draw = MixedExamples([(1, lambda index: ["a"]), (3, lambda index: ["b"])], "seed")  # type: ignore[list-item]
+    drawn = [draw(index)[0] for index in range(400)]
+    assert drawn == [draw(index)[0] for index in range(400)]
+    assert 60 < drawn.count("a") < 140
 
 
 # --- loss -------------------------------------------------------------------------------------------------------------
@@ -219,7 +263,8 @@ def test_a_recipe_trains_saves_and_resumes(tmp_path: Path, monkeypatch: pytest.M
     ("changes", "message"),
     [
         ({"task": ["haystack"]}, "task must be a list"),
-        ({"task": ["continuation", "number"]}, "stands alone"),
+        ({"task": [3]}, "task must be a list"),
+        ({"task": ["babi-qa"]}, "task must be a list"),
         ({"chunks": [0]}, "chunks must be"),
         ({"rows": True}, "rows must be"),
         ({"chunk_tokens": 0}, "chunk_tokens must be"),
@@ -246,6 +291,30 @@ def test_chunks_of_a_stage_fit_the_method(tmp_path: Path, monkeypatch: pytest.Mo
         run_recipe(recipe(tmp_path, chunk_tokens=65))
 
 
-def test_books_for_evaluation_are_not_trained_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [{"books": "books_val"}, {"task": ["squad_articles_dev"]}])
+def test_what_is_for_evaluation_is_not_trained_on(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="must not be trained on"):
-        run_recipe(recipe(tmp_path, books="books_val"))
+        run_recipe(recipe(tmp_path, **changes))
+
+
+def test_all_tasks_of_a_stage_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stories, documents, needles and reading on, from the samples."""
+    lines = [
+        {"n": 1, "fact": "John went to the hall."},
+        {"n": 2, "question": "Where is John?", "answer": "hall", "support": [1]},
+    ]
+    shutil.copytree(samples_folder(), tmp_path / "data")
+    with gzip.open(tmp_path / "data" / "babi_train.jsonl.gz", "wt") as file:
+        file.write(json.dumps({"id": "a", "task": "qa1_single", "lines": lines}) + "\n")
+    monkeypatch.setenv("LACONIC_DATA", str(tmp_path / "data"))
+    trainer = CoMeTTrainer()
+    tasks = ["babi-qa1", "pair", "squad_articles_train", "continuation"]
+    stage = load_recipe(recipe(tmp_path, task=tasks, chunks=[4], chunk_tokens=48, fifo_slots=None))["stages"][0]
+    made = comet(chunk_tokens=48)
+    task = trainer.task(made, stage, trainer.data(stage), 0)
+    texts = [made.backbone.tokenizer.decode(row.ids) for step in range(40) for row in task.batch(step, 0, 1)]
+    for sign in ("John went to the hall.", "What is the value of"):
+        assert any(sign in text for text in texts), sign
+    assert any("Question: " not in text for text in texts)
+    questions = {item.question for item in load_task("squad_articles_train")}
+    assert any(question in text for text in texts for question in questions)

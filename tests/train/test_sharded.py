@@ -15,7 +15,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from laconic.methods.comet.model import CoMeT
-from laconic.train.comet import Example, ReadingStage, Targets
+from laconic.train.comet import ReadingStage, Targets
+from laconic.train.comet_examples import Example
 from laconic.train.pipeline import ChunkPipeline
 from laconic.train.sharded import average_gradients, shard_cells
 

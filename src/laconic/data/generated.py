@@ -10,15 +10,12 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 from laconic.data.books import load_books
-from laconic.data.haystacks import Haystacks, insert
-from laconic.data.jsonl import records
-from laconic.data.needles import NEEDLES, draw_needles
+from laconic.data.haystacks import Haystacks, Hidden
+from laconic.data.needles import NEEDLES, Needle, draw_needles
 from laconic.data.schema import QAItem
+from laconic.data.stories import is_story, load_stories
 from laconic.errors import DataError
 
 # of English prose, per token of the embedded backbone
@@ -44,66 +41,37 @@ def generate(name: str, folder: str | os.PathLike[str] | None, limit: int | None
     match = NAME.fullmatch(name)
     assert match is not None, f"{name} is no generated task"
     kind, length, keys = match["kind"], round(int(match["length"]) * 1000 * CHARACTERS), int(match["keys"] or 1)
-    make: Callable[[int, random.Random], QAItem]
-    books = Haystacks(load_books(BOOKS, folder), str)
-    if kind in NEEDLES and keys >= 1 and not (kind == "passkey" and keys > 1):
-
-        def make(number: int, draw: random.Random) -> QAItem:
-            tenth = number % DEPTHS
-            needles = draw_needles([kind], keys, draw)
-            hidden = books.hide(needles, max(length, 1), draw, depth=(tenth + 0.5) / DEPTHS)
-            asked, ident = needles[0], f"{name}-{number}-d{tenth}"
-            # the spans' order is the sentences'; one that is said twice (by chance) is found where it is first said
-            spans = [_span(hidden.text, sentence, hidden.starts[0]) for sentence in asked.sentences]
-            return QAItem(ident, hidden.text, asked.question, [asked.answer], spans, ident)
-
-        return [make(number, random.Random(f"{seed}/{name}/{number}")) for number in range(limit or DEPTHS)]
-    if kind.startswith("babi-") and keys == 1:
-        stories = list(_stories(kind.removeprefix("babi-"), folder))
+    if kind in NEEDLES:
+        limit, start = limit or DEPTHS, random.Random(f"{seed}/{name}")
+        sets = [draw_needles({kind: NEEDLES[kind]}, keys, random.Random(start.random())) for _ in range(limit)]
+        depths: list[float | None] = [(number % DEPTHS + 0.5) / DEPTHS for number in range(limit)]
+    elif is_story(kind):
+        stories = load_stories(kind, folder, training=False)
         random.Random(f"{seed}/{kind}").shuffle(stories)
-        chosen = stories[: limit or DEPTHS]
-        return [
-            _babilong(f"{name}-{number}", story, books, length, random.Random(f"{seed}/{name}/{number}"))
-            for number, story in enumerate(chosen)
-        ]
-    raise DataError(f"There is no task {name!r}.", f"Generated ones look like {FORMS}.")
+        sets = [[story[0]] for story in stories[: limit or DEPTHS]]
+        depths = [None] * len(sets)
+    else:
+        sets, depths = [[]], [None]
+    if any(len(needles) != keys for needles in sets):
+        raise DataError(f"There is no task {name!r}.", f"Generated ones look like {FORMS}.")
+    books = Haystacks(load_books(BOOKS, folder), str)
+    items = []
+    for number, (needles, depth) in enumerate(zip(sets, depths, strict=True)):
+        # nothing but the story at length 0
+        shortest = sum(len(sentence) for needle in needles for sentence in needle.sentences)
+        draw = random.Random(f"{seed}/{name}/{number}")
+        hidden = books.hide(needles, max(length, shortest), draw, depth=depth)
+        ident = f"{name}-{number}" + (f"-d{number % DEPTHS}" if depth is not None else "")
+        items.append(_item(ident, needles[0], hidden))
+    return items
 
 
-def _span(text: str, sentence: str, begin: int) -> tuple[int, int]:
-    start = text.index(sentence, begin)
-    return start, start + len(sentence)
-
-
-Story = tuple[list[str], str, str, set[int]]
-
-
-def _stories(task: str, folder: str | os.PathLike[str] | None) -> list[Story]:
-    """The first question of every bAbI story: facts before it, question, answer, numbers of the supporting facts."""
-    path = Path(folder or os.environ.get("LACONIC_DATA") or "../shared/data") / "babi_test.jsonl.gz"
-    found = []
-    for _, record in records(path):
-        if record["task"].split("_")[0] == task:
-            found.append(_first_question(record["lines"]))
-    if not found:
-        raise DataError(f"{path} has no task {task}.", "There are qa1 to qa20.")
-    return found
-
-
-def _first_question(lines: list[dict[str, Any]]) -> Story:
-    place = next(number for number, line in enumerate(lines) if "question" in line)
-    facts, asked = lines[:place], lines[place]
-    support = {number for number, fact in enumerate(facts) if fact["n"] in asked["support"]}
-    return [fact["fact"] for fact in facts], asked["question"], asked["answer"], support
-
-
-def _babilong(name: str, story: Story, books: Haystacks[str], length: int, draw: random.Random) -> QAItem:
-    facts, question, answer, support = story
-    pieces = [f" {fact}" for fact in facts]
-    hay = books.cut(max(length - sum(map(len, pieces)), 0), draw)
-    text, starts = insert(hay, pieces, sorted(draw.random() for _ in pieces))
-    spans = [(starts[n], starts[n] + len(pieces[n])) for n in sorted(support)]
-    return QAItem(name, text.lstrip(), question, [answer], _shifted(spans, len(text) - len(text.lstrip())), name)
-
-
-def _shifted(spans: list[tuple[int, int]], by: int) -> list[tuple[int, int]]:
-    return [(max(start - by, 0), end - by) for start, end in spans]
+def _item(ident: str, asked: Needle, hidden: Hidden[str]) -> QAItem:
+    text = hidden.text.lstrip()
+    cut = len(hidden.text) - len(text)
+    spans = []
+    for place, (sentence, start) in enumerate(zip(asked.sentences, hidden.starts[0], strict=True)):
+        if asked.support is None or place in asked.support:
+            spans.append((max(start - cut, 0), start + len(sentence) - cut))
+    parts = list(asked.answers) if len(asked.answers) > 1 else []
+    return QAItem(ident, text, asked.question, [asked.answer], spans, ident, parts)

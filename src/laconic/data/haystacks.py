@@ -19,10 +19,10 @@ Text = TypeVar("Text", str, list[int])
 
 @dataclass(frozen=True)
 class Hidden(Generic[Text]):
-    """A haystack with its needles, and where each one's first sentence begins."""
+    """A haystack, and where each sentence of each of its needles begins."""
 
     text: Text
-    starts: list[int]
+    starts: list[list[int]]
 
 
 class Haystacks(Generic[Text]):
@@ -58,7 +58,7 @@ class Haystacks(Generic[Text]):
         """Needles in ``length`` units of text, their sentences among them.
 
         Args:
-            needles: with questions that differ; their first sentences lie anywhere, the others behind them in order.
+            needles: about different things; their sentences lie anywhere, those of one in their order.
             depth: where the first needle's first sentence lies, from 0 (first) to 1 (last); drawn where left out.
 
         Raises:
@@ -68,16 +68,18 @@ class Haystacks(Generic[Text]):
         depths: list[float] = []
         firsts: list[int] = []
         for needle in needles:
-            begin = depth if depth is not None and not firsts else draw.random()
-            others: list[float] = [draw.uniform(begin, 1) for _ in needle.sentences[1:]]
+            first = depth if not firsts else None
+            others: list[float] = [draw.uniform(first or 0, 1) for _ in needle.sentences[first is not None :]]
             firsts.append(len(pieces))
             pieces += [self.spell(sentence) for sentence in needle.sentences]
-            depths += [begin, *sorted(others)]
+            depths += sorted(others if first is None else [first, *others])
         hay = length - sum(map(len, pieces))
         if hay < 0:
             raise DataError(f"A text of {length} is too short for its needles.", "Make it longer.")
         text, starts = insert(self.cut(hay, draw), pieces, depths)
-        return Hidden(text, [starts[first] for first in firsts])
+        return Hidden(
+            text, [starts[at : at + len(needle.sentences)] for at, needle in zip(firsts, needles, strict=True)]
+        )
 
 
 def insert(hay: Text, pieces: Sequence[Text], depths: Sequence[float]) -> tuple[Text, list[int]]:

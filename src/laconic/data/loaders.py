@@ -7,6 +7,7 @@ tests and examples need nothing else.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 from collections.abc import Callable, Iterable, Iterator
@@ -90,10 +91,20 @@ def _qmsum(record: Record) -> Iterator[QAItem]:
         yield QAItem(name, record["document"], qa["question"], qa["answers"], spans, record["id"])
 
 
+def _pairs(record: Record) -> Iterator[QAItem]:
+    """Lost in the middle's key-value retrieval: one JSON object, one of its values."""
+    pairs, key, value = record["ordered_kv_records"], record["key"], record["value"]
+    document = json.dumps(dict(pairs), indent=1)
+    start = document.index(f'"{key}": "{value}"')
+    spans = [(start, start + len(f'"{key}": "{value}"'))]
+    yield QAItem(key, document, f'What is the value of "{key}"?', [value], spans, key)
+
+
 TASKS: dict[str, tuple[Use, Callable[[Record], Iterator[QAItem]]]] = {
     "squad_articles_train": ("train", _squad),
     "squad_articles_dev": ("eval", _squad),
     "nq_multidoc_20_gold_spread": ("eval", _nq),
+    "kv_retrieval_140_keys": ("eval", _pairs),
     "hotpotqa_train_sample": ("train", _hotpot),
     "musique_train_sample": ("train", _musique),
     "squality_train": ("train", _squality),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import string
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
@@ -14,13 +15,25 @@ class Needle:
 
     Attributes:
         sentences: they say it together, in this order; each may lie anywhere.
-        answer: of several parts, they are in the order of the sentences, with commas between.
+        answers: what is asked for; of several, all of it, in the order of the sentences.
+        about: no two needles about the same thing may lie in one text: they would contradict each other.
+        support: which sentences bear the answer; all of them where left out.
     """
 
     sentences: tuple[str, ...]
     question: str
-    answer: str
+    answers: tuple[str, ...]
+    about: str
+    support: tuple[int, ...] | None = None
 
+    @property
+    def answer(self) -> str:
+        """All of it in one line."""
+        return ", ".join(self.answers)
+
+
+#: makes a needle
+Maker = Callable[[random.Random], Needle]
 
 _NAMES = """
     Ada Basil Clara Dorian Edith Felix Greta Hugo Iris Jasper Kate Leon Mabel Nora Oscar Paula Quentin Rosa Tilda
@@ -41,54 +54,60 @@ _CHAIN = 4
 def passkey(draw: random.Random) -> Needle:
     """Five digits, said twice (the form that passkey tests have had since they were first used)."""
     key = str(draw.randrange(10_000, 100_000))
-    return Needle((f" The passkey is {key}. Remember it. {key} is the passkey.",), "What is the passkey?", key)
+    said = f" The passkey is {key}. Remember it. {key} is the passkey."
+    return Needle((said,), "What is the passkey?", (key,), "passkey")
 
 
 def number(draw: random.Random) -> Needle:
     """The number of a person; other people's numbers can lie in the same haystack."""
     name, value = draw.choice(_NAMES.split()), str(draw.randrange(1_000, 10_000))
-    return Needle((f" {name}'s number is {value}.",), f"What is {name}'s number?", value)
+    return Needle((f" {name}'s number is {value}.",), f"What is {name}'s number?", (value,), f"{name}'s number")
 
 
 def place(draw: random.Random) -> Needle:
     """Where a person left a thing."""
-    name, thing, where = draw.choice(_NAMES.split()), draw.choice(_THINGS.split()), draw.choice(_PLACES.split())
-    return Needle(
-        (f" {name} left the {thing} in the {where}.",), f"Where did {name} leave the {thing}?", f"in the {where}"
-    )
+    name, thing, where = (draw.choice(words.split()) for words in (_NAMES, _THINGS, _PLACES))
+    said = f" {name} left the {thing} in the {where}."
+    return Needle((said,), f"Where did {name} leave the {thing}?", (f"in the {where}",), f"{name}'s {thing}")
+
+
+def pair(draw: random.Random) -> Needle:
+    """A key and its value, both without meaning (key-value retrieval)."""
+    key, value = (str(uuid.UUID(int=draw.getrandbits(128), version=4)) for _ in range(2))
+    return Needle((f' "{key}": "{value}",',), f'What is the value of "{key}"?', (value,), key)
 
 
 def values(draw: random.Random) -> Needle:
     """Several values of one key, each said somewhere else (RULER's multi-value)."""
     name = draw.choice(_NAMES.split())
-    said = [str(value) for value in draw.sample(range(1_000, 10_000), _VALUES)]
+    said = tuple(str(value) for value in draw.sample(range(1_000, 10_000), _VALUES))
     sentences = tuple(f" One of {name}'s codes is {value}." for value in said)
-    return Needle(sentences, f"What are all of {name}'s codes?", ", ".join(said))
+    return Needle(sentences, f"What are all of {name}'s codes?", said, f"{name}'s codes")
 
 
 def variables(draw: random.Random) -> Needle:
     """A value handed from name to name, each step said somewhere else (RULER's variable tracking)."""
     names = ["".join(draw.choices(string.ascii_uppercase, k=3)) for _ in range(_CHAIN)]
     value = str(draw.randrange(10_000, 100_000))
-    given = [value, *names]
-    sentences = tuple(f" Let {name} be {what}." for name, what in zip(names, given, strict=False))
-    return Needle(sentences, f"Which names stand for {value}?", ", ".join(names))
+    sentences = tuple(f" Let {name} be {what}." for name, what in zip(names, [value, *names], strict=False))
+    return Needle(sentences, f"Which names stand for {value}?", tuple(names), value)
 
 
-NEEDLES: dict[str, Callable[[random.Random], Needle]] = {
+NEEDLES: dict[str, Maker] = {
     "passkey": passkey,
     "number": number,
     "place": place,
+    "pair": pair,
     "values": values,
     "variables": variables,
 }
 
 
-def draw_needles(kinds: Sequence[str], count: int, draw: random.Random) -> list[Needle]:
-    """Needles of these kinds, no two with one question: fewer where there are not so many (there is one passkey)."""
+def draw_needles(makers: Mapping[str, Maker], count: int, draw: random.Random) -> list[Needle]:
+    """Needles of these kinds, each drawn as often, no two about one thing: fewer where there are not so many."""
     needles: dict[str, Needle] = {}
     for _ in range(20 * count):
         if len(needles) < count:
-            needle = NEEDLES[draw.choice(kinds)](draw)
-            needles.setdefault(needle.question, needle)
+            needle = makers[draw.choice(list(makers))](draw)
+            needles.setdefault(needle.about, needle)
     return list(needles.values())

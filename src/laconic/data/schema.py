@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,7 @@ class QAItem:
         answers: accepted answers; the first is the one to train on.
         evidence: character spans of ``document`` that bear the answer; empty where nobody marked them.
         document_id: the same for all questions about one document.
+        parts: where the answer is a list, what must be in it, in any order.
     """
 
     id: str
@@ -21,3 +22,4 @@ class QAItem:
     answers: list[str]
     evidence: list[tuple[int, int]]
     document_id: str
+    parts: list[str] = field(default_factory=list)

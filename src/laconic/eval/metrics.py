@@ -43,8 +43,14 @@ def _f1(answer: str, accepted: str) -> float:
     return 2 * common / (len(said) + len(wanted))
 
 
-def contains(answer: str, accepted: Sequence[str]) -> float:
-    """1.0 if an accepted answer occurs in the answer, word for word after normalisation."""
+def contains(answer: str, accepted: Sequence[str], parts: Sequence[str] = ()) -> float:
+    """1.0 if an accepted answer occurs in the answer, word for word after normalisation.
+
+    Args:
+        parts: of an answer that is a list: the share of them that occurs counts instead (as RULER counts).
+    """
+    if parts:
+        return sum(contains(answer, [part]) for part in parts) / len(parts)
     said = f" {normalise(answer)} "
     return float(any(normalise(one) and f" {normalise(one)} " in said for one in accepted))
 

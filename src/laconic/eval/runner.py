@@ -196,7 +196,7 @@ def _line(setting: Setting, item: QAItem, answer: Answer) -> Line:
         "em": metrics.exact_match(answer.text, item.answers),
         "f1": metrics.f1(answer.text, item.answers),
         "rouge_l": metrics.rouge_l(answer.text, item.answers),
-        "contains": metrics.contains(answer.text, item.answers),
+        "contains": metrics.contains(answer.text, item.answers, item.parts),
         "recall": metrics.evidence_recall(item.evidence, kept),  # nothing kept word for word recalls nothing
         "document_tokens": answer.context.document_tokens,
         "context_tokens": answer.context.context_tokens,

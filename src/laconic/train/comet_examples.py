@@ -1,0 +1,199 @@
+"""What CoMeT is trained on: rows of text with a plan of chunks, and labels where something is to be learnt.
+
+Labels are shifted over the whole text before it is cut, so a chunk's last token learns the first of the next one; soft
+tokens learn nothing themselves.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from laconic.backbone import Backbone
+from laconic.core.layout import IGNORE
+from laconic.data.haystacks import Haystacks
+from laconic.data.needles import Maker, Needle, draw_needles
+from laconic.data.schema import QAItem
+from laconic.errors import DataError
+from laconic.generation.answer import QUESTION_TEMPLATE
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row: token ids, the label of each token (already shifted), tokens per chunk."""
+
+    ids: list[int]
+    labels: list[int]
+    plan: list[int]
+
+
+#: the rows of a step, from its number
+Examples = Callable[[int], list[Example]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """How long the rows of a stage are, and how many.
+
+    Attributes:
+        chunk_tokens: of a full chunk in training; a curriculum may begin with short ones.
+        chunks: how many full chunks of text there are at least; drawn evenly, one number for a batch.
+        questions: most questions to one text; drawn evenly from one on.
+        rows: rows of a batch.
+    """
+
+    chunk_tokens: int
+    chunks: Sequence[int]
+    questions: int
+    rows: int
+    seed: int | str
+
+    def draw(self, index: int) -> tuple[random.Random, int]:
+        """What a step draws from, and how many chunks its texts have."""
+        draw = random.Random(f"{self.seed}/{index}")
+        return draw, draw.choice(list(self.chunks))
+
+    def length(self, chunks: int, draw: random.Random) -> int:
+        """Tokens of a text; half of them end in a short rest."""
+        return chunks * self.chunk_tokens + (draw.randrange(self.chunk_tokens) if draw.random() < 0.5 else 0)
+
+
+class NeedleExamples:
+    """Needles in books, then questions one after the other, each with its answer.
+
+    Args:
+        makers: kinds of needles, drawn evenly.
+        distractors: most needles beside those that are asked for.
+    """
+
+    def __init__(
+        self, backbone: Backbone, texts: Sequence[str], makers: Mapping[str, Maker], distractors: int, shape: Shape
+    ) -> None:
+        self.backbone, self.makers, self.distractors, self.shape = backbone, makers, distractors, shape
+        self.haystacks = token_haystacks(backbone, texts)
+
+    def __call__(self, index: int) -> list[Example]:
+        draw, chunks = self.shape.draw(index)
+        return [self._row(self.shape.length(chunks, draw), draw) for _ in range(self.shape.rows)]
+
+    def _row(self, length: int, draw: random.Random) -> Example:
+        asked = draw.randint(1, self.shape.questions)
+        needles = draw_needles(self.makers, asked + draw.randint(0, self.distractors), draw)
+        needles = self._fitting(needles, length)
+        text = self.haystacks.hide(needles, length, draw).text
+        pairs = [(needle.question, needle.answer) for needle in needles[:asked]]
+        return conversation(self.backbone, text, pairs, self.shape.chunk_tokens)
+
+    def _fitting(self, needles: list[Needle], length: int) -> list[Needle]:
+        """As many of the needles as leave at least half of the text to the book; one at least."""
+        spelled = [sum(len(self.backbone.token_ids(part)) for part in needle.sentences) for needle in needles]
+        while len(spelled) > 1 and sum(spelled) > length // 2:
+            spelled.pop()
+        return needles[: len(spelled)]
+
+
+class DocumentExamples:
+    """Questions about documents, or about a part of one that has the evidence for them.
+
+    What has no marked evidence (a summary) is asked only of documents that fit whole.
+
+    Args:
+        items: of a task; questions about one document share its id.
+    """
+
+    TRIES = 200
+
+    def __init__(self, backbone: Backbone, items: Iterable[QAItem], shape: Shape) -> None:
+        self.backbone, self.shape = backbone, shape
+        by_document: dict[str, list[QAItem]] = {}
+        for item in items:
+            by_document.setdefault(item.document_id, []).append(item)
+        self.documents = list(by_document.values())
+
+    def __call__(self, index: int) -> list[Example]:
+        draw, chunks = self.shape.draw(index)
+        return [self._row(self.shape.length(chunks, draw), draw) for _ in range(self.shape.rows)]
+
+    def _row(self, length: int, draw: random.Random) -> Example:
+        for _ in range(self.TRIES):
+            items = draw.choice(self.documents)
+            text, known = self._part(items, length, draw)
+            if known:
+                asked = draw.sample(known, min(len(known), draw.randint(1, self.shape.questions)))
+                pairs = [(item.question, item.answers[0]) for item in asked]
+                return conversation(self.backbone, text, pairs, self.shape.chunk_tokens)
+        raise DataError(
+            f"Of {self.TRIES} documents none had a question that {length} tokens of it answer.", "Train on more chunks."
+        )
+
+    def _part(self, items: list[QAItem], length: int, draw: random.Random) -> tuple[list[int], list[QAItem]]:
+        """At most ``length`` tokens of a document, and the questions that they answer."""
+        encoded = self.backbone.tokenizer(
+            items[0].document, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+        if len(ids) <= length:
+            return ids, items
+        start = draw.randrange(len(ids) - length + 1)
+        first, last = offsets[start][0], offsets[start + length - 1][1]
+        known = [item for item in items if item.evidence and all(first <= a and b <= last for a, b in item.evidence)]
+        return ids[start : start + length], known
+
+
+class ReadOnExamples:
+    """Running text to be continued: every token is labelled."""
+
+    def __init__(self, backbone: Backbone, texts: Sequence[str], shape: Shape) -> None:
+        self.haystacks, self.shape = token_haystacks(backbone, texts), shape
+
+    def __call__(self, index: int) -> list[Example]:
+        draw, chunks = self.shape.draw(index)
+        plan = [self.shape.chunk_tokens] * chunks
+        rows = [self.haystacks.cut(sum(plan) + 1, draw) for _ in range(self.shape.rows)]
+        return [Example(ids[:-1], ids[1:], plan) for ids in rows]
+
+
+class MixedExamples:
+    """Steps of several kinds.
+
+    Args:
+        sources: by how often each is drawn.
+    """
+
+    def __init__(self, sources: Sequence[tuple[int, Examples]], seed: int | str) -> None:
+        self.weights, self.sources, self.seed = [w for w, _ in sources], [s for _, s in sources], seed
+
+    def __call__(self, index: int) -> list[Example]:
+        (source,) = random.Random(f"{self.seed}/mix/{index}").choices(self.sources, self.weights)
+        return source(index)
+
+
+def token_haystacks(backbone: Backbone, texts: Sequence[str]) -> Haystacks[list[int]]:
+    return Haystacks([backbone.token_ids(text) for text in texts], backbone.token_ids)
+
+
+def conversation(backbone: Backbone, text: list[int], pairs: Iterable[tuple[str, str]], full: int) -> Example:
+    """A text in full chunks, then questions, each with its answer, which alone is labelled.
+
+    A question that does not fit into the open chunk begins the next one, as when one is asked; so the memory must last
+    through questions and answers as well. The token that ends an answer is learnt too, or a reader would never stop.
+    """
+    end = backbone.tokenizer.eos_token_id
+    ids, labels = list(text), [IGNORE] * len(text)
+    plan = [full] * (len(text) // full) + [len(text) % full] * (len(text) % full > 0)
+    for question, answer in pairs:
+        prompt = backbone.token_ids(QUESTION_TEMPLATE.format(question=question))
+        said = [*backbone.token_ids(" " + answer), end]
+        plan = asked_behind(plan, len(prompt) + len(said), full)
+        ids += [*prompt, *said]
+        labels += [*[IGNORE] * len(prompt), *said]
+    plan[-1] -= 1
+    return Example(ids[:-1], labels[1:], plan if plan[-1] else plan[:-1])
+
+
+def asked_behind(plan: list[int], size: int, full: int) -> list[int]:
+    """A chunk plan with a question (and its answer) of so many tokens behind it: in the last chunk where it fits."""
+    if plan[-1] + size <= full:
+        return [*plan[:-1], plan[-1] + size]
+    return [*plan, *[full] * (size // full), *[size % full] * (size % full > 0)]
