@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from comets import ROTARY
 from tiny import ARCHITECTURES, tiny_backbone
 
+from laconic.core.layers import LayerStack
 from laconic.core.layout import Kind, run
-from laconic.core.visibility import Tokens, additive, attention_mask, visible
-from laconic.errors import BudgetError, DocumentError
+from laconic.core.visibility import Tokens, additive, attention_mask, causal, visible
+from laconic.errors import BackboneError, BudgetError, DocumentError
 from laconic.generation.greedy import greedy_decode
 from laconic.methods.baselines import sink_window
 from laconic.methods.baselines.sink_window import SinkWindow, sinks_and_recent
@@ -21,6 +23,7 @@ from laconic.methods.registry import load_methods
 from laconic.methods.roles import Compressor
 
 DOCUMENT = " ".join(f"The number of ships on day {day} was {day * 7 % 23}." for day in range(12))
+LONG = DOCUMENT * 3
 
 
 def test_it_is_a_compressor() -> None:
@@ -91,14 +94,60 @@ def test_a_document_within_the_budget_is_kept_whole() -> None:
         assert [span.text for span in got.evidence] == ["Day"]
 
 
-def test_impossible_wishes_are_refused_with_a_remedy() -> None:
+def test_impossible_wishes_are_refused_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     method = SinkWindow(tiny_backbone())
     with pytest.raises(DocumentError):
         method.compress("  ", budget=8)
     with pytest.raises(BudgetError, match="at least 5 tokens"):
         method.compress(DOCUMENT, budget=4)
-    with pytest.raises(BudgetError, match="longer window"):
-        method.compress(DOCUMENT * 3, budget=40)
+    backbone = tiny_backbone()
+    with pytest.raises(BudgetError, match="no room"):
+        method.compress(LONG, budget=backbone.window - 300)
+    monkeypatch.setattr(sink_window, "READ_TOKENS", 30)
+    with pytest.raises(BackboneError, match="rotary"):
+        SinkWindow(tiny_backbone("gpt2")).compress(LONG, budget=40)
+
+
+@pytest.mark.parametrize("arch", ROTARY)
+def test_beyond_the_window_the_cache_closes_up(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Positions inside the cache, as StreamingLLM counts them; the first layer's keys depend on nothing else."""
+    monkeypatch.setattr(sink_window, "READ_TOKENS", 30)
+    monkeypatch.setattr(sink_window, "ROOM", 10)
+    backbone = tiny_backbone(arch)
+    got = SinkWindow(backbone).compress(LONG, budget=40)
+    assert got.cache is not None
+    assert got.document_tokens > backbone.window
+    assert got.next_position == got.context_tokens == 40
+    assert got.cache.layout.position[0].tolist() == list(range(40))
+    ids = backbone.token_ids(LONG)
+    stack = LayerStack(backbone.model)
+    position = torch.arange(40)[None]
+    embedded = backbone.model.get_input_embeddings()(torch.tensor([ids[:4] + ids[-36:]]))
+    keys, values = stack.keys_and_values(0, embedded, stack.rotary(embedded, position))
+    torch.testing.assert_close(got.cache.layers[0].keys, keys, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(got.cache.layers[0].values, values, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("arch", ROTARY)
+def test_without_sinks_closing_up_changes_nothing(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rotations see distances alone, so the next token is the same either way."""
+    monkeypatch.setattr(sink_window, "READ_TOKENS", 30)
+    backbone = tiny_backbone(arch)
+    logits = []
+    for closes in (False, True):
+        monkeypatch.setattr(SinkWindow, "_closes_up", lambda self, length, allowed, closes=closes: closes)
+        monkeypatch.setattr(sink_window, "ROOM", 0)
+        got = SinkWindow(backbone, sink_tokens=0).compress(DOCUMENT, budget=40)
+        assert got.cache is not None
+        place = torch.tensor([[got.next_position]])
+        keys = got.cache.announce(run(Kind.TEXT, place[0]).map(lambda field: field[None]))
+        mask = attention_mask(backbone.model, causal, keys, 1)
+        with torch.no_grad():
+            out = backbone.model(
+                torch.tensor([[7]]), attention_mask=mask, position_ids=place, past_key_values=got.cache
+            )
+        logits.append(out.logits[0, -1])
+    torch.testing.assert_close(logits[0], logits[1], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

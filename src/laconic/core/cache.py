@@ -24,6 +24,7 @@ from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from laconic.core.compat import drop_keys, drops_cache
+from laconic.core.layers import LayerStack
 from laconic.core.layout import Kind, Layout, concatenate, run
 from laconic.errors import BackboneError
 
@@ -174,6 +175,20 @@ class EvictingCache(Cache):
             label=self.layout.label,
         )
         self._ragged = shortest != longest
+
+    def shift(self, stack: LayerStack, first: int, by: int) -> None:
+        """Move the keys from column ``first`` on ``by`` positions later (earlier, if negative).
+
+        Raises:
+            BackboneError: the model scales its rotary positions.
+        """
+        assert self.layout is not None, "nothing to move"
+        for index, layer in enumerate(self.layers):
+            stays, moves = layer.keys.split([first, self.physical_length - first], dim=2)
+            layer.keys = torch.cat([stays, stack.shift(index, moves, by)], dim=2)
+        moved = torch.arange(len(self.layout), device=self.layout.position.device) >= first
+        kind, step, position, label = self.layout.kind, self.layout.step, self.layout.position, self.layout.label
+        self.layout = Layout(kind, step, position + by * moved, label)
 
     def get_query_offset(self, layer_idx: int = 0) -> int:
         """Where the next query stands among the keys: physical, so that upstream's causal mask is right."""

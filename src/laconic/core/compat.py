@@ -130,8 +130,7 @@ def rotary_embeddings(base: PreTrainedModel, like: Tensor, position: Tensor) -> 
 def keys_and_values(layer: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """What a decoder layer would put into the cache for hidden states ``[B, M, D]``, and nothing else of its work.
 
-    Leans on the names ``input_layernorm``, ``self_attn``, ``k_proj`` and ``v_proj`` (or ``qkv_proj``), ``k_norm``, and
-    on ``apply_rotary_pos_emb`` in the module of the attention.
+    Leans on the names ``input_layernorm``, ``self_attn``, ``k_proj`` and ``v_proj`` (or ``qkv_proj``) and ``k_norm``.
 
     Returns:
         Keys and values, each ``[B, N, M, H]``.
@@ -148,5 +147,23 @@ def keys_and_values(layer: Any, hidden: Tensor, rotary: tuple[Tensor, Tensor]) -
     if hasattr(attention, "k_norm"):
         keys = attention.k_norm(keys)
     keys, values = keys.transpose(1, 2), values.transpose(1, 2)
-    rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
-    return rotate(keys, keys, *rotary)[1], values
+    return rotate(layer, keys, rotary), values
+
+
+def rotate(layer: Any, keys: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Keys ``[B, N, M, H]`` turned as the attention of a decoder layer turns them.
+
+    Leans on ``apply_rotary_pos_emb`` in the module of the attention.
+    """
+    turned: Tensor = sys.modules[type(layer.self_attn).__module__].apply_rotary_pos_emb(keys, keys, *rotary)[1]
+    return turned
+
+
+def rotations_add_up(base: PreTrainedModel) -> bool:
+    """Whether turning by a and then by b is turning by a + b: not where angles or lengths depend on the text's length.
+
+    Leans on ``rotary_emb.rope_type``, a name or names by layer type.
+    """
+    found = getattr(getattr(base, "rotary_emb", None), "rope_type", None)
+    names = set(found.values()) if isinstance(found, dict) else {found}
+    return names <= {"default", "linear", "llama3"}

@@ -5,11 +5,12 @@ Shapes: B batch, T tokens, D width, N key heads, H head width.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import Cache, PreTrainedModel
 
-from laconic.core.compat import keys_and_values, layer_types, rotary_embeddings
+from laconic.core.compat import keys_and_values, layer_types, rotary_embeddings, rotate, rotations_add_up
 from laconic.core.sharing import layer_list
 from laconic.errors import BackboneError
 
@@ -61,6 +62,20 @@ class LayerStack:
     def keys_and_values(self, index: int, hidden: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
         """Keys and values [B, N, T, H] of layer ``index`` for hidden states that only ever are read."""
         return keys_and_values(self.layers[index], hidden, rotary[self._types[index]])
+
+    def shift(self, index: int, keys: Tensor, by: int) -> Tensor:
+        """Keys [B, N, T, H] of layer ``index`` as they would be ``by`` positions later (earlier, if negative).
+
+        Raises:
+            BackboneError: the model scales its rotations.
+        """
+        if not rotations_add_up(self.base):
+            raise BackboneError(
+                f"{type(self.base).__name__} scales its rotary positions; keys cannot be moved.",
+                "Stay within its window.",
+            )
+        turns = self.rotary(keys, torch.tensor([[by]], device=keys.device))
+        return rotate(self.layers[index], keys, turns[self._types[index]])
 
     def finish(self, hidden: Tensor) -> Tensor:
         """The final norm: from the last layer's output to what the vocabulary head takes."""

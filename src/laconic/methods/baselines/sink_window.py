@@ -5,8 +5,9 @@ only their keys and values stay in the cache. Memory is constant, and what left 
 later tokens took up from it.
 
 StreamingLLM counts positions inside the cache, to run beyond the backbone's window. Here tokens keep the positions
-they have in the document: keys need no re-rotation (which learned positions like GPT-2's do not even have), and a
-question continues at ``next_position``. The price is that a document longer than the window is refused.
+they have in the document as long as it fits the window with room for a question: keys need no re-rotation (which
+learned positions like GPT-2's do not even have). Beyond it, what is kept closes up behind the sinks after every piece,
+its keys turned anew, and text of any length can be read. A question continues at ``next_position`` in either case.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from torch import Tensor
 
 from laconic.backbone import Backbone
 from laconic.core.cache import EvictingCache
+from laconic.core.layers import LayerStack
 from laconic.core.layout import Kind, run
 from laconic.core.positions import sequential
 from laconic.core.results import Compressed, Span, Stopwatch
 from laconic.core.segments import require_text, resolve_budget
 from laconic.core.visibility import Rule, Tokens, attention_mask
 from laconic.errors import BudgetError
+from laconic.generation.answer import ROOM
 
 # tokens per forward pass; the result does not depend on it, the largest mask and the peak of the cache do
 READ_TOKENS = 256
@@ -58,7 +61,8 @@ class SinkWindow:
 
         Raises:
             DocumentError: the context is empty.
-            BudgetError: no budget is left beside the sinks, or the document exceeds the backbone's window.
+            BudgetError: no budget is left beside the sinks, or it does not fit the backbone's window.
+            BackboneError: the document exceeds the window, and the backbone's positions cannot be moved.
         """
         require_text(context)
         watch = Stopwatch(self.backbone.device)
@@ -70,7 +74,8 @@ class SinkWindow:
             length = len(ids)
             allowed, requested = resolve_budget(length, ratio, budget)
             recent = self._recent(length, allowed)
-            cache = self._read(torch.tensor([ids], device=self.backbone.device), recent)
+            closes_up = self._closes_up(length, allowed)
+            cache = self._read(torch.tensor([ids], device=self.backbone.device), recent, closes_up)
         kept = cache.physical_length
         if kept == length:
             evidence = [Span(0, len(context), context)]
@@ -83,7 +88,7 @@ class SinkWindow:
             context_tokens=kept,
             requested_ratio=requested,
             cache=cache,
-            next_position=length,
+            next_position=kept if closes_up else length,
             evidence=evidence,
             seconds=watch.seconds,
         )
@@ -91,10 +96,11 @@ class SinkWindow:
     def _recent(self, length: int, allowed: int) -> int:
         """Tokens of the budget left for the recent window."""
         window = self.backbone.window
-        if length > window:
+        if length > window and not self._has_room(allowed):
             raise BudgetError(
-                f"The document has {length} tokens, more than the window of {window} of {self.backbone.name}.",
-                "Use a backbone with a longer window, a shorter document, or a method that reads in pieces.",
+                f"A window of {window} tokens ({self.backbone.name}) has no room for {allowed} tokens, the next "
+                f"{READ_TOKENS} and a question.",
+                "Ask for a smaller budget, or a larger --factor.",
             )
         recent = allowed - self.sink_tokens
         if recent < 1 and allowed < length:
@@ -105,17 +111,27 @@ class SinkWindow:
         # a document within the budget is kept whole
         return recent if allowed < length else length
 
-    def _read(self, ids: Tensor, recent: int) -> EvictingCache:
+    def _closes_up(self, length: int, allowed: int) -> bool:
+        return length + ROOM > self.backbone.window and allowed < length and self._has_room(allowed)
+
+    def _has_room(self, allowed: int) -> bool:
+        return allowed + READ_TOKENS + ROOM <= self.backbone.window
+
+    def _read(self, ids: Tensor, recent: int, closes_up: bool) -> EvictingCache:
         """Feed ``ids`` ``[1, T]`` piece by piece, forgetting what no later token may read."""
         base = self.backbone.base
         cache = EvictingCache(self.backbone.model)
+        stack = LayerStack(self.backbone.model) if closes_up else None
         rule = sinks_and_recent(self.sink_tokens, recent)
-        for start in range(0, ids.shape[1], READ_TOKENS):
-            piece = ids[:, start : start + READ_TOKENS]
-            position = sequential(start, piece.shape[1]).to(ids.device)
+        begin = 0
+        for piece in ids.split(READ_TOKENS, dim=1):
+            position = sequential(begin, piece.shape[1]).to(ids.device)
             keys = cache.announce(run(Kind.TEXT, position).map(lambda field: field[None]))
             mask = attention_mask(self.backbone.model, rule, keys, piece.shape[1])
             base(piece, attention_mask=mask, position_ids=position[None], past_key_values=cache, use_cache=True)
-            end = start + piece.shape[1]
-            cache.keep((keys.position < self.sink_tokens) | (keys.position >= end - recent))
+            begin += piece.shape[1]
+            cache.keep((keys.position < self.sink_tokens) | (keys.position >= begin - recent))
+            if stack is not None and begin > cache.physical_length:
+                cache.shift(stack, self.sink_tokens, cache.physical_length - begin)
+                begin = cache.physical_length
         return cache
