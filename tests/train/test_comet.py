@@ -14,6 +14,7 @@ import yaml
 from comets import comet, words
 from torch import nn
 
+from laconic.core import persist
 from laconic.core.layout import IGNORE
 from laconic.data.loaders import load_task, samples_folder
 from laconic.data.needles import NEEDLES
@@ -227,7 +228,9 @@ def recipe(folder: Path, **changes: Any) -> Path:
 def test_a_recipe_trains_saves_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = comet().backbone
     monkeypatch.setattr(recipes, "load_backbone", lambda *args, **kwargs: backbone)
-    whole = CoMeT.from_pretrained(run_recipe(recipe(tmp_path), say=lambda line: None), backbone)
+    folder = run_recipe(recipe(tmp_path), say=lambda line: None)
+    assert persist.read_description(folder)["provenance"]["stages_done"] == 1
+    whole = CoMeT.from_pretrained(folder, backbone)
     other = tmp_path / "cut"
     other.mkdir()
     path = recipe(other)

@@ -121,21 +121,22 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[s
     torch.manual_seed(recipe["seed"])
     backbone = load_backbone(recipe["backbone"], dtype=recipe["dtype"], device=recipe["device"])
     method = trainer.make(backbone, config)
-    provenance = {"recipe": recipe}
+    provenance: dict[str, Any] = {"recipe": recipe}
     if recipe["start"] is not None:
         provenance["start"] = _start(method, recipe["start"], say)
     output = Path(recipe["output"])
     main = PartialState(cpu=backbone.device.type == "cpu").is_main_process  # of several processes one writes
     if main:
         _claim(output, recipe)
+    target = output / "method"
     for number, (stage, items) in enumerate(zip(recipe["stages"], data, strict=True), 1):
         say(f"stage {number} of {len(data)}: {stage['name']}")
         task = trainer.task(method, stage, items, recipe["seed"])
         run(task, LoopConfig(seed=recipe["seed"], **stage["loop"]), output / stage["name"], say)
-    target = output / "method"
-    if main:
-        method.save_pretrained(target, dtype=torch.bfloat16, provenance=provenance)
-        say(f"saved {target}")
+        if main:  # a long curriculum can be tried before its end
+            done = provenance | {"stages_done": number}
+            method.save_pretrained(target, dtype=torch.bfloat16, provenance=done)
+            say(f"saved {target}")
     return target
 
 
