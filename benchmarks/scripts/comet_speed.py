@@ -20,6 +20,7 @@ import torch
 from measuring import alone, environment, forget_peak, sample_book, status_mb
 
 from laconic.backbone import Backbone, load_backbone
+from laconic.cli.read import PORTION_CHUNKS
 from laconic.core.files import write_whole
 from laconic.core.preallocated import preallocated_cache
 from laconic.generation.prefill import prefill
@@ -47,9 +48,8 @@ def measure(method: str, tokens: int) -> dict[str, float]:
     stream = ChunkStream(comet, workers=stream.workers)
     resident = forget_peak()
     started = time.perf_counter()
-    # as many chunks at a time as can be under way, as a reader of endless text would
-    for part in ids.split(CONFIG.chunk_tokens * 2 * stream.workers):
-        stream.feed([part])
+    for part in ids.split(CONFIG.chunk_tokens * PORTION_CHUNKS):
+        stream.read([part])
     seconds = time.perf_counter() - started
     peak = status_mb("VmHWM")
     layers, width = len(comet.stack), backbone.width

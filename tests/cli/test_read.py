@@ -10,6 +10,7 @@ import torch
 from comets import comet
 from outcomes import Run, assert_refused
 
+from laconic.cli import read as cli_read
 from laconic.methods.comet.files import load_memory
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.comet.stream import ChunkStream
@@ -79,17 +80,18 @@ def test_an_interrupted_reading_goes_on(
 ) -> None:
     out, whole = tmp_path / "cut.memory", tmp_path / "whole.memory"
     expected = read(run, book, whole, adapter)
-    feed, calls = ChunkStream.feed, []
+    monkeypatch.setattr(cli_read, "PORTION_CHUNKS", 1)
+    real, calls = ChunkStream.read, []
 
-    def interrupted(self: ChunkStream, rows: list[torch.Tensor]) -> torch.Tensor:
+    def interrupted(self: ChunkStream, rows: list[torch.Tensor]) -> None:
         calls.append(len(rows[0]))
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return feed(self, rows)
+        real(self, rows)
 
-    monkeypatch.setattr(ChunkStream, "feed", interrupted)
+    monkeypatch.setattr(ChunkStream, "read", interrupted)
     assert run("read", book, "-o", str(out), "--adapter", adapter).status == 130
-    monkeypatch.setattr(ChunkStream, "feed", feed)
+    monkeypatch.setattr(ChunkStream, "read", real)
     half = run("ask", str(out), "Who?", "--adapter", adapter, "--max-new-tokens", "2")
     assert "was read to" in half.err
     assert_refused(
@@ -115,6 +117,7 @@ def test_an_interrupt_within_a_portion_reads_nothing_twice(
     for file in (out, whole):
         read(run, str(first), file, adapter)
     read(run, book, whole, adapter, "--append")
+    monkeypatch.setattr(cli_read, "PORTION_CHUNKS", 1)
     block, calls = ChunkStream._block, []
 
     def interrupted(self: ChunkStream, ids: list[torch.Tensor], pieces: list[object]) -> None:

@@ -17,6 +17,7 @@ from laconic.data.haystacks import Haystacks, insert
 from laconic.data.loaders import load_for_training, load_task
 from laconic.data.needles import NEEDLES, draw_needles
 from laconic.errors import DataError
+from laconic.eval.metrics import exact_match
 
 TEXT = "The lighthouse keeper wrote down the weather every morning. " * 80
 
@@ -37,11 +38,22 @@ def test_a_needle_lies_where_it_was_put(kind: str) -> None:
             assert starts == sorted(starts), "the sentences of a needle keep their order"
             assert all(answer in "".join(needle.sentences) for answer in needle.answers)
             assert all(text.count(sentence) == 1 for sentence in needle.sentences), "nothing else answers"
-        assert hidden.starts[0][0] == pytest.approx(depth * 900, abs=450)
+        behind = sum(len(ids) for ids in map(backbone.token_ids, needles[0].sentences))
+        hay = 900 - sum(len(backbone.token_ids(s)) for needle in needles for s in needle.sentences)
+        assert round(depth * hay) <= hidden.starts[0][0] <= round(depth * hay) + 900 - hay, "other needles may precede"
+    alone = stacks.hide(needles[:1], 300, random.Random(5), depth=depth).starts[0][0]
+    assert alone == round(depth * (300 - behind)), "with nothing else, it is where it was to be"
     first = stacks.hide(needles[:1], 300, random.Random(5))
     assert first == stacks.hide(needles[:1], 300, random.Random(5))
     with pytest.raises(DataError, match="too short"):
         stacks.hide(needles, 5, random.Random(0))
+
+
+def test_needles_in_one_text_do_not_contradict_each_other() -> None:
+    for seed in range(300):
+        needles = draw_needles({"variables": NEEDLES["variables"]}, 9, random.Random(seed))
+        said = [sentence.strip(" .").split() for needle in needles for sentence in needle.sentences]
+        assert len({name for _, name, _, _ in said}) == len(said), "a name stands for one thing"
 
 
 def test_a_chain_of_names_leads_back_to_its_value() -> None:
@@ -78,9 +90,24 @@ def folder(tmp_path: Path) -> Path:
         {"n": 3, "question": "Where is John?", "answer": "hall", "support": [1]},
         {"n": 4, "fact": "John went to the cellar."},
     ]
+    carried = [
+        {"n": 1, "fact": "Mary took the milk."},
+        {"n": 2, "question": "What is Mary carrying?", "answer": "milk", "support": [1]},
+        {"n": 3, "fact": "Mary took the apple."},
+        {"n": 4, "question": "What is Mary carrying?", "answer": "milk,apple", "support": [1, 3]},
+    ]
+    learnt = [{"n": 1, "fact": "A."}, {"n": 2, "question": "Who?", "answer": "a", "support": [1]}]
     files = {
         "books_val": [{"text": TEXT}],
-        "babi_test": [{"id": "a", "task": "qa1_single-supporting-fact", "lines": lines}],
+        "babi_test": [
+            {"id": "a", "task": "qa1_single-supporting-fact", "lines": lines},
+            {"id": "b", "task": "qa8_lists-sets", "lines": carried},
+            {"id": "c", "task": "qa8_lists-sets", "lines": learnt},
+        ],
+        "babi_train": [
+            {"id": "d", "task": "qa1_single-supporting-fact", "lines": learnt},
+            {"id": "e", "task": "qa8_lists-sets", "lines": learnt},
+        ],
     }
     for name, rows in files.items():
         with gzip.open(tmp_path / f"{name}.jsonl.gz", "wt") as file:
@@ -122,10 +149,21 @@ def test_generated_babilong(folder: Path) -> None:
     assert short.document[start:end].strip() == "John went to the hall."
 
 
+def test_any_question_of_a_story_is_asked_unless_it_was_trained_on(folder: Path) -> None:
+    items = [item for seed in range(20) for item in load_task("babi-qa8-0k", folder, seed=seed)]
+    assert {item.answers[0] for item in items} == {"milk", "milk, apple"}
+    assert {tuple(item.parts) for item in items} == {(), ("milk", "apple")}
+    both = next(item for item in items if item.parts)
+    assert len(both.evidence) == 2
+    assert exact_match("milk, apple", both.answers) == 1
+
+
 def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
     for name in ("pin-4k", "passkey-4k-keys2", "babi-qa1-4k-keys2"):
         with pytest.raises(DataError, match="Generated ones look like"):
             load_task(name, folder)
+    with pytest.raises(DataError, match="limit of 0"):
+        load_task("passkey-4k", folder, limit=0)
     with pytest.raises(DataError, match="no task qa7"):
         load_task("babi-qa7-1k", folder)
     with pytest.raises(DataError, match="no file"):

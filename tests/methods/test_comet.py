@@ -10,7 +10,7 @@ import torch
 from comets import NO_MEMORY, ROTARY, comet, outputs, words
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import VOCABULARY
+from tiny import VOCABULARY, tiny_backbone
 from torch import Tensor
 
 from laconic.core.layout import Kind
@@ -359,3 +359,18 @@ def test_what_is_refused() -> None:
         CoMeTConfig(stride=8, fifo_slots=0)
     with pytest.raises(LaconicError, match="no option 'slots'"):
         CoMeTConfig.from_dict({"slots": 3})
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_rotations_that_depend_on_the_length_are_refused(kind: str) -> None:
+    """Memory and text are turned in calls of their own, which would not agree on the angles."""
+    rope = {"rope_type": kind, "rope_theta": 10_000.0, "factor": 4.0}
+    if kind == "longrope":
+        half = comet().decoder.config.head_dim // 2
+        rope |= {
+            "short_factor": [1.0] * half, "long_factor": [2.0] * half, "original_max_position_embeddings": 16,
+        }  # fmt: skip
+    backbone = tiny_backbone("llama", rope_parameters=rope)
+    with pytest.raises(BackboneError, match="depend on the length"):
+        CoMeT(backbone, CoMeTConfig())
+    CoMeT(tiny_backbone("llama", rope_parameters={"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0}))

@@ -59,10 +59,43 @@ def test_an_error_in_one_chunk_ends_all(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_last_chunk_stays_open() -> None:
     rows = [torch.arange(25), torch.arange(24), torch.arange(0)]
-    parts = list(whole_chunks(rows, 12))
+    parts = list(whole_chunks(rows, 12, ends=True))
     assert [[len(row) for row in ids] for ids, _ in parts] == [[12, 12, 0], [12, 0, 0]]
     assert [closes for _, closes in parts] == [[True, True, False], [True, False, False]]
     assert torch.cat([ids[0] for ids, _ in parts]).tolist() == list(range(24))
+    more = [closes for _, closes in whole_chunks(rows, 12, ends=False)]
+    assert more == [[True, True, False], [True, True, False]], "of a text that goes on, no full chunk stays open"
+
+
+@pytest.mark.parametrize("portion", [5, 12, 24, 30])
+def test_reading_on_is_feeding(portion: int) -> None:
+    """What more will follow is closed at once, which changes no number."""
+    made, row = comet(), words(100)
+    expected, memory = read(made, [row])
+    stream = ChunkStream(made)
+    for part in row[:60].split(portion):
+        stream.read([part])
+        assert stream.open[0] < 12
+    logits = stream.feed([row[60:]])
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
+    assert_equal(stream.memory, memory)
+
+
+def test_a_thread_casts_as_its_caller_does() -> None:
+    made = comet()
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, memory = read(made, [words(100)])
+        logits, side = read(made, [words(100)], workers=3)
+    assert torch.equal(logits, expected)
+    assert_equal(side, memory)
+
+
+def test_what_was_prepared_in_inference_mode_is_not_trained_with() -> None:
+    made, row = comet(), words(12)
+    with torch.inference_mode():
+        list(made.chunks([row], [[12]]))
+    ((outputs, _),) = made.chunks([row], [[12]])
+    made.logits(outputs).sum().backward()
 
 
 def test_full_chunks_behind_a_full_queue_share_what_is_known_of_them() -> None:
@@ -84,7 +117,7 @@ def test_what_is_compiled_reads_full_chunks_alone(monkeypatch: pytest.MonkeyPatc
     made, seen = comet(), []
 
     def compiled(function: Any, **options: Any) -> Any:
-        assert options == {"mode": "reduce-overhead", "dynamic": False, "fullgraph": True}
+        assert options == {"mode": "reduce-overhead", "dynamic": False}
 
         def run(chunk: Any, hidden: Tensor, layers: Any) -> Any:
             seen.append((chunk.frame, hidden.shape, [[t.shape for t in state] for state in layers]))
@@ -99,12 +132,17 @@ def test_what_is_compiled_reads_full_chunks_alone(monkeypatch: pytest.MonkeyPatc
     assert 3 < len(seen) < 8, "not the first chunks, and not the last"
     assert all(frame is seen[0][0] for frame, _, _ in seen)
     assert all(entry[1:] == seen[0][1:] for entry in seen)
+    calls = len(seen)
+    read(made, rows[:1])
+    assert len(seen) == calls, "another batch size is read as before"
 
 
 @pytest.mark.slow
 def test_compiled_equals_eager() -> None:
-    rows = [words(100)]
+    rows, made = [words(100)], comet()
     expected, memory = read(comet(), rows)
-    logits, behind = read(comet().compile(), rows)
+    logits, behind = read(made.compile(), rows)
+    made._compiled = torch.compile(made.through, dynamic=False, fullgraph=True)
+    read(made, rows)  # fails where the graph breaks
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
     assert_equal(behind, memory)

@@ -13,7 +13,7 @@ from tiny import ARCHITECTURES, tiny_backbone
 from laconic.core.layers import LayerStack
 from laconic.core.layout import Kind, run
 from laconic.core.visibility import Tokens, additive, attention_mask, causal, visible
-from laconic.errors import BackboneError, BudgetError, DocumentError
+from laconic.errors import BudgetError, DocumentError
 from laconic.generation.greedy import greedy_decode
 from laconic.methods.baselines import sink_window
 from laconic.methods.baselines.sink_window import SinkWindow, sinks_and_recent
@@ -104,8 +104,11 @@ def test_impossible_wishes_are_refused_with_a_remedy(monkeypatch: pytest.MonkeyP
     with pytest.raises(BudgetError, match="no room"):
         method.compress(LONG, budget=backbone.window - 300)
     monkeypatch.setattr(sink_window, "READ_TOKENS", 30)
-    with pytest.raises(BackboneError, match="rotary"):
+    with pytest.raises(BudgetError, match="cannot be moved"):
         SinkWindow(tiny_backbone("gpt2")).compress(LONG, budget=40)
+    monkeypatch.setattr(sink_window, "ROOM", 400)
+    learned = SinkWindow(tiny_backbone("gpt2")).compress(DOCUMENT, budget=40)
+    assert learned.next_position == learned.document_tokens, "within the window nothing has to move"
 
 
 @pytest.mark.parametrize("arch", ROTARY)

@@ -17,9 +17,10 @@ from torch import nn
 from laconic.core import persist
 from laconic.core.layout import IGNORE
 from laconic.data.loaders import load_task, samples_folder
-from laconic.data.needles import NEEDLES
+from laconic.data.needles import NEEDLES, Needle
 from laconic.data.schema import QAItem
 from laconic.errors import DataError, RecipeError
+from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.methods.comet.model import CoMeT
 from laconic.train import recipe as recipes
 from laconic.train.comet import ReadingStage, parameters_of
@@ -30,12 +31,26 @@ from laconic.train.comet_examples import (
     NeedleExamples,
     ReadOnExamples,
     Shape,
-    asked_behind,
+    conversation,
+    extended,
 )
 from laconic.train.comet_recipe import CoMeTTrainer
 from laconic.train.recipe import load_recipe, run_recipe
 
 TEXT = "The lighthouse keeper wrote down the weather every morning. " * 80
+
+
+def write_records(path: Path, *rows: dict[str, Any]) -> None:
+    with gzip.open(path, "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.fixture(autouse=True)
+def books(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path_factory.mktemp("data")
+    for part in (0, 1):
+        write_records(folder / f"books_train_{part}.jsonl.gz", {"text": TEXT})
+    monkeypatch.setenv("LACONIC_DATA", str(folder))
 
 
 def shape(**changes: Any) -> Shape:
@@ -74,10 +89,27 @@ def test_only_answers_are_labelled() -> None:
     assert len({chunks for _, chunks in seen}) > 2
 
 
-def test_a_question_that_fits_no_chunk_begins_the_next() -> None:
-    assert asked_behind([48, 10], 38, 48) == [48, 48]
-    assert asked_behind([48, 10], 39, 48) == [48, 10, 39]
-    assert asked_behind([48], 100, 48) == [48, 48, 48, 4]
+def test_a_plan_is_filled_chunk_by_chunk() -> None:
+    assert extended([48, 10], 38, 48) == [48, 48]
+    assert extended([48, 10], 39, 48) == [48, 48, 1]
+    assert extended([48], 100, 48) == [48, 48, 48, 4]
+    assert extended([0], 0, 48) == [0]
+
+
+def test_a_question_begins_a_chunk_where_it_does_not_fit_and_an_answer_runs_on() -> None:
+    """As the reader does: it closes the open chunk for a question, and folds it away when it is full in an answer."""
+    backbone = comet().backbone
+    prompt = len(backbone.token_ids(QUESTION_TEMPLATE.format(question="Who?")))
+    answer = len(backbone.token_ids(" Nobody at all.")) + 1
+    full = prompt + 2
+    assert answer > 2
+    text = words(full + 4).tolist()
+    made = conversation(backbone, text, [("Who?", "Nobody at all.")], full)
+    assert made.plan == [full, 4, *extended([0], prompt + answer - 1, full)]
+    joined = conversation(backbone, text[: full - prompt], [("Who?", "Nobody at all.")], full)
+    assert joined.plan == [full, answer - 1]
+    alone = conversation(backbone, [], [("Who?", "Nobody at all.")], full)
+    assert alone.plan == extended([0], prompt + answer - 1, full)
 
 
 def test_reading_on_labels_every_token() -> None:
@@ -113,8 +145,20 @@ def test_a_document_is_asked_what_the_part_that_is_read_answers() -> None:
             assert sum(row.plan) == len(row.ids) == len(row.labels)
             assert max(row.plan) <= 48
     assert seen == {True, False}
+    longer = DocumentExamples(backbone, [long], shape(chunks=[6]))(0)[0]
+    assert document in backbone.tokenizer.decode(longer.ids), "a part of the length drawn answers nothing"
+    lonely = QAItem("none", document * 9, "What is it about?", ["Rooms."], [], "d")
     with pytest.raises(DataError, match="Train on more chunks"):
-        DocumentExamples(backbone, [long], shape())(0)
+        DocumentExamples(backbone, [lonely], shape())(0)
+
+
+def test_a_story_longer_than_the_text_is_told_whole() -> None:
+    sentences = tuple(f" Mary went to room {n}." for n in range(60))
+    story = Needle(sentences, "Where is Mary?", ("room 59",), ("story",))
+    backbone = comet().backbone
+    row = NeedleExamples(backbone, [TEXT], {"story": lambda draw: story}, 0, shape(chunks=[1]))(0)[0]
+    assert all(sentence in backbone.tokenizer.decode(row.ids) for sentence in sentences)
+    assert max(row.plan) <= 48
 
 
 def test_a_mixed_stage_has_steps_of_every_kind() -> None:
@@ -168,13 +212,12 @@ def test_truncated_gradients_stop_at_the_cut() -> None:
     for truncate in (None, 1):
         made.zero_grad()
         loss, _ = ReadingStage(made, truncate=truncate)([Example(ids, labels, plan)])
-        if truncate is None:
-            loss.backward()
-        gradients[truncate] = None if made.readouts.weight.grad is None else made.readouts.weight.grad.clone()
+        loss.backward()  # the memory networks of the last chunk are trained either way
+        gradients[truncate] = made.readouts.weight.grad
         value = loss.item()
     assert gradients[None] is not None
     assert gradients[None].abs().max() > 0
-    assert not loss.requires_grad or made.readouts.weight.grad is None, "the last chunk alone has no readouts"
+    assert gradients[1] is None or not gradients[1].any(), "the last chunk alone has no readouts"
     assert value == pytest.approx(ReadingStage(made)([Example(ids, labels, plan)])[0].item())
 
 
@@ -210,7 +253,7 @@ def test_what_is_trained(train: str, has_decoder: bool) -> None:
 
 def recipe(folder: Path, **changes: Any) -> Path:
     stage = {
-        "name": "two", "task": ["number"], "books": "sample_book", "chunk_tokens": 64, "chunks": [1],
+        "name": "two", "task": ["number"], "books": "books_train", "chunk_tokens": 64, "chunks": [1],
         "fifo_slots": [0, 8], "questions": 2, "distractors": 0, "rows": 2,
         "memory_rate": 10.0, "truncate": None, "save_activations": True, "share_text": False,
         "loop": {"steps": 3, "learning_rate": 1.0e-3, "checkpoint_every": 1},
@@ -294,7 +337,9 @@ def test_chunks_of_a_stage_fit_the_method(tmp_path: Path, monkeypatch: pytest.Mo
         run_recipe(recipe(tmp_path, chunk_tokens=65))
 
 
-@pytest.mark.parametrize("changes", [{"books": "books_val"}, {"task": ["squad_articles_dev"]}])
+@pytest.mark.parametrize(
+    "changes", [{"books": "books_val"}, {"books": "sample_book"}, {"task": ["squad_articles_dev"]}]
+)
 def test_what_is_for_evaluation_is_not_trained_on(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="must not be trained on"):
         run_recipe(recipe(tmp_path, **changes))
@@ -306,10 +351,11 @@ def test_all_tasks_of_a_stage_are_trained(tmp_path: Path, monkeypatch: pytest.Mo
         {"n": 1, "fact": "John went to the hall."},
         {"n": 2, "question": "Where is John?", "answer": "hall", "support": [1]},
     ]
-    shutil.copytree(samples_folder(), tmp_path / "data")
-    with gzip.open(tmp_path / "data" / "babi_train.jsonl.gz", "wt") as file:
-        file.write(json.dumps({"id": "a", "task": "qa1_single", "lines": lines}) + "\n")
-    monkeypatch.setenv("LACONIC_DATA", str(tmp_path / "data"))
+    data = shutil.copytree(samples_folder(), tmp_path / "data")
+    write_records(data / "babi_train.jsonl.gz", {"id": "a", "task": "qa1_single", "lines": lines})
+    for part in (0, 1):
+        write_records(data / f"books_train_{part}.jsonl.gz", {"text": TEXT})
+    monkeypatch.setenv("LACONIC_DATA", str(data))
     trainer = CoMeTTrainer()
     tasks = ["babi-qa1", "pair", "squad_articles_train", "continuation"]
     stage = load_recipe(recipe(tmp_path, task=tasks, chunks=[4], chunk_tokens=48, fifo_slots=None))["stages"][0]

@@ -25,6 +25,8 @@ from laconic.methods.comet.reader import CoMeTReader
 from laconic.methods.comet.stream import ChunkStream
 from laconic.methods.registry import load_method
 
+# chunks between two looks at the clock
+PORTION_CHUNKS = 4
 # between two savings of an unfinished memory
 SAVE_SECONDS = 30.0
 # between documents that share a memory
@@ -113,13 +115,13 @@ def _text(saved: SavedMemory, document: Document) -> str:
 
 
 def _read(saved: SavedMemory, ids: list[int], out: Path, progress: Progress | None) -> SavedMemory:
-    """Feed the rest of a document chunk by chunk, saving now and then, and at an interrupt.
+    """Feed the rest of a document some chunks at a time, saving now and then, and at an interrupt.
 
     A portion is fed to a fork, which takes the place of what was read before in one assignment: an interrupt finds all
     of it or none, wherever it strikes.
     """
     *before, source = saved.sources
-    step = saved.stream.comet.config.chunk_tokens
+    step = PORTION_CHUNKS * saved.stream.comet.config.chunk_tokens
     bar = progress.add_task(source.name, total=len(ids), completed=source.read) if progress else None
     last_saved = time.monotonic()
     begun = source.read
@@ -127,8 +129,8 @@ def _read(saved: SavedMemory, ids: list[int], out: Path, progress: Progress | No
         for start in range(begun, len(ids), step):
             portion = ids[start : start + step]
             fork = saved.stream.fork()
-            fork.feed([torch.tensor(portion)])
             done = start + len(portion)
+            (fork.feed if done == len(ids) else fork.read)([torch.tensor(portion)])
             saved = SavedMemory(fork, [*before, Source(source.name, source.digest, len(ids), done)])
             if progress is not None and bar is not None:
                 progress.update(bar, completed=done)

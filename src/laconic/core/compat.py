@@ -159,11 +159,7 @@ def rotate(layer: Any, keys: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     return turned
 
 
-def rotations_add_up(base: PreTrainedModel) -> bool:
-    """Whether turning by a and then by b is turning by a + b: not where angles or lengths depend on the text's length.
-
-    Leans on ``rotary_emb.rope_type``, a name or names by layer type.
-    """
-    found = getattr(getattr(base, "rotary_emb", None), "rope_type", None)
-    names = set(found.values()) if isinstance(found, dict) else {found}
-    return names <= {"default", "linear", "llama3"}
+def rotation_kinds(base: PreTrainedModel) -> set[str]:
+    """How a decoder's positions turn its keys (leans on ``rotary_emb.rope_type``, a name or names by layer type)."""
+    found = base.rotary_emb.rope_type
+    return set(found.values()) if isinstance(found, dict) else {found}

@@ -10,11 +10,15 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import Cache, PreTrainedModel
 
-from laconic.core.compat import keys_and_values, layer_types, rotary_embeddings, rotate, rotations_add_up
+from laconic.core.compat import keys_and_values, layer_types, rotary_embeddings, rotate, rotation_kinds
 from laconic.core.sharing import layer_list
 from laconic.errors import BackboneError
 
 Masks = Tensor | BlockMask | dict[str, Tensor | BlockMask]
+#: rope types whose angles follow from the longest position of a call
+LENGTH_DEPENDENT = {"dynamic", "longrope"}
+#: those that only turn
+ADDITIVE = {"default", "linear", "llama3"}
 #: cosines and sines by layer type
 Rotary = dict[str, tuple[Tensor, Tensor]]
 
@@ -28,7 +32,7 @@ class LayerStack:
         model: with rotary positions (Llama, Qwen2, Qwen3, Mistral, Gemma3, Phi3 and their like).
 
     Raises:
-        BackboneError: another architecture.
+        BackboneError: another architecture, or rotations that depend on the text's length.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -39,6 +43,12 @@ class LayerStack:
             raise BackboneError(
                 f"{type(model).__name__} has no rotary positions; its layers cannot be run one at a time.",
                 "Use a decoder such as Llama, Qwen2, Qwen3, Mistral, Gemma3 or Phi3.",
+            )
+        if rotation_kinds(self.base) & LENGTH_DEPENDENT:
+            raise BackboneError(
+                f"{type(model).__name__} turns positions by angles that depend on the length of the text, so that its "
+                "parts cannot be computed apart.",
+                "Load it with another rope_type, such as yarn or llama3.",
             )
 
     def __len__(self) -> int:
@@ -63,13 +73,18 @@ class LayerStack:
         """Keys and values [B, N, T, H] of layer ``index`` for hidden states that only ever are read."""
         return keys_and_values(self.layers[index], hidden, rotary[self._types[index]])
 
+    @property
+    def shifts(self) -> bool:
+        """Whether turning by a and then by b is turning by a + b: not where lengths change with the angles."""
+        return rotation_kinds(self.base) <= ADDITIVE
+
     def shift(self, index: int, keys: Tensor, by: int) -> Tensor:
         """Keys [B, N, T, H] of layer ``index`` as they would be ``by`` positions later (earlier, if negative).
 
         Raises:
             BackboneError: the model scales its rotations.
         """
-        if not rotations_add_up(self.base):
+        if not self.shifts:
             raise BackboneError(
                 f"{type(self.base).__name__} scales its rotary positions; keys cannot be moved.",
                 "Stay within its window.",

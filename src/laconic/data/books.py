@@ -23,11 +23,11 @@ def load_books(name: str, folder: str | os.PathLike[str] | None = None, *, train
     Raises:
         DataError: an unknown or missing set, or one that must not be trained on.
     """
-    if name == SAMPLE:
+    if name == SAMPLE and not training:
         return [(files("laconic") / "data/samples/twelve-years-a-slave.txt").read_text(encoding="utf-8")]
-    if name not in BOOKS:
+    if name != SAMPLE and name not in BOOKS:
         raise DataError(f"There are no books {name!r}.", f"Choose from: {', '.join([*BOOKS, SAMPLE])}.")
-    parts, trained = BOOKS[name]
+    parts, trained = BOOKS.get(name, ((), False))  # the sample is one of those kept for evaluation
     if training and not trained:
         raise DataError(f"{name} is kept for evaluation and must not be trained on.", "Choose training data.")
     root = Path(folder or os.environ.get("LACONIC_DATA") or "../shared/data")

@@ -1,8 +1,9 @@
 """Evaluation tasks that are made, not fetched: facts hidden in books that nothing was trained on.
 
 A task's name says everything: ``passkey-16k``, ``number-64k-keys3`` (three needles of the kind, one asked for),
-``babi-qa1-32k`` (BABILong: the facts of a bAbI story, in order, in a book). Lengths are thousands of tokens, counted as
-``CHARACTERS`` characters each, so that the task is the same for every model; result rows say how many they were.
+``babi-qa1-32k`` (as in BABILong: the facts of a bAbI story, in order, in a book). Lengths are thousands of tokens,
+counted as ``CHARACTERS`` characters each, so that the task is the same for every model; result rows say how many they
+were.
 """
 
 from __future__ import annotations
@@ -36,10 +37,12 @@ def generate(name: str, folder: str | os.PathLike[str] | None, limit: int | None
     Needles lie in the middle of each tenth of the text in turn; an item's id ends in the tenth (``d0`` to ``d9``).
 
     Raises:
-        DataError: an unknown kind, or the books or stories are missing.
+        DataError: a limit below 1, an unknown kind, or the books or stories are missing.
     """
     match = NAME.fullmatch(name)
     assert match is not None, f"{name} is no generated task"
+    if limit is not None and limit < 1:
+        raise DataError(f"A limit of {limit} leaves no questions.", "Give a limit of at least 1, or none.")
     kind, length, keys = match["kind"], round(int(match["length"]) * 1000 * CHARACTERS), int(match["keys"] or 1)
     if kind in NEEDLES:
         limit, start = limit or DEPTHS, random.Random(f"{seed}/{name}")
@@ -47,8 +50,9 @@ def generate(name: str, folder: str | os.PathLike[str] | None, limit: int | None
         depths: list[float | None] = [(number % DEPTHS + 0.5) / DEPTHS for number in range(limit)]
     elif is_story(kind):
         stories = load_stories(kind, folder, training=False)
-        random.Random(f"{seed}/{kind}").shuffle(stories)
-        sets = [[story[0]] for story in stories[: limit or DEPTHS]]
+        pick = random.Random(f"{seed}/{kind}")
+        pick.shuffle(stories)
+        sets = [[pick.choice(story)] for story in stories[: limit or DEPTHS]]
         depths = [None] * len(sets)
     else:
         sets, depths = [[]], [None]

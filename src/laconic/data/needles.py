@@ -16,14 +16,15 @@ class Needle:
     Attributes:
         sentences: they say it together, in this order; each may lie anywhere.
         answers: what is asked for; of several, all of it, in the order of the sentences.
-        about: no two needles about the same thing may lie in one text: they would contradict each other.
+        about: what it says something of; no two needles in one text may share any of it, or they could contradict
+            each other.
         support: which sentences bear the answer; all of them where left out.
     """
 
     sentences: tuple[str, ...]
     question: str
     answers: tuple[str, ...]
-    about: str
+    about: tuple[str, ...]
     support: tuple[int, ...] | None = None
 
     @property
@@ -55,26 +56,26 @@ def passkey(draw: random.Random) -> Needle:
     """Five digits, said twice (the form that passkey tests have had since they were first used)."""
     key = str(draw.randrange(10_000, 100_000))
     said = f" The passkey is {key}. Remember it. {key} is the passkey."
-    return Needle((said,), "What is the passkey?", (key,), "passkey")
+    return Needle((said,), "What is the passkey?", (key,), ("passkey",))
 
 
 def number(draw: random.Random) -> Needle:
     """The number of a person; other people's numbers can lie in the same haystack."""
     name, value = draw.choice(_NAMES.split()), str(draw.randrange(1_000, 10_000))
-    return Needle((f" {name}'s number is {value}.",), f"What is {name}'s number?", (value,), f"{name}'s number")
+    return Needle((f" {name}'s number is {value}.",), f"What is {name}'s number?", (value,), (f"{name}'s number",))
 
 
 def place(draw: random.Random) -> Needle:
     """Where a person left a thing."""
     name, thing, where = (draw.choice(words.split()) for words in (_NAMES, _THINGS, _PLACES))
     said = f" {name} left the {thing} in the {where}."
-    return Needle((said,), f"Where did {name} leave the {thing}?", (f"in the {where}",), f"{name}'s {thing}")
+    return Needle((said,), f"Where did {name} leave the {thing}?", (f"in the {where}",), (f"{name}'s {thing}",))
 
 
 def pair(draw: random.Random) -> Needle:
     """A key and its value, both without meaning (key-value retrieval)."""
     key, value = (str(uuid.UUID(int=draw.getrandbits(128), version=4)) for _ in range(2))
-    return Needle((f' "{key}": "{value}",',), f'What is the value of "{key}"?', (value,), key)
+    return Needle((f' "{key}": "{value}",',), f'What is the value of "{key}"?', (value,), (key,))
 
 
 def values(draw: random.Random) -> Needle:
@@ -82,15 +83,18 @@ def values(draw: random.Random) -> Needle:
     name = draw.choice(_NAMES.split())
     said = tuple(str(value) for value in draw.sample(range(1_000, 10_000), _VALUES))
     sentences = tuple(f" One of {name}'s codes is {value}." for value in said)
-    return Needle(sentences, f"What are all of {name}'s codes?", said, f"{name}'s codes")
+    return Needle(sentences, f"What are all of {name}'s codes?", said, (f"{name}'s codes",))
 
 
 def variables(draw: random.Random) -> Needle:
     """A value handed from name to name, each step said somewhere else (RULER's variable tracking)."""
-    names = ["".join(draw.choices(string.ascii_uppercase, k=3)) for _ in range(_CHAIN)]
+    names: list[str] = []
+    while len(names) < _CHAIN:
+        name = "".join(draw.choices(string.ascii_uppercase, k=3))
+        names += [name] * (name not in names)
     value = str(draw.randrange(10_000, 100_000))
     sentences = tuple(f" Let {name} be {what}." for name, what in zip(names, [value, *names], strict=False))
-    return Needle(sentences, f"Which names stand for {value}?", tuple(names), value)
+    return Needle(sentences, f"Which names stand for {value}?", tuple(names), (value, *names))
 
 
 NEEDLES: dict[str, Maker] = {
@@ -105,9 +109,11 @@ NEEDLES: dict[str, Maker] = {
 
 def draw_needles(makers: Mapping[str, Maker], count: int, draw: random.Random) -> list[Needle]:
     """Needles of these kinds, each drawn as often, no two about one thing: fewer where there are not so many."""
-    needles: dict[str, Needle] = {}
+    needles: list[Needle] = []
+    taken: set[str] = set()
     for _ in range(20 * count):
-        if len(needles) < count:
-            needle = makers[draw.choice(list(makers))](draw)
-            needles.setdefault(needle.about, needle)
-    return list(needles.values())
+        needle = makers[draw.choice(list(makers))](draw)
+        if len(needles) < count and taken.isdisjoint(needle.about):
+            needles.append(needle)
+            taken |= set(needle.about)
+    return needles

@@ -1,4 +1,4 @@
-"""bAbI's stories as needles: hidden in books sentence by sentence, they are BABILong's tasks (arXiv 2406.10149)."""
+"""bAbI's stories as needles: hidden in books sentence by sentence, as BABILong (arXiv 2406.10149) hides them."""
 
 from __future__ import annotations
 
@@ -23,18 +23,32 @@ def load_stories(name: str, folder: str | os.PathLike[str] | None = None, *, tra
     """Every story of a task such as ``babi-qa1``: a needle for each of its questions, with the facts before it.
 
     Args:
-        training: the stories to train on; False gives those kept for evaluation.
+        training: the stories to train on; False gives those kept for evaluation, without the questions that the former
+            have as well, word for word with all their facts (bAbI's own splits overlap in the simplest tasks).
 
     Raises:
         DataError: the file or the task is missing.
     """
     match = NAME.fullmatch(name)
     assert match is not None, f"{name} is no task of bAbI"
+    stories = _read(match[1], folder, training)
+    if training:
+        return stories
+    trained = {_asked(needle) for story in _read(match[1], folder, True) for needle in story}
+    fresh = [[needle for needle in story if _asked(needle) not in trained] for story in stories]
+    return [story for story in fresh if story]
+
+
+def _read(task: str, folder: str | os.PathLike[str] | None, training: bool) -> list[list[Needle]]:
     path = Path(folder or os.environ.get("LACONIC_DATA") or "../shared/data") / f"{FILES[training]}.jsonl.gz"
-    found = [_questions(record) for _, record in records(path) if record["task"].split("_")[0] == match[1]]
+    found = [_questions(record) for _, record in records(path) if record["task"].split("_")[0] == task]
     if not found:
-        raise DataError(f"{path} has no task {match[1]}.", "There are qa1 to qa20.")
+        raise DataError(f"{path} has no task {task}.", "There are qa1 to qa20.")
     return found
+
+
+def _asked(needle: Needle) -> tuple[str, ...]:
+    return (*needle.sentences, needle.question)
 
 
 def any_of(stories: list[list[Needle]]) -> Maker:
@@ -55,5 +69,6 @@ def _questions(record: Record) -> list[Needle]:
             continue
         support = tuple(place for place, fact in enumerate(facts) if fact["n"] in line["support"])
         sentences = tuple(f" {fact['fact']}" for fact in facts)
-        needles.append(Needle(sentences, line["question"], (line["answer"],), "story", support))
+        answers = tuple(line["answer"].split(","))
+        needles.append(Needle(sentences, line["question"], answers, ("story",), support))
     return needles

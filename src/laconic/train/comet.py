@@ -108,7 +108,8 @@ class SharedReadingStage(nn.Module):
         targets = Targets(batch)
         local = partial(targets.loss, self.comet)
         loss = self.pipeline.loss(targets.rows, targets.plans, local, drawn(self.fifo_slots))
-        seen = torch.tensor([loss.item(), targets.right, *(not whole for whole in targets.whole)])
+        missed = [float(not whole) for whole in targets.whole]
+        seen = torch.tensor([loss.item(), targets.right, *missed], device=loss.device)
         dist.all_reduce(seen)
         exact = (seen[2:] == 0).float().mean().item()
         return loss, {"loss": seen[0].item(), "token_accuracy": seen[1].item() / max(targets.count, 1), "exact": exact}

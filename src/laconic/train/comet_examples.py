@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from laconic.backbone import Backbone
 from laconic.core.layout import IGNORE
 from laconic.data.haystacks import Haystacks
-from laconic.data.needles import Maker, Needle, draw_needles
+from laconic.data.needles import Maker, draw_needles
 from laconic.data.schema import QAItem
 from laconic.errors import DataError
 from laconic.generation.answer import QUESTION_TEMPLATE
@@ -80,29 +80,28 @@ class NeedleExamples:
     def _row(self, length: int, draw: random.Random) -> Example:
         asked = draw.randint(1, self.shape.questions)
         needles = draw_needles(self.makers, asked + draw.randint(0, self.distractors), draw)
-        needles = self._fitting(needles, length)
-        text = self.haystacks.hide(needles, length, draw).text
+        spelled = [sum(len(self.backbone.token_ids(part)) for part in needle.sentences) for needle in needles]
+        while len(spelled) > 1 and sum(spelled) > length // 2:  # half of the text is the book's
+            spelled.pop()
+        needles = needles[: len(spelled)]
+        # one that is longer than the text (a story) is told in a longer one
+        text = self.haystacks.hide(needles, max(length, sum(spelled)), draw).text
         pairs = [(needle.question, needle.answer) for needle in needles[:asked]]
         return conversation(self.backbone, text, pairs, self.shape.chunk_tokens)
-
-    def _fitting(self, needles: list[Needle], length: int) -> list[Needle]:
-        """As many of the needles as leave at least half of the text to the book; one at least."""
-        spelled = [sum(len(self.backbone.token_ids(part)) for part in needle.sentences) for needle in needles]
-        while len(spelled) > 1 and sum(spelled) > length // 2:
-            spelled.pop()
-        return needles[: len(spelled)]
 
 
 class DocumentExamples:
     """Questions about documents, or about a part of one that has the evidence for them.
 
-    What has no marked evidence (a summary) is asked only of documents that fit whole.
+    What has no marked evidence (a summary) is asked only of documents that fit whole. Where hardly any part of the
+    length that was drawn holds the evidence for anything, a longer one is taken.
 
     Args:
         items: of a task; questions about one document share its id.
     """
 
-    TRIES = 200
+    #: documents that are tried at a length, and doublings of the length
+    TRIES, DOUBLINGS = 50, 3
 
     def __init__(self, backbone: Backbone, items: Iterable[QAItem], shape: Shape) -> None:
         self.backbone, self.shape = backbone, shape
@@ -116,15 +115,16 @@ class DocumentExamples:
         return [self._row(self.shape.length(chunks, draw), draw) for _ in range(self.shape.rows)]
 
     def _row(self, length: int, draw: random.Random) -> Example:
-        for _ in range(self.TRIES):
+        for attempt in range(self.TRIES * (self.DOUBLINGS + 1)):
             items = draw.choice(self.documents)
-            text, known = self._part(items, length, draw)
+            text, known = self._part(items, length * 2 ** (attempt // self.TRIES), draw)
             if known:
                 asked = draw.sample(known, min(len(known), draw.randint(1, self.shape.questions)))
                 pairs = [(item.question, item.answers[0]) for item in asked]
                 return conversation(self.backbone, text, pairs, self.shape.chunk_tokens)
         raise DataError(
-            f"Of {self.TRIES} documents none had a question that {length} tokens of it answer.", "Train on more chunks."
+            f"No document has a question that {length * 2**self.DOUBLINGS} tokens of it answer.",
+            "Train on more chunks.",
         )
 
     def _part(self, items: list[QAItem], length: int, draw: random.Random) -> tuple[list[int], list[QAItem]]:
@@ -176,24 +176,27 @@ def token_haystacks(backbone: Backbone, texts: Sequence[str]) -> Haystacks[list[
 def conversation(backbone: Backbone, text: list[int], pairs: Iterable[tuple[str, str]], full: int) -> Example:
     """A text in full chunks, then questions, each with its answer, which alone is labelled.
 
-    A question that does not fit into the open chunk begins the next one, as when one is asked; so the memory must last
-    through questions and answers as well. The token that ends an answer is learnt too, or a reader would never stop.
+    A question that does not fit into the open chunk begins the next one, as when one is asked, and an answer runs on
+    into the next; so the memory must last through both. The token that ends an answer is learnt too, or a reader would
+    never stop.
     """
     end = backbone.tokenizer.eos_token_id
     ids, labels = list(text), [IGNORE] * len(text)
-    plan = [full] * (len(text) // full) + [len(text) % full] * (len(text) % full > 0)
+    plan = extended([0], len(text), full)
     for question, answer in pairs:
         prompt = backbone.token_ids(QUESTION_TEMPLATE.format(question=question))
         said = [*backbone.token_ids(" " + answer), end]
-        plan = asked_behind(plan, len(prompt) + len(said), full)
+        if plan[-1] + len(prompt) > full:
+            plan = [*plan, 0]
+        plan = extended(plan, len(prompt) + len(said), full)
         ids += [*prompt, *said]
         labels += [*[IGNORE] * len(prompt), *said]
-    plan[-1] -= 1
-    return Example(ids[:-1], labels[1:], plan if plan[-1] else plan[:-1])
+    plan[-1] -= 1  # what ends the last answer is predicted, not read
+    return Example(ids[:-1], labels[1:], [size for size in plan if size])
 
 
-def asked_behind(plan: list[int], size: int, full: int) -> list[int]:
-    """A chunk plan with a question (and its answer) of so many tokens behind it: in the last chunk where it fits."""
-    if plan[-1] + size <= full:
-        return [*plan[:-1], plan[-1] + size]
-    return [*plan, *[full] * (size // full), *[size % full] * (size % full > 0)]
+def extended(plan: list[int], tokens: int, full: int) -> list[int]:
+    """A chunk plan with so many more tokens behind it: the last chunk is filled first."""
+    fits = min(full - plan[-1], tokens)
+    rest = tokens - fits
+    return [*plan[:-1], plan[-1] + fits, *[full] * (rest // full), *[rest % full] * (rest % full > 0)]

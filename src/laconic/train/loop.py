@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import nn
 
 from laconic.core.files import write_whole
@@ -75,15 +75,17 @@ class LoopConfig:
         return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> None:
-    """Train ``task`` to the end, from the newest checkpoint in ``folder`` if there is one.
+def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> int:
+    """Train ``task`` to the end, from the newest checkpoint in ``folder`` if there is one; returns the steps it took.
 
     ``folder`` receives ``checkpoint.pt`` (replaced whole) and ``log.jsonl`` (a line per logged step).
     """
     optimizer = torch.optim.AdamW(task.parameter_groups(config.learning_rate), weight_decay=config.weight_decay)
     base_rates = [group["lr"] for group in optimizer.param_groups]
     trained = [p for group in optimizer.param_groups for p in group["params"]]
-    accelerator = Accelerator(cpu=trained[0].device.type == "cpu")  # where the recipe put it, not where it could be
+    # where the recipe put it, not where it could be; a batch may leave some parameters out (a text of one chunk)
+    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
+    accelerator = Accelerator(cpu=trained[0].device.type == "cpu", kwargs_handlers=handlers)
     rank, world = accelerator.process_index, accelerator.num_processes
     set_seed(config.seed)
     checkpoint = folder / "checkpoint.pt"
@@ -126,6 +128,7 @@ def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> None:
             _save(checkpoint, done, trained, optimizer)
     if log is not None:
         log.close()
+    return config.steps - first
 
 
 def _save(path: Path, step: int, trained: list[nn.Parameter], optimizer: Any) -> None:

@@ -119,21 +119,22 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[s
     config = trainer.options.from_dict(recipe[recipe["method"]])
     data = [trainer.data(stage) for stage in recipe["stages"]]
     torch.manual_seed(recipe["seed"])
+    state = PartialState(cpu=recipe["device"] == "cpu")  # of several processes each takes a device of its own
     backbone = load_backbone(recipe["backbone"], dtype=recipe["dtype"], device=recipe["device"])
     method = trainer.make(backbone, config)
     provenance: dict[str, Any] = {"recipe": recipe}
     if recipe["start"] is not None:
         provenance["start"] = _start(method, recipe["start"], say)
     output = Path(recipe["output"])
-    main = PartialState(cpu=backbone.device.type == "cpu").is_main_process  # of several processes one writes
+    main = state.is_main_process  # of several processes one writes
     if main:
         _claim(output, recipe)
     target = output / "method"
     for number, (stage, items) in enumerate(zip(recipe["stages"], data, strict=True), 1):
         say(f"stage {number} of {len(data)}: {stage['name']}")
         task = trainer.task(method, stage, items, recipe["seed"])
-        run(task, LoopConfig(seed=recipe["seed"], **stage["loop"]), output / stage["name"], say)
-        if main:  # a long curriculum can be tried before its end
+        ran = run(task, LoopConfig(seed=recipe["seed"], **stage["loop"]), output / stage["name"], say)
+        if main and (ran or number == len(data)):  # a long curriculum can be tried before its end
             done = provenance | {"stages_done": number}
             method.save_pretrained(target, dtype=torch.bfloat16, provenance=done)
             say(f"saved {target}")

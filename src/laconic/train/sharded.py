@@ -16,7 +16,10 @@ from laconic.train.pipeline import sum_gradients
 
 
 def shard_cells(comet: CoMeT, mesh: DeviceMesh) -> None:
-    """Spread the parameters of every cell over a mesh of one dimension, in place.
+    """Spread the parameters of every cell over a mesh of one dimension, in place, for training.
+
+    Processes meet at every cell, so all of them must read the same number of chunks in a step, the last of which has
+    labels everywhere; otherwise they wait for each other for ever. What a cell trains must be of one dtype.
 
     Embeddings, head, final norm and soft tokens stay whole in every process: embedding and head are one tensor, which
     two units cannot both hold.

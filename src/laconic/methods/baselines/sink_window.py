@@ -23,7 +23,7 @@ from laconic.core.positions import sequential
 from laconic.core.results import Compressed, Span, Stopwatch
 from laconic.core.segments import require_text, resolve_budget
 from laconic.core.visibility import Rule, Tokens, attention_mask
-from laconic.errors import BudgetError
+from laconic.errors import BackboneError, BudgetError
 from laconic.generation.answer import ROOM
 
 # tokens per forward pass; the result does not depend on it, the largest mask and the peak of the cache do
@@ -61,8 +61,8 @@ class SinkWindow:
 
         Raises:
             DocumentError: the context is empty.
-            BudgetError: no budget is left beside the sinks, or it does not fit the backbone's window.
-            BackboneError: the document exceeds the window, and the backbone's positions cannot be moved.
+            BudgetError: no budget is left beside the sinks, or the document exceeds the backbone's window and the
+                budget leaves no room in it, or keys of the backbone cannot be moved.
         """
         require_text(context)
         watch = Stopwatch(self.backbone.device)
@@ -74,8 +74,8 @@ class SinkWindow:
             length = len(ids)
             allowed, requested = resolve_budget(length, ratio, budget)
             recent = self._recent(length, allowed)
-            closes_up = self._closes_up(length, allowed)
-            cache = self._read(torch.tensor([ids], device=self.backbone.device), recent, closes_up)
+            stack = self._movable() if self._closes_up(length, allowed) else None
+            cache = self._read(torch.tensor([ids], device=self.backbone.device), recent, stack)
         kept = cache.physical_length
         if kept == length:
             evidence = [Span(0, len(context), context)]
@@ -88,7 +88,7 @@ class SinkWindow:
             context_tokens=kept,
             requested_ratio=requested,
             cache=cache,
-            next_position=kept if closes_up else length,
+            next_position=length if stack is None else kept,
             evidence=evidence,
             seconds=watch.seconds,
         )
@@ -96,6 +96,12 @@ class SinkWindow:
     def _recent(self, length: int, allowed: int) -> int:
         """Tokens of the budget left for the recent window."""
         window = self.backbone.window
+        if length > window and self._movable() is None:
+            raise BudgetError(
+                f"The document has {length} tokens, more than the window of {window} of {self.backbone.name}, whose "
+                "positions cannot be moved.",
+                "Use a backbone with plain rotary positions, or a shorter document.",
+            )
         if length > window and not self._has_room(allowed):
             raise BudgetError(
                 f"A window of {window} tokens ({self.backbone.name}) has no room for {allowed} tokens, the next "
@@ -117,11 +123,22 @@ class SinkWindow:
     def _has_room(self, allowed: int) -> bool:
         return allowed + READ_TOKENS + ROOM <= self.backbone.window
 
-    def _read(self, ids: Tensor, recent: int, closes_up: bool) -> EvictingCache:
-        """Feed ``ids`` ``[1, T]`` piece by piece, forgetting what no later token may read."""
+    def _movable(self) -> LayerStack | None:
+        """The backbone's layers, if their keys can be moved to other positions."""
+        try:
+            stack = LayerStack(self.backbone.model)
+        except BackboneError:
+            return None
+        return stack if stack.shifts else None
+
+    def _read(self, ids: Tensor, recent: int, stack: LayerStack | None) -> EvictingCache:
+        """Feed ``ids`` ``[1, T]`` piece by piece, forgetting what no later token may read.
+
+        Args:
+            stack: moves what is kept up to the sinks; None leaves it where it is.
+        """
         base = self.backbone.base
         cache = EvictingCache(self.backbone.model)
-        stack = LayerStack(self.backbone.model) if closes_up else None
         rule = sinks_and_recent(self.sink_tokens, recent)
         begin = 0
         for piece in ids.split(READ_TOKENS, dim=1):

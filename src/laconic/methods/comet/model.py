@@ -66,6 +66,7 @@ class CoMeT(TrainedMethod):
         self.cells = [Cell(self.stack, index, own) for index, own in enumerate(nets)]
         self._last: tuple[tuple[Any, ...], Frame, Update] | None = None
         self._compiled: Callable[[Chunk, Tensor, Layers], tuple[Tensor, Layers]] | None = None
+        self._compiled_rows: int | None = None
         row = backbone.embed(torch.tensor(backbone.token_ids("\n")[-1:], device=backbone.device))
         self.readouts = MemoryTokens(row, self.config.global_slots)
         self.compression = MemoryTokens(row, 1, noise=0.0)
@@ -147,7 +148,9 @@ class CoMeT(TrainedMethod):
         """
         config, decoder = self.config, self.decoder
         capacity = config.fifo_slots if capacity is None else capacity
-        placed = (decoder.dtype, decoder.device, decoder.config._attn_implementation)
+        # tensors made in inference mode are of no use in training
+        mode = torch.is_inference_mode_enabled()
+        placed = (decoder.dtype, decoder.device, decoder.config._attn_implementation, mode)
         key = (tuple(lengths), tuple(closes), *counts.shape, capacity, *placed)
         if self._last is None or self._last[0] != key:
             self._last = (key, *self._framed(lengths, closes, counts, capacity))
@@ -189,6 +192,8 @@ class CoMeT(TrainedMethod):
             hidden, layers = self.through(chunk, hidden, memory.layers, again=not save_activations)
         elif self._compiled is not None and self._steady(ids, closes, memory.counts):
             hidden, layers = self._compiled(chunk, hidden, memory.layers)
+            # a captured graph writes its results to the same place every time
+            hidden, layers = hidden.clone(), tuple(LayerState(*(t.clone() for t in state)) for state in layers)
         else:
             hidden, layers = self.through(chunk, hidden, memory.layers)
         return hidden[chunk.text], Memory(layers, chunk.after)
@@ -211,17 +216,22 @@ class CoMeT(TrainedMethod):
     def compile(self, mode: str | None = None) -> CoMeT:  # type: ignore[override]
         """Compile the reading of full chunks behind a full queue: their shapes never change.
 
-        All other chunks (the first ones of a text, and its last) are read as before.
+        All other chunks (the first ones of a text, and its last) are read as before, and so are batches of another
+        size than the first one that comes.
 
         Args:
             mode: of ``torch.compile``; "reduce-overhead" captures CUDA graphs.
         """
-        self._compiled = torch.compile(self.through, mode=mode, dynamic=False, fullgraph=True)
+        self._compiled, self._compiled_rows = torch.compile(self.through, mode=mode, dynamic=False), None
         return self
 
     def _steady(self, ids: Sequence[Tensor], closes: Sequence[bool], counts: Counts) -> bool:
         full = all(len(row) == self.config.chunk_tokens for row in ids) and all(closes)
-        return full and bool(counts.started.all()) and int(counts.live.min()) == self.config.fifo_slots
+        if not full or not bool(counts.started.all()) or int(counts.live.min()) < self.config.fifo_slots:
+            return False
+        if self._compiled_rows is None:
+            self._compiled_rows = len(ids)
+        return self._compiled_rows == len(ids)
 
     # --- whole texts ---------------------------------------------------------------------------------------------
 

@@ -85,19 +85,27 @@ class ChunkStream:
 
         A full chunk is closed only when more text comes, so the last token fed is always one that can be continued.
         """
+        self._append(rows, ends=True)
+        return self.comet.logits(self.outputs)
+
+    @torch.no_grad()
+    def read(self, rows: Sequence[Tensor]) -> None:
+        """Append text that more will follow: a chunk that is full is closed at once, in one pass."""
+        self._append(rows, ends=False)
+
+    def _append(self, rows: Sequence[Tensor], ends: bool) -> None:
         assert len(rows) == len(self.open), f"{len(rows)} rows were fed to a stream of {len(self.open)}"
         left = [row.to(self.comet.backbone.device) for row in rows]
         full = self.comet.config.chunk_tokens
         room = [full - count if count else 0 for count in self.open]
-        left = self._round(left, room)
+        left = self._round(left, room, ends)
         if self.workers > 1:
-            self.memory = read_wavefront(self.comet, whole_chunks(left, full), self.memory, self.workers)
+            self.memory = read_wavefront(self.comet, whole_chunks(left, full, ends), self.memory, self.workers)
         else:
-            for ids, closes in whole_chunks(left, full):
+            for ids, closes in whole_chunks(left, full, ends):
                 _, self.memory = self.comet.read_chunk(ids, self.memory, closes)
-        left = [row[max(len(row) - 1, 0) // full * full :] for row in left]
-        self._round(left, [full] * len(left))
-        return self.comet.logits(self.outputs)
+        left = [row[full_chunks(len(row), full, ends) * full :] for row in left]
+        self._round(left, [full] * len(left), ends)
 
     @torch.no_grad()
     def close(self, which: Sequence[bool] | None = None) -> Memory:
@@ -108,12 +116,13 @@ class ChunkStream:
             self._block([row[:0] for row in self.tail], pieces)
         return self.memory
 
-    def _round(self, rows: list[Tensor], room: Sequence[int]) -> list[Tensor]:
-        """Feed at most ``room`` tokens of each row to its chunk, and close it where more is to come."""
+    def _round(self, rows: list[Tensor], room: Sequence[int], ends: bool) -> list[Tensor]:
+        """Feed at most ``room`` tokens of each row to its chunk, and close it where it is full and more is to come."""
+        full = self.comet.config.chunk_tokens
         taken = [row[:space] for row, space in zip(rows, room, strict=True)]
         left = [row[len(part) :] for row, part in zip(rows, taken, strict=True)]
         pieces = [
-            Piece(count, len(part), len(rest) > 0 and count + len(part) > 0)
+            Piece(count, len(part), count + len(part) == full and (len(rest) > 0 or not ends))
             for count, part, rest in zip(self.open, taken, left, strict=True)
         ]
         if any(piece.count or piece.closes for piece in pieces):
@@ -183,9 +192,14 @@ class ChunkStream:
         self._real = [real & ~closed[:, None] for real in self._real]
 
 
-def whole_chunks(rows: Sequence[Tensor], full: int) -> Iterator[Part]:
-    """The full chunks of each row but the last, which stays open even where it is full."""
-    counts = [max(len(row) - 1, 0) // full for row in rows]
+def full_chunks(tokens: int, full: int, ends: bool) -> int:
+    """How many chunks of so many tokens are closed: where the text may end, the last stays open though it is full."""
+    return max(tokens - ends, 0) // full
+
+
+def whole_chunks(rows: Sequence[Tensor], full: int, ends: bool) -> Iterator[Part]:
+    """The chunks of each row that are closed, side by side."""
+    counts = [full_chunks(len(row), full, ends) for row in rows]
     for number in range(max(counts)):
         ids = [
             row[number * full : (number + 1) * full if number < count else number * full]

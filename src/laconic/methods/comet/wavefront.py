@@ -7,9 +7,10 @@ one chunk after the other computes; on a CPU it keeps the cores busy that small 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -29,7 +30,9 @@ def read_wavefront(comet: CoMeT, parts: Iterable[Part], memory: Memory, workers:
     Args:
         workers: chunks that are under way at a time; they share torch's threads.
     """
-    counts = memory.counts
+    counts, device = memory.counts, comet.backbone.device.type
+    # a thread has modes of its own
+    cast = partial(torch.autocast, device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
     states = [_settled(state) for state in memory.layers]
     running: deque[Future[None]] = deque()
     share = max(1, torch.get_num_threads() // workers)
@@ -39,7 +42,7 @@ def read_wavefront(comet: CoMeT, parts: Iterable[Part], memory: Memory, workers:
         for ids, closes in parts:
             chunk = comet.prepare([len(row) for row in ids], closes, counts)
             after: list[Future[LayerState]] = [Future() for _ in states]
-            running.append(pool.submit(_through, comet, chunk, ids, states, after))
+            running.append(pool.submit(_through, comet, chunk, ids, states, after, cast))
             counts, states = chunk.after, after
             if len(running) > workers:
                 running.popleft().result()
@@ -54,9 +57,10 @@ def _through(
     ids: Sequence[Tensor],
     before: Sequence[Future[LayerState]],
     after: Sequence[Future[LayerState]],
+    cast: Callable[[], torch.autocast],
 ) -> None:
     try:
-        with torch.no_grad():  # a thread has its own
+        with torch.no_grad(), cast():
             hidden = comet.embedded(ids, chunk.frame.layout)
             for cell, known, learnt in zip(comet.cells, before, after, strict=True):
                 hidden, *state = cell(chunk, hidden, *known.result())
