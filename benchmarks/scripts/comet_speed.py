@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from itertools import cycle, islice
 from pathlib import Path
 
 import torch
-from measuring import alone, environment, forget_peak, sample_book, status_mb
+from measuring import alone, cost, sample_book, save
 
 from laconic.backbone import Backbone, load_backbone
 from laconic.cli.read import PORTION_CHUNKS
-from laconic.core.files import write_whole
 from laconic.core.preallocated import preallocated_cache
 from laconic.generation.prefill import prefill
 from laconic.methods.comet.config import CoMeTConfig
@@ -38,62 +36,36 @@ METHODS = ("comet", "side by side", "no memory", "full")
 def measure(method: str, tokens: int) -> dict[str, float]:
     backbone = load_backbone()
     ids = torch.tensor(list(islice(cycle(backbone.token_ids(sample_book())), tokens)))
+    warm = ids[: WARM * CONFIG.chunk_tokens]
     if method == "full":
-        return full(backbone, ids)
-    if method == "no memory":
-        return without_memory(backbone, ids)
-    comet = CoMeT(backbone, CONFIG)
-    stream = ChunkStream(comet, workers=2 if method == "side by side" else 1)
-    stream.feed([ids[: WARM * CONFIG.chunk_tokens]])
-    stream = ChunkStream(comet, workers=stream.workers)
-    resident = forget_peak()
-    started = time.perf_counter()
+        in_full(backbone, warm)
+        numbers = cost(lambda: in_full(backbone, ids))
+    elif method == "no memory":
+        apart(backbone, warm)
+        numbers = cost(lambda: apart(backbone, ids))
+    else:
+        comet, workers = CoMeT(backbone, CONFIG), 2 if method == "side by side" else 1
+        read(ChunkStream(comet, workers=workers), warm)
+        stream = ChunkStream(comet, workers=workers)
+        numbers = cost(lambda: read(stream, ids))
+        slots, queue = CONFIG.global_slots * 4, CONFIG.fifo_slots * backbone.model.dtype.itemsize
+        numbers["state_bytes"] = stream.memory.nbytes
+        numbers["state_formula_bytes"] = len(comet.stack) * backbone.width * (slots + queue)
+    return {"tokens_per_second": tokens / numbers["seconds"], **numbers}
+
+
+def read(stream: ChunkStream, ids: torch.Tensor) -> None:
     for part in ids.split(CONFIG.chunk_tokens * PORTION_CHUNKS):
         stream.read([part])
-    seconds = time.perf_counter() - started
-    peak = status_mb("VmHWM")
-    layers, width = len(comet.stack), backbone.width
-    formula = layers * width * (CONFIG.global_slots * 4 + CONFIG.fifo_slots * backbone.model.dtype.itemsize)
-    return {
-        "seconds": seconds,
-        "tokens_per_second": tokens / seconds,
-        "resident_mb": resident,
-        "peak_mb": peak,
-        "state_bytes": stream.memory.nbytes,
-        "state_formula_bytes": formula,
-    }
 
 
-def without_memory(backbone: Backbone, ids: torch.Tensor) -> dict[str, float]:
-    def run(part: torch.Tensor) -> None:
-        for chunk in part.split(CONFIG.chunk_tokens):
-            backbone.model(input_ids=chunk[None], use_cache=False, logits_to_keep=1)
-
-    run(ids[: WARM * CONFIG.chunk_tokens])
-    resident = forget_peak()
-    started = time.perf_counter()
-    run(ids)
-    seconds = time.perf_counter() - started
-    return {
-        "seconds": seconds,
-        "tokens_per_second": len(ids) / seconds,
-        "resident_mb": resident,
-        "peak_mb": status_mb("VmHWM"),
-    }
+def apart(backbone: Backbone, ids: torch.Tensor) -> None:
+    for chunk in ids.split(CONFIG.chunk_tokens):
+        backbone.model(input_ids=chunk[None], use_cache=False, logits_to_keep=1)
 
 
-def full(backbone: Backbone, ids: torch.Tensor) -> dict[str, float]:
-    backbone.model(input_ids=ids[None, :1024], use_cache=False, logits_to_keep=1)
-    resident = forget_peak()
-    started = time.perf_counter()
+def in_full(backbone: Backbone, ids: torch.Tensor) -> None:
     prefill(backbone.model, backbone.embed(ids)[None], preallocated_cache(len(ids), backbone.model.config))
-    seconds = time.perf_counter() - started
-    return {
-        "seconds": seconds,
-        "tokens_per_second": len(ids) / seconds,
-        "resident_mb": resident,
-        "peak_mb": status_mb("VmHWM"),
-    }
 
 
 def main() -> None:
@@ -111,13 +83,7 @@ def main() -> None:
         for method in METHODS if tokens in args.lengths else METHODS[:1]:
             rows.append({"method": method, "tokens": tokens, **alone(__file__, method, tokens)})
             print(rows[-1], flush=True)
-    result = {
-        "benchmark": "comet_speed",
-        "config": CONFIG.to_dict(),
-        "rows": rows,
-        "environment": environment(),
-    }
-    write_whole(args.out, json.dumps(result, indent=2) + "\n")
+    save(args.out, "comet_speed", config=CONFIG.to_dict(), rows=rows)
 
 
 if __name__ == "__main__":

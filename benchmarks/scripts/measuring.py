@@ -7,6 +7,8 @@ import os
 import platform
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from datetime import date
 from importlib.metadata import version
 from importlib.resources import files
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from laconic.core.compat import cpu_has_fast_bf16
+from laconic.core.files import write_whole
 
 
 def status_mb(field: str) -> float:
@@ -26,6 +29,15 @@ def forget_peak() -> float:
     """Start the peak anew: loading a model can take more than running it, and not the same every time."""
     Path("/proc/self/clear_refs").write_text("5")
     return status_mb("VmRSS")
+
+
+def cost(work: Callable[[], object]) -> dict[str, float]:
+    """Seconds of one run, memory before it, and its peak."""
+    resident = forget_peak()
+    started = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "resident_mb": resident, "peak_mb": status_mb("VmHWM")}
 
 
 def alone(script: str, *arguments: object) -> dict[str, Any]:
@@ -48,3 +60,9 @@ def environment() -> dict[str, Any]:
         "bf16_in_hardware": cpu_has_fast_bf16(),
         **{name: version(name) for name in ("laconic", "torch", "transformers")},
     }
+
+
+def save(out: Path, benchmark: str, **contents: Any) -> None:
+    """Write a result file."""
+    result = {"benchmark": benchmark, **contents, "environment": environment()}
+    write_whole(out, json.dumps(result, indent=2) + "\n")

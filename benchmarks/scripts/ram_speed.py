@@ -16,10 +16,9 @@ import time
 from pathlib import Path
 
 import torch
-from measuring import alone, environment, forget_peak, sample_book, status_mb
+from measuring import alone, forget_peak, sample_book, save, status_mb
 
 from laconic.backbone import load_backbone
-from laconic.core.files import write_whole
 from laconic.core.preallocated import preallocated_cache
 from laconic.core.segments import segment
 from laconic.generation.prefill import prefill
@@ -104,13 +103,7 @@ def main() -> None:
         for method in ["ram", "full"] if tokens in args.lengths else ["ram"]:
             rows.append({"method": method, "tokens": tokens, **alone(__file__, method, tokens)})
             print(rows[-1], flush=True)
-    result = {
-        "benchmark": "ram_speed",
-        "factor": FACTOR,
-        "rows": rows,
-        "environment": environment(),
-    }
-    write_whole(args.out, json.dumps(result, indent=2) + "\n")
+    save(args.out, "ram_speed", factor=FACTOR, rows=rows)
 
 
 if __name__ == "__main__":

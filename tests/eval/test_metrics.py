@@ -21,6 +21,13 @@ def test_f1_takes_the_best_reference_and_counts_repeats_once_each() -> None:
     assert f1("the", ["an"]) == 1.0
 
 
+def test_a_list_counts_by_the_share_of_its_parts() -> None:
+    parts = ["1234", "5678", "9012"]
+    assert contains("5678 and 1234", ["1234, 5678, 9012"], parts) == pytest.approx(2 / 3)
+    assert contains("9012, 1234, 5678", ["1234, 5678, 9012"], parts) == 1.0, "in any order"
+    assert contains("12345", ["1234, 5678, 9012"], parts) == 0.0
+
+
 def test_contains_wants_whole_words() -> None:
     assert contains("It was in May 2018, I think", ["may 2018"]) == 1.0
     assert contains("mayor", ["may"]) == 0.0

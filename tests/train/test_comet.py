@@ -305,6 +305,26 @@ def test_a_recipe_trains_saves_and_resumes(tmp_path: Path, monkeypatch: pytest.M
         assert torch.equal(a, b), name
 
 
+def test_a_finished_recipe_does_not_put_back_an_earlier_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone, saved = comet().backbone, []
+    monkeypatch.setattr(recipes, "load_backbone", lambda *args, **kwargs: backbone)
+    real = CoMeT.save_pretrained
+
+    def noted(self: CoMeT, folder: Path, **options: Any) -> None:
+        saved.append(options["provenance"]["stages_done"])
+        real(self, folder, **options)
+
+    monkeypatch.setattr(CoMeT, "save_pretrained", noted)
+    path = recipe(tmp_path)
+    whole = yaml.safe_load(path.read_text())
+    whole["stages"].append(whole["stages"][0] | {"name": "three"})
+    path.write_text(yaml.safe_dump(whole))
+    run_recipe(path, say=lambda line: None)
+    assert saved == [1, 2], "a curriculum can be tried before its end"
+    run_recipe(path, say=lambda line: None)
+    assert saved == [1, 2, 2]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
