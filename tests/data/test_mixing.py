@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from laconic.data.mixing import mixed_passages
+from laconic.data.mixing import mixed_passages, paragraphs
 from laconic.data.schema import QAItem
 
 
@@ -53,3 +53,14 @@ def test_the_seed_decides() -> None:
 def test_evidence_across_paragraphs_is_left_out() -> None:
     document = "One.\n\nTwo."
     assert mixed_passages([QAItem("q", document, "?", ["e"], [(2, 8)], "a-b-c")]) == []
+
+
+def test_a_paragraph_is_a_document_of_its_own() -> None:
+    cut = paragraphs(ARTICLES)
+    assert [item.id for item in cut] == [item.id for item in ARTICLES]
+    assert len({item.document_id for item in cut}) == len({item.document for item in cut}) == len(ARTICLES)
+    for item in cut:
+        ((start, end),) = item.evidence
+        assert item.document[start:end] == item.answers[0]
+        assert "\n" not in item.document
+    assert paragraphs([QAItem("q", "One.\n\nTwo.", "?", ["e"], [(2, 8)], "a-b-c")]) == []

@@ -24,7 +24,8 @@ from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.methods.comet.model import CoMeT
 from laconic.train import recipe as recipes
 from laconic.train.comet import ReadingStage, parameters_of
-from laconic.train.comet_examples import (
+from laconic.train.comet_recipe import CoMeTTrainer
+from laconic.train.reading_examples import (
     DocumentExamples,
     Example,
     MixedExamples,
@@ -34,7 +35,6 @@ from laconic.train.comet_examples import (
     conversation,
     extended,
 )
-from laconic.train.comet_recipe import CoMeTTrainer
 from laconic.train.recipe import load_recipe, run_recipe
 
 TEXT = "The lighthouse keeper wrote down the weather every morning. " * 80
@@ -351,6 +351,22 @@ def test_a_slip_in_a_recipe_is_found_before_training(tmp_path: Path, changes: di
         load_recipe(recipe(tmp_path, **changes))
 
 
+def test_what_a_stage_must_say_is_named(tmp_path: Path) -> None:
+    path = recipe(tmp_path)
+    whole = yaml.safe_load(path.read_text())
+    for key in list(whole["stages"][0]):
+        path.write_text(yaml.safe_dump(whole | {"stages": [{k: v for k, v in whole["stages"][0].items() if k != key}]}))
+        with pytest.raises(RecipeError, match=f"has no {key}"):
+            load_recipe(path)
+
+
+def test_only_what_may_be_trained_on_is_offered(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="task must be") as raised:
+        load_recipe(recipe(tmp_path, task=["haystack"]))
+    assert "squad_paragraphs_train" in str(raised.value)
+    assert not any(name in str(raised.value) for name in ("squad_articles_dev", "squad_paragraphs_dev", "nq_", "_test"))
+
+
 def test_chunks_of_a_stage_fit_the_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipes, "load_backbone", lambda *args, **kwargs: comet().backbone)
     with pytest.raises(RecipeError, match="a full one has 64"):
@@ -358,7 +374,13 @@ def test_chunks_of_a_stage_fit_the_method(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    "changes", [{"books": "books_val"}, {"books": "sample_book"}, {"task": ["squad_articles_dev"]}]
+    "changes",
+    [
+        {"books": "books_val"},
+        {"books": "sample_book"},
+        {"task": ["squad_articles_dev"]},
+        {"task": ["squad_paragraphs_dev"]},
+    ],
 )
 def test_what_is_for_evaluation_is_not_trained_on(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="must not be trained on"):

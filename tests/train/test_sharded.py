@@ -15,10 +15,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from laconic.methods.comet.model import CoMeT
-from laconic.train.comet import ReadingStage, Targets
-from laconic.train.comet_examples import Example
+from laconic.train.comet import ReadingStage
 from laconic.train.pipeline import ChunkPipeline
+from laconic.train.reading_examples import Example
 from laconic.train.sharded import average_gradients, shard_cells
+from laconic.train.targets import Targets
 
 PLANS = [[12, 12, 5], [7, 12]]
 
@@ -49,7 +50,7 @@ def work(rank: int, port: int, pipeline: int, data: int, folder: str) -> None:
     examples = batch(mesh["data"].get_local_rank())
     if pipeline > 1:
         shared, targets = ChunkPipeline(model, mesh["pipeline"].get_group()), Targets(examples)
-        shared.loss(targets.rows, targets.plans, lambda number, out: targets.loss(model, number, out)).backward()
+        shared.loss(targets.rows, targets.plans, lambda number, out: targets.loss(model.logits, number, out)).backward()
         shared.all_reduce_gradients(model.parameters())
     else:
         ReadingStage(model)(examples)[0].backward()

@@ -82,7 +82,9 @@ def _bytes_of(path: Path) -> bytes:
             raise DocumentError(f"{path} is a folder.", f"Name the files in it, as in {path}/*.txt.")
         return path.read_bytes()
     except FileNotFoundError:
-        raise DocumentError(f"There is no file {path}.", "Check the path; the question comes last.") from None
+        raise DocumentError(
+            f"There is no file {path}.", "Check the path; where there is a question, it comes last."
+        ) from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = getattr(error, "strerror", None) or error
         raise DocumentError(f"{path} cannot be read: {reason}.", "Check the path and its permissions.") from error

@@ -24,7 +24,7 @@ CHARACTERS = 4.3
 DEPTHS = 10
 NAME = re.compile(r"(?P<kind>[a-z]+|babi-qa\d+)-(?P<length>\d+)k(?:-keys(?P<keys>\d+))?")
 BOOKS = "books_val"
-FORMS = "passkey-16k, number-64k-keys3, place-4k, babi-qa1-32k"
+FORMS = "passkey-16k, number-64k-keys3, place-4k, pair-16k-keys9, values-4k, variables-4k, babi-qa1-32k"
 
 
 def is_generated(name: str) -> bool:

@@ -18,8 +18,8 @@ from typing import Any, Literal
 from laconic.core.segments import whole_characters
 from laconic.data.generated import FORMS, generate, is_generated
 from laconic.data.jsonl import Record, records
-from laconic.data.mixing import mixed_passages
-from laconic.data.schema import QAItem
+from laconic.data.mixing import mixed_passages, paragraphs
+from laconic.data.schema import QAItem, by_document
 from laconic.errors import DataError
 
 Use = Literal["train", "dev", "eval"]
@@ -118,7 +118,12 @@ TASKS: dict[str, tuple[Use, Callable[[Record], Iterator[QAItem]]]] = {
 # made from the items of another task
 DERIVED: dict[str, tuple[str, Callable[[list[QAItem]], list[QAItem]]]] = {
     "squad_passages_train": ("squad_articles_train", mixed_passages),
+    "squad_paragraphs_train": ("squad_articles_train", paragraphs),
+    "squad_paragraphs_dev": ("squad_articles_dev", paragraphs),
 }
+
+#: what may be trained on
+TRAINABLE = tuple(name for name in (*TASKS, *DERIVED) if TASKS[DERIVED.get(name, (name,))[0]][0] == "train")
 
 
 def samples_folder() -> Path:
@@ -236,22 +241,20 @@ def _evenly(items: list[QAItem], limit: int | None, seed: int) -> list[QAItem]:
         raise DataError(f"A limit of {limit} leaves no questions.", "Give a limit of at least 1, or none.")
     if limit is None or limit >= len(items):
         return items
-    by_document: dict[str, list[QAItem]] = {}
-    for item in items:
-        by_document.setdefault(item.document_id, []).append(item)
+    documents = by_document(items)
     draw = random.Random(seed)
-    for own in by_document.values():
+    for own in documents.values():
         draw.shuffle(own)
     # with fewer items than documents, chance and not the file's order says which documents
-    order = draw.sample(list(by_document), len(by_document))
+    order = draw.sample(list(documents), len(documents))
     taken: dict[str, int] = dict.fromkeys(order, 0)
     left = limit
     while left:
         for document in order:
-            if left and taken[document] < len(by_document[document]):
+            if left and taken[document] < len(documents[document]):
                 taken[document] += 1
                 left -= 1
-    return [item for document in order for item in by_document[document][: taken[document]]]
+    return [item for document in order for item in documents[document][: taken[document]]]
 
 
 def _occurrences(text: str, words: str) -> list[int]:

@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from laconic.data.schema import QAItem
+from laconic.data.schema import QAItem, by_document
 
 PASSAGES_PER_ARTICLE = 4
 ARTICLES = 5
@@ -23,12 +23,9 @@ def mixed_passages(items: Sequence[QAItem], seed: int = 0) -> list[QAItem]:
     blank lines and its title is what follows the second hyphen of its id (``squad-train-Franco-Prussian_War``);
     questions whose evidence is not inside one paragraph are left out.
     """
-    by_article: dict[str, list[QAItem]] = {}
-    for item in items:
-        by_article.setdefault(item.document_id, []).append(item)
     draw = random.Random(seed)
     hands: list[list[tuple[str, str, list[QAItem]]]] = []
-    for name, own in by_article.items():
+    for name, own in by_document(items).items():
         title = name.split("-", 2)[-1].replace("_", " ")
         passages = [(title, text, inside) for text, inside in _paragraphs(own)]
         draw.shuffle(passages)
@@ -40,6 +37,16 @@ def mixed_passages(items: Sequence[QAItem], seed: int = 0) -> list[QAItem]:
         draw.shuffle(passages)
         mixed += _document(f"mixed-{number}", passages)
     return mixed
+
+
+def paragraphs(items: Sequence[QAItem]) -> list[QAItem]:
+    """Every paragraph of an article a document of its own, with the questions whose evidence it holds."""
+    return [
+        replace(item, document=text, document_id=f"{name}-{number}")
+        for name, own in by_document(items).items()
+        for number, (text, inside) in enumerate(_paragraphs(own))
+        for item in inside
+    ]
 
 
 def _paragraphs(items: Sequence[QAItem]) -> list[tuple[str, list[QAItem]]]:

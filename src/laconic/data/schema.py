@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -23,3 +24,11 @@ class QAItem:
     evidence: list[tuple[int, int]]
     document_id: str
     parts: list[str] = field(default_factory=list)
+
+
+def by_document(items: Iterable[QAItem]) -> dict[str, list[QAItem]]:
+    """The questions about each document, documents and questions in the order they came."""
+    found: dict[str, list[QAItem]] = {}
+    for item in items:
+        found.setdefault(item.document_id, []).append(item)
+    return found

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module, resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from laconic.backbone import Backbone
 from laconic.core import persist
 from laconic.errors import AdapterError, LaconicError
 from laconic.generation.answer import Reader
 from laconic.methods.roles import Compressor
+
+if TYPE_CHECKING:
+    from laconic.methods.ram.model import RAM
+    from laconic.methods.sft.model import SFT
 
 UNTUNED = "none"
 
@@ -45,6 +49,8 @@ METHODS: dict[str, Entry] = {
 
 #: methods that take the whole document in, so that no factor can be asked of them
 WHOLE = ("full", "comet")
+#: trained methods whose decoder answers for all that have none of their own
+READERS = ("ram", "sft")
 
 
 @dataclass(frozen=True)
@@ -77,26 +83,25 @@ def load_methods(
     """Load methods that share one reader, so that rows of a comparison differ in their context alone.
 
     Args:
-        adapter: a saved RAM, whose decoder becomes the reader of every method; None takes the shipped one where it
-            fits the backbone; ``"none"`` reads with the untuned backbone.
+        adapter: a saved RAM or SFT, whose decoder becomes the reader of every method but CoMeT (which has its own), or
+            a saved CoMeT; None takes what is shipped for the backbone; ``"none"`` reads with the untuned backbone.
 
     Raises:
         LaconicError: an unknown method.
-        AdapterError: the adapter is missing or made for another backbone, or RAM has none.
+        AdapterError: the adapter is missing, or made for another backbone or method, or a trained method has none.
     """
     check_names(names)
     _check_adapter(names, adapter)
     loaded: dict[str, LoadedMethod] = {}
     reader, tuned = Reader(backbone), backbone
-    folder = _adapter_folder(backbone, adapter)
+    folder = _adapter_folder(backbone, adapter, *READERS)
     if folder is not None and set(names) != {"comet"}:  # which reads with a decoder of its own
-        from laconic.methods.ram.model import RAM  # here, since the other methods do not need it
-
-        ram = RAM.from_pretrained(folder, backbone).merge()
-        reader = Reader(backbone, model=ram.decoder)
-        loaded["ram"] = LoadedMethod("ram", ram, reader, ram.version)
+        reading = _reading_method(folder, backbone)
+        reader = Reader(backbone, model=reading.decoder)
+        if reading.name == "ram":
+            loaded["ram"] = LoadedMethod("ram", cast(Compressor, reading), reader, reading.version)
         # a method that hands on keys and values must read with the very decoder that answers from them
-        tuned = replace(backbone, model=ram.decoder)
+        tuned = replace(backbone, model=reading.decoder)
     for name in names:
         if name == "comet":
             loaded[name] = _comet(backbone, adapter)
@@ -105,6 +110,16 @@ def load_methods(
                 raise _untrained("RAM", backbone)
             loaded[name] = LoadedMethod(name, _build(METHODS[name], tuned), reader)
     return {name: loaded[name] for name in names}
+
+
+def _reading_method(folder: Path, backbone: Backbone) -> RAM | SFT:
+    """The saved method whose decoder is to answer."""
+    # here, since the other methods do not need them
+    from laconic.methods.ram.model import RAM
+    from laconic.methods.sft.model import SFT
+
+    kind: type[RAM | SFT] = RAM if _method_of(folder) == "ram" else SFT
+    return kind.from_pretrained(folder, backbone).merge()
 
 
 def _comet(backbone: Backbone, adapter: str | os.PathLike[str] | None) -> LoadedMethod:
@@ -147,13 +162,13 @@ def shipped_adapter(backbone: Backbone, method: str = "ram") -> Path | None:
     return None
 
 
-def _adapter_folder(backbone: Backbone, adapter: str | os.PathLike[str] | None, method: str = "ram") -> Path | None:
-    """The saved method of this kind: the one named, if it is of this kind, else the shipped one."""
+def _adapter_folder(backbone: Backbone, adapter: str | os.PathLike[str] | None, *methods: str) -> Path | None:
+    """The saved method of one of these kinds: the one named, if it is of them, else what is shipped of the first."""
     if adapter is None:
-        return shipped_adapter(backbone, method)
+        return shipped_adapter(backbone, methods[0])
     if str(adapter) == UNTUNED:
         return None
-    return Path(adapter) if _method_of(adapter) == method else shipped_adapter(backbone, method)
+    return Path(adapter) if _method_of(adapter) in methods else shipped_adapter(backbone, methods[0])
 
 
 def _method_of(adapter: str | os.PathLike[str]) -> str:
@@ -161,14 +176,14 @@ def _method_of(adapter: str | os.PathLike[str]) -> str:
 
 
 def _check_adapter(names: Sequence[str], adapter: str | os.PathLike[str] | None) -> None:
-    """Raise ``AdapterError`` for an adapter that none of the methods would use; all but CoMeT read with RAM's."""
+    """Raise ``AdapterError`` for an adapter that one of the methods cannot use, or none would."""
     if adapter is None or str(adapter) == UNTUNED:
         return
-    used = {"comet" if name == "comet" else "ram" for name in names}
-    if _method_of(adapter) not in used:
-        raise AdapterError(
-            f"{adapter} holds {_method_of(adapter)}, not {' or '.join(sorted(used))}.", "Name the right --adapter."
-        )
+    given = _method_of(adapter)
+    used = {kind for name in names for kind in ((name,) if name in ("ram", "comet") else READERS)}
+    if given not in used or (given == "sft" and "ram" in names):
+        fitting = sorted({"ram"} if "ram" in names else used)
+        raise AdapterError(f"{adapter} holds {given}, not {' or '.join(fitting)}.", "Name the right --adapter.")
 
 
 def _build(entry: Entry, backbone: Backbone) -> Compressor:
@@ -181,7 +196,10 @@ def reader_name(backbone: Backbone, adapter: str | os.PathLike[str] | None = Non
 
     Of the decoder alone: with relevance trained anew, the rows of all other methods still stand.
     """
-    folder = _adapter_folder(backbone, adapter)
-    if folder is None or not persist.read_description(folder)["config"].get("decoder_rank"):
+    folder = _adapter_folder(backbone, adapter, *READERS)
+    if folder is None:
+        return "untuned"
+    description = persist.read_description(folder)
+    if description["method"] == "ram" and not description["config"].get("decoder_rank"):
         return "untuned"
     return persist.digest(folder, "decoder.")

@@ -1,6 +1,6 @@
 """Training CoMeT: text cut into chunks, the loss carried back through the memory (section 3).
 
-What a step trains on is a batch of rows with a chunk plan each (``laconic.train.comet_examples``).
+What a step trains on is a batch of rows with a chunk plan each (``laconic.train.reading_examples``).
 """
 
 from __future__ import annotations
@@ -13,41 +13,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from laconic.core.layout import IGNORE
 from laconic.methods.comet.model import CoMeT
-from laconic.train.comet_examples import Example
 from laconic.train.pipeline import ChunkPipeline
-
-
-class Targets:
-    """The labels of a batch, chunk by chunk, and how many of them were met."""
-
-    def __init__(self, batch: Sequence[Example]) -> None:
-        self.rows = [torch.tensor(example.ids) for example in batch]
-        self.plans = [example.plan for example in batch]
-        self.labels = [torch.tensor(example.labels).split(example.plan) for example in batch]
-        self.count = sum(label != IGNORE for example in batch for label in example.labels)
-        self.right = 0
-        self.whole = [True] * len(batch)
-
-    def loss(self, comet: CoMeT, number: int, outputs: Tensor) -> Tensor | None:
-        """What the rows' chunk of this number adds to the mean loss over all labels; None where it has no label.
-
-        Args:
-            outputs: of the last layer at its text tokens, row after row.
-        """
-        row_of = [row for row, parts in enumerate(self.labels) if number < len(parts) for _ in parts[number]]
-        wanted = torch.cat([parts[number] for parts in self.labels if number < len(parts)])
-        places = (wanted != IGNORE).nonzero()[:, 0]
-        if not len(places):
-            return None
-        targets = wanted[places].to(outputs.device)
-        logits = comet.logits(outputs[places.to(outputs.device)]).float()
-        hits = (logits.argmax(-1) == targets).tolist()
-        self.right += sum(hits)
-        for place, hit in zip(places.tolist(), hits, strict=True):
-            self.whole[row_of[place]] &= hit
-        return nn.functional.cross_entropy(logits, targets, reduction="sum") / self.count
+from laconic.train.reading_examples import Example
+from laconic.train.targets import Targets
 
 
 class ReadingStage(nn.Module):
@@ -84,10 +53,9 @@ class ReadingStage(nn.Module):
             capacity=drawn(self.fifo_slots),
         )
         for number, (outputs, _) in enumerate(chunks):
-            part = targets.loss(self.comet, number, outputs)
+            part = targets.loss(self.comet.logits, number, outputs)
             total = total if part is None else total + part
-        whole = sum(targets.whole) / len(targets.whole)
-        return total, {"token_accuracy": targets.right / max(targets.count, 1), "exact": whole}
+        return total, targets.numbers
 
 
 class SharedReadingStage(nn.Module):
@@ -106,7 +74,7 @@ class SharedReadingStage(nn.Module):
     def forward(self, batch: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
         """This process's part of the loss; the numbers are of all of them."""
         targets = Targets(batch)
-        local = partial(targets.loss, self.comet)
+        local = partial(targets.loss, self.comet.logits)
         loss = self.pipeline.loss(targets.rows, targets.plans, local, drawn(self.fifo_slots))
         missed = [float(not whole) for whole in targets.whole]
         seen = torch.tensor([loss.item(), targets.right, *missed], device=loss.device)

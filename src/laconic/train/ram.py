@@ -17,7 +17,7 @@ from laconic.core.layout import IGNORE, Kind, Layout, concatenate, run
 from laconic.core.positions import sequential
 from laconic.core.segments import Range, segment
 from laconic.core.visibility import attention_mask, isolated_groups
-from laconic.data.schema import QAItem
+from laconic.data.schema import QAItem, by_document
 from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.losses.contrastive import contrastive_loss
 from laconic.methods.ram.labels import positive_segments
@@ -44,10 +44,7 @@ class DocumentGroups:
             questions: most questions to take of one document.
             excerpt: characters of the excerpt to take of a document, from and to; None takes it whole.
         """
-        by_document: dict[str, list[QAItem]] = {}
-        for item in items:
-            by_document.setdefault(item.document_id, []).append(item)
-        self.documents = list(by_document.values())
+        self.documents = list(by_document(items).values())
         self.questions, self.excerpt, self.seed = questions, excerpt, seed
 
     def __call__(self, index: int) -> Group:

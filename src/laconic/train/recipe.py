@@ -26,10 +26,11 @@ from laconic.methods.registry import shipped_adapter
 from laconic.train.comet_recipe import CoMeTTrainer
 from laconic.train.loop import LoopConfig, run
 from laconic.train.ram_recipe import RAMTrainer
+from laconic.train.sft import SFTTrainer
 from laconic.train.stages import Trainer
 
 SHIPPED = "shipped"
-TRAINERS: dict[str, Trainer] = {"ram": RAMTrainer(), "comet": CoMeTTrainer()}
+TRAINERS: dict[str, Trainer] = {"ram": RAMTrainer(), "comet": CoMeTTrainer(), "sft": SFTTrainer()}
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

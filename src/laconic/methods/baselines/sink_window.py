@@ -28,6 +28,8 @@ from laconic.generation.answer import ROOM
 
 # tokens per forward pass; the result does not depend on it, the largest mask and the peak of the cache do
 READ_TOKENS = 256
+# tokens kept from the beginning (StreamingLLM: four do)
+SINK_TOKENS = 4
 
 
 def sinks_and_recent(sinks: int, recent: int) -> Rule:
@@ -49,7 +51,7 @@ class SinkWindow:
 
     query_aware = False
 
-    def __init__(self, backbone: Backbone, sink_tokens: int = 4) -> None:
+    def __init__(self, backbone: Backbone, sink_tokens: int = SINK_TOKENS) -> None:
         self.backbone = backbone
         self.sink_tokens = sink_tokens
 

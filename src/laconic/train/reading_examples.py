@@ -14,7 +14,7 @@ from laconic.backbone import Backbone
 from laconic.core.layout import IGNORE
 from laconic.data.haystacks import Haystacks
 from laconic.data.needles import Maker, draw_needles
-from laconic.data.schema import QAItem
+from laconic.data.schema import QAItem, by_document
 from laconic.errors import DataError
 from laconic.generation.answer import QUESTION_TEMPLATE
 
@@ -105,10 +105,7 @@ class DocumentExamples:
 
     def __init__(self, backbone: Backbone, items: Iterable[QAItem], shape: Shape) -> None:
         self.backbone, self.shape = backbone, shape
-        by_document: dict[str, list[QAItem]] = {}
-        for item in items:
-            by_document.setdefault(item.document_id, []).append(item)
-        self.documents = list(by_document.values())
+        self.documents = list(by_document(items).values())
 
     def __call__(self, index: int) -> list[Example]:
         draw, chunks = self.shape.draw(index)

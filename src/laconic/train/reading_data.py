@@ -1,0 +1,91 @@
+"""What a stage that trains on reading is made from, as recipes name it: needles, stories, documents, running text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from laconic.backbone import Backbone
+from laconic.data.books import load_books
+from laconic.data.loaders import DERIVED, TASKS, TRAINABLE, load_for_training
+from laconic.data.needles import NEEDLES, Maker
+from laconic.data.schema import QAItem
+from laconic.data.stories import any_of, is_story, load_stories
+from laconic.errors import RecipeError
+from laconic.train.checks import positive
+from laconic.train.reading_examples import (
+    DocumentExamples,
+    Examples,
+    MixedExamples,
+    NeedleExamples,
+    ReadOnExamples,
+    Shape,
+)
+
+READ_ON = "continuation"
+#: what such a stage says besides its name and loop
+KEYS = ("task", "books", "chunk_tokens", "chunks", "questions", "distractors", "rows")
+
+
+@dataclass(frozen=True)
+class ReadingData:
+    """What the tasks of a stage are made from: books, kinds of needles, and items of question answering by task."""
+
+    books: list[str]
+    makers: dict[str, Maker]
+    documents: dict[str, list[QAItem]]
+
+
+def check_reading(stage: dict[str, Any], where: str, look: str) -> None:
+    """Raise ``RecipeError`` for a slip in the keys that say what is read.
+
+    Args:
+        look: where to see an example.
+    """
+    task, chunks, distractors = stage["task"], stage["chunks"], stage["distractors"]
+    if not isinstance(stage["name"], str) or not stage["name"].replace("-", "").isalnum():
+        raise RecipeError(f"{where} has a name that is no plain word.", look)
+    if not isinstance(task, list) or not task or not all(map(_is_task, task)):
+        known = ", ".join([READ_ON, *NEEDLES, "babi-qa1 to babi-qa20", *TRAINABLE])
+        raise RecipeError(f"{where}: task must be a list of {known}.", look)
+    if not isinstance(chunks, list) or not chunks or not all(map(positive, chunks)):
+        raise RecipeError(f"{where}: chunks must be a list of whole numbers above 0.", look)
+    if not isinstance(stage["books"], str):
+        raise RecipeError(f"{where}: books must name a set of books.", look)
+    for key in ("rows", "chunk_tokens", "questions"):
+        if not positive(stage[key]):
+            raise RecipeError(f"{where}: {key} must be a whole number above 0.", look)
+    if distractors != 0 and not positive(distractors):
+        raise RecipeError(f"{where}: distractors must be a whole number, 0 or more.", look)
+
+
+def load_reading(stage: dict[str, Any]) -> ReadingData:
+    """Raises ``DataError`` for what is missing, or must not be trained on."""
+    makers = {name: NEEDLES[name] for name in stage["task"] if name in NEEDLES}
+    makers |= {name: any_of(load_stories(name, training=True)) for name in stage["task"] if is_story(name)}
+    documents = {name: load_for_training(name) for name in stage["task"] if name in TASKS or name in DERIVED}
+    books = load_books(stage["books"], training=True) if makers or READ_ON in stage["task"] else []
+    return ReadingData(books, makers, documents)
+
+
+def reading_examples(backbone: Backbone, stage: dict[str, Any], data: ReadingData, seed: int) -> Examples:
+    """Steps of all tasks, as often one as the other.
+
+    A batch follows from the recipe's seed, the stage's name and the step alone: two methods trained by stages of one
+    name and one shape see the same.
+    """
+    own = f"{seed}/{stage['name']}"
+    shape = Shape(**{key: stage[key] for key in ("chunk_tokens", "chunks", "questions", "rows")}, seed=own)
+    sources: list[tuple[int, Examples]] = [
+        (1, DocumentExamples(backbone, items, shape)) for items in data.documents.values()
+    ]
+    if data.makers:
+        needles = NeedleExamples(backbone, data.books, data.makers, stage["distractors"], shape)
+        sources.append((len(data.makers), needles))
+    if READ_ON in stage["task"]:
+        sources.append((1, ReadOnExamples(backbone, data.books, shape)))
+    return MixedExamples(sources, own)
+
+
+def _is_task(name: object) -> bool:
+    return isinstance(name, str) and (name in (READ_ON, *NEEDLES, *TASKS, *DERIVED) or is_story(name))
