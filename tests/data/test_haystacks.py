@@ -29,7 +29,7 @@ def test_a_needle_lies_where_it_was_put(kind: str) -> None:
     for depth in (0.0, 0.5, 1.0):
         needles = draw_needles({kind: NEEDLES[kind]}, 3, random.Random(depth))
         assert len(needles) == (1 if kind == "passkey" else 3)
-        hidden = stacks.hide(needles, 900, random.Random(depth), depth=depth)
+        hidden = stacks.hide(needles, 900, random.Random(depth), depths=[depth])
         assert len(hidden.text) == 900
         text = backbone.tokenizer.decode(hidden.text)
         for needle, starts in zip(needles, hidden.starts, strict=True):
@@ -41,7 +41,7 @@ def test_a_needle_lies_where_it_was_put(kind: str) -> None:
         behind = sum(len(ids) for ids in map(backbone.token_ids, needles[0].sentences))
         hay = 900 - sum(len(backbone.token_ids(s)) for needle in needles for s in needle.sentences)
         assert round(depth * hay) <= hidden.starts[0][0] <= round(depth * hay) + 900 - hay, "other needles may precede"
-    alone = stacks.hide(needles[:1], 300, random.Random(5), depth=depth).starts[0][0]
+    alone = stacks.hide(needles[:1], 300, random.Random(5), depths=[depth]).starts[0][0]
     assert alone == round(depth * (300 - behind)), "with nothing else, it is where it was to be"
     first = stacks.hide(needles[:1], 300, random.Random(5))
     assert first == stacks.hide(needles[:1], 300, random.Random(5))
@@ -135,6 +135,21 @@ def test_generated_needles(folder: Path, name: str) -> None:
     assert keys == (3 if "keys3" in name else 0)
 
 
+def test_one_text_of_which_everything_is_asked(folder: Path) -> None:
+    items = load_task("number-2k-keys5-all", folder)
+    assert [item.id for item in items] == [f"number-2k-keys5-all-{n}-d{2 * n + 1}" for n in range(5)]
+    assert len({item.document for item in items}) == len({item.document_id for item in items}) == 1
+    assert len({item.question for item in items}) == 5
+    for number, item in enumerate(items):
+        ((start, end),) = item.evidence
+        assert item.answers[0] in item.document[start:end]
+        assert abs(start / len(item.document) - (number + 0.5) / 5) < 0.03
+    more = load_task("number-2k-keys5-all", folder, limit=7)
+    assert more[:5] == items
+    assert len(more) == 7
+    assert len({item.document_id for item in more}) == 2
+
+
 def test_generated_babilong(folder: Path) -> None:
     (item,) = load_task("babi-qa1-1k", folder)
     assert item.question == "Where is John?"
@@ -159,7 +174,7 @@ def test_any_question_of_a_story_is_asked_unless_it_was_trained_on(folder: Path)
 
 
 def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
-    for name in ("pin-4k", "passkey-4k-keys2", "babi-qa1-4k-keys2"):
+    for name in ("pin-4k", "passkey-4k-keys2", "passkey-4k-keys2-all", "babi-qa1-4k-keys2"):
         with pytest.raises(DataError, match="Generated ones look like"):
             load_task(name, folder)
     with pytest.raises(DataError, match="limit of 0"):

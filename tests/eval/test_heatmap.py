@@ -20,8 +20,10 @@ def test_scores_by_length_and_depth() -> None:
     lines = [line("passkey-4k", n, float(n % 10 == 3)) for n in range(20)]
     lines += [line("number-16k-keys3", 7, 1.0), line("number-16k-keys3", 8, 0.0, skipped="too long")]
     lines += [{"id": "babi-qa1-4k-3", "em": 1.0}, {"id": "squad", "em": 1.0}]
+    lines.append(line("number-1000k-keys5-all", 1, 1.0))
     found = by_depth(lines)
-    assert set(found) == {"passkey", "number, 3 keys"}
+    assert set(found) == {"passkey", "number, 3 keys", "number, 5 keys, all"}
+    assert found["number, 5 keys, all"] == {(1000, 1): [1.0]}
     assert found["passkey"][4, 3] == [1.0, 1.0]
     assert found["passkey"][4, 5] == [0.0, 0.0]
     assert found["number, 3 keys"] == {(16, 7): [1.0]}

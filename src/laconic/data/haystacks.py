@@ -53,30 +53,31 @@ class Haystacks(Generic[Text]):
         return taken
 
     def hide(
-        self, needles: Sequence[Needle], length: int, draw: random.Random, *, depth: float | None = None
+        self, needles: Sequence[Needle], length: int, draw: random.Random, *, depths: Sequence[float] = ()
     ) -> Hidden[Text]:
         """Needles in ``length`` units of text, their sentences among them.
 
         Args:
             needles: about different things; their sentences lie anywhere, those of one in their order.
-            depth: where the first needle's first sentence lies, from 0 (first) to 1 (last); drawn where left out.
+            depths: where the first sentences of the first needles lie, from 0 (first) to 1 (last); those of all others
+                are drawn.
 
         Raises:
             DataError: the text is too short for the needles.
         """
         pieces: list[Text] = []
-        depths: list[float] = []
+        places: list[float] = []
         firsts: list[int] = []
-        for needle in needles:
-            first = depth if not firsts else None
+        for number, needle in enumerate(needles):
+            first = depths[number] if number < len(depths) else None
             others: list[float] = [draw.uniform(first or 0, 1) for _ in needle.sentences[first is not None :]]
             firsts.append(len(pieces))
             pieces += [self.spell(sentence) for sentence in needle.sentences]
-            depths += sorted(others if first is None else [first, *others])
+            places += sorted(others if first is None else [first, *others])
         hay = length - sum(map(len, pieces))
         if hay < 0:
             raise DataError(f"A text of {length} is too short for its needles.", "Make it longer.")
-        text, starts = insert(self.cut(hay, draw), pieces, depths)
+        text, starts = insert(self.cut(hay, draw), pieces, places)
         return Hidden(
             text, [starts[at : at + len(needle.sentences)] for at, needle in zip(firsts, needles, strict=True)]
         )

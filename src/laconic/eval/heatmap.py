@@ -32,7 +32,7 @@ def by_depth(lines: list[dict[str, Any]], measure: str = "em") -> dict[str, Cell
         match = _ITEM.fullmatch(line["id"])
         if match is None or "skipped" in line:
             continue
-        kind = match["kind"] + (f", {match['keys']} keys" if match["keys"] else "")
+        kind = match["kind"] + (f", {match['keys']} keys" if match["keys"] else "") + (", all" if match["all"] else "")
         found[kind][int(match["length"]), int(match["tenth"])].append(float(line[measure]))
     return {kind: dict(cells) for kind, cells in found.items()}
 
