@@ -21,9 +21,10 @@ from laconic.data.needles import NEEDLES
 from laconic.methods.comet.chunks import compressed
 from laconic.methods.comet.memory import Counts
 from laconic.methods.comet.model import CoMeT, by_chunk
-from laconic.train.comet_recipe import CoMeTTrainer, StageData
+from laconic.train.comet_recipe import CoMeTTrainer
 from laconic.train.loop import LoopConfig, run
 from laconic.train.pipeline import ChunkPipeline
+from laconic.train.reading_data import ReadingData
 
 #: chunk plans of two rows
 PLANS = {
@@ -84,7 +85,7 @@ def train(folder: Path) -> None:
         "questions": 2, "distractors": 0, "rows": 2, "memory_rate": 10.0,
         "truncate": None, "save_activations": False, "share_text": True,
     }  # fmt: skip
-    data = StageData(["The keeper wrote down the weather. " * 40], {"number": NEEDLES["number"]}, {})
+    data = ReadingData(["The keeper wrote down the weather. " * 40], {"number": NEEDLES["number"]}, {})
     task = trainer.task(comet(train="lora", chunk_tokens=48), stage, data, 0)
     run(task, LoopConfig(steps=3, learning_rate=1e-3, log_every=1), folder, say=lambda line: None)
 
