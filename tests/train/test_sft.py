@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from comets import ROTARY, comet, words
+from peft.tuners.lora import LoraLayer
 from tiny import tiny_backbone
 from torch import nn
 
@@ -22,7 +23,8 @@ from laconic.train import recipe as recipes
 from laconic.train.comet_recipe import CoMeTTrainer
 from laconic.train.reading_examples import Example
 from laconic.train.recipe import load_recipe, run_recipe
-from laconic.train.sft import SFTStage, SFTTrainer
+from laconic.train.sft import SFTStage
+from laconic.train.sft_recipe import SFTTrainer
 
 TEXT = "The lighthouse keeper wrote down the weather every morning. " * 80
 
@@ -66,6 +68,14 @@ def test_a_window_hides_what_is_neither_first_nor_recent() -> None:
 
     felt = [place for place in range(20) if loss(place) != loss()]
     assert felt == [0, 1, 2, 3, *range(14, 20)]
+
+
+def test_what_was_saved_keeps_its_strength() -> None:
+    """A saved LoRA means nothing without its scale: alpha is twice the rank."""
+    sft = SFT(tiny_backbone(), SFTConfig(lora_rank=2))
+    layers = [module for module in sft.decoder.modules() if isinstance(module, LoraLayer)]
+    assert layers
+    assert all(set(layer.scaling.values()) == {2.0} for layer in layers)
 
 
 def test_lora_alone_is_trained() -> None:

@@ -26,7 +26,7 @@ from laconic.methods.registry import shipped_adapter
 from laconic.train.comet_recipe import CoMeTTrainer
 from laconic.train.loop import LoopConfig, run
 from laconic.train.ram_recipe import RAMTrainer
-from laconic.train.sft import SFTTrainer
+from laconic.train.sft_recipe import SFTTrainer
 from laconic.train.stages import Trainer
 
 SHIPPED = "shipped"

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from laconic.backbone import Backbone
 from laconic.core.layout import Kind, batch, run
 from laconic.core.positions import sequential
 from laconic.core.visibility import Rule, attention_mask, causal
-from laconic.errors import RecipeError
 from laconic.methods.baselines.sink_window import SINK_TOKENS, sinks_and_recent
-from laconic.methods.sft.model import SFT, SFTConfig
-from laconic.train import reading_data
-from laconic.train.checks import positive
-from laconic.train.reading_data import ReadingData, check_reading, load_reading, reading_examples
+from laconic.methods.sft.model import SFT
 from laconic.train.reading_examples import Example
-from laconic.train.stages import StageTask
 from laconic.train.targets import Targets
 
 
@@ -50,27 +43,3 @@ class SFTStage(nn.Module):
         ).last_hidden_state
         loss = targets.loss(decoder.get_output_embeddings(), 0, hidden[layout.real])
         return torch.zeros((), device=device) if loss is None else loss, targets.numbers
-
-
-class SFTTrainer:
-    """A stage mixes tasks as CoMeT's do; ``window`` has it trained with a sink window of so many recent tokens."""
-
-    options = SFTConfig
-    keys = (*reading_data.KEYS, "window")
-    look = "See recipes/sft/cpu.yaml."
-
-    def check(self, stage: dict[str, Any], where: str) -> None:
-        check_reading(stage, where, self.look)
-        if stage["window"] is not None and not positive(stage["window"]):
-            raise RecipeError(f"{where}: window must be null, or a whole number of tokens.", self.look)
-
-    def data(self, stage: dict[str, Any]) -> ReadingData:
-        return load_reading(stage)
-
-    def make(self, backbone: Backbone, config: SFTConfig) -> SFT:
-        return SFT(backbone, config)
-
-    def task(self, method: SFT, stage: dict[str, Any], data: ReadingData, seed: int) -> StageTask:
-        lora = [p for name, p in method.decoder.named_parameters() if "lora_" in name]
-        examples = reading_examples(method.backbone, stage, data, seed)
-        return StageTask(SFTStage(method, stage["window"]), examples, {"decoder": (lora, 1.0)})

@@ -1,0 +1,47 @@
+"""The data part of a stage: what decides a batch, and how often each task comes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tiny import tiny_backbone
+
+from laconic.data.needles import NEEDLES
+from laconic.train.reading_data import ReadingData, reading_examples
+from laconic.train.reading_examples import Examples
+
+TEXT = "The lighthouse keeper wrote down the weather every morning. " * 80
+BACKBONE = tiny_backbone()
+
+
+def made(seed: int = 0, **changes: Any) -> Examples:
+    stage = {
+        "name": "two", "task": ["number"], "chunk_tokens": 96, "chunks": [2],
+        "questions": 1, "distractors": 0, "rows": 2,
+    } | changes  # fmt: skip
+    makers = {name: NEEDLES[name] for name in stage["task"] if name in NEEDLES}
+    return reading_examples(BACKBONE, stage, ReadingData([TEXT], makers, {}), seed)
+
+
+def texts(examples: Examples, steps: int = 12) -> list[str]:
+    return [BACKBONE.tokenizer.decode(row.ids) for step in range(steps) for row in examples(step)]
+
+
+def test_seed_and_name_decide() -> None:
+    assert texts(made()) == texts(made())
+    assert texts(made()) != texts(made(seed=1))
+    assert texts(made()) != texts(made(name="three"))
+
+
+def test_distractors_are_told_and_not_asked() -> None:
+    for distractors in (0, 3):
+        told = [text.count("'s number is") for text in texts(made(distractors=distractors))]
+        assert set(told) == set(range(1, distractors + 2))
+        assert all(text.count("Question:") == 1 for text in texts(made(distractors=distractors)))
+
+
+def test_every_task_comes_as_often() -> None:
+    """Kinds of needles share one source, which is drawn as often as there are kinds."""
+    seen = texts(made(task=["passkey", "number", "place", "continuation"]), steps=100)
+    running = sum("Question:" not in text for text in seen) / len(seen)
+    assert 0.15 < running < 0.35
