@@ -177,12 +177,15 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
     for name in ("pin-4k", "passkey-4k-keys2", "passkey-4k-keys2-all", "babi-qa1-4k-keys2"):
         with pytest.raises(DataError, match="Generated ones look like"):
             load_task(name, folder)
+    with pytest.raises(DataError, match="no room for 2 different needles of the kind passkey, only for 1"):
+        load_task("passkey-4k-keys2", folder)
     with pytest.raises(DataError, match="limit of 0"):
         load_task("passkey-4k", folder, limit=0)
     with pytest.raises(DataError, match="no task qa7"):
         load_task("babi-qa7-1k", folder)
-    with pytest.raises(DataError, match="no file"):
-        load_task("passkey-4k", tmp_path / "empty")
+    for name in ("passkey-4k", "babi-qa1-4k", "squad_articles_dev"):
+        with pytest.raises(DataError, match=r"no file .* Name the folder of the data"):
+            load_task(name, tmp_path / "empty")
     with pytest.raises(DataError, match="must not be trained on"):
         load_for_training("passkey-4k", folder)
     assert not is_generated("squad_articles_dev")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from importlib.resources import files
-from pathlib import Path
 
+from laconic.data.folder import data_file
 from laconic.data.jsonl import records
 from laconic.errors import DataError
 
@@ -30,5 +30,4 @@ def load_books(name: str, folder: str | os.PathLike[str] | None = None, *, train
     parts, trained = BOOKS.get(name, ((), False))  # the sample is one of those kept for evaluation
     if training and not trained:
         raise DataError(f"{name} is kept for evaluation and must not be trained on.", "Choose training data.")
-    root = Path(folder or os.environ.get("LACONIC_DATA") or "../shared/data")
-    return [record["text"] for part in parts for _, record in records(root / f"{part}.jsonl.gz")]
+    return [record["text"] for part in parts for _, record in records(data_file(part, folder))]

@@ -61,6 +61,11 @@ def generate(name: str, folder: str | os.PathLike[str] | None, limit: int | None
         asked, depths = 1, [[] for _ in sets]
     else:
         asked, sets, depths = 1, [[]], [[]]
+    if kind in NEEDLES and (most := min(map(len, sets))) < keys:
+        raise DataError(
+            f"One text has no room for {keys} different needles of the kind {kind}, only for {most}.",
+            f"Generated ones look like {FORMS}.",
+        )
     if any(len(needles) != keys for needles in sets):
         raise DataError(f"There is no task {name!r}.", f"Generated ones look like {FORMS}.")
     books = Haystacks(load_books(BOOKS, folder), str)

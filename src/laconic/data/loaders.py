@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from laconic.core.segments import whole_characters
+from laconic.data.folder import data_file
 from laconic.data.generated import FORMS, generate, is_generated
 from laconic.data.jsonl import Record, records
 from laconic.data.mixing import mixed_passages, paragraphs
@@ -149,10 +150,7 @@ def load_task(
             raise DataError(f"There is no file {name}.", "Check the path.")
         known = ", ".join([*TASKS, *DERIVED, FORMS])
         raise DataError(f"There is no task {name!r}.", f"Choose from: {known}; or name a .jsonl file.")
-    root = Path(folder or os.environ.get("LACONIC_DATA") or "../shared/data")
-    path = root / f"{name}.jsonl.gz"
-    if not path.is_file():
-        raise DataError(f"There is no file {path}.", "Name the folder of the data with --data or $LACONIC_DATA.")
+    path = data_file(name, folder)
     items: list[QAItem] = []
     for number, record in records(path):
         try:

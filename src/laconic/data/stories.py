@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import random
 import re
-from pathlib import Path
 
+from laconic.data.folder import data_file
 from laconic.data.jsonl import Record, records
 from laconic.data.needles import Maker, Needle
 from laconic.errors import DataError
@@ -40,7 +40,7 @@ def load_stories(name: str, folder: str | os.PathLike[str] | None = None, *, tra
 
 
 def _read(task: str, folder: str | os.PathLike[str] | None, training: bool) -> list[list[Needle]]:
-    path = Path(folder or os.environ.get("LACONIC_DATA") or "../shared/data") / f"{FILES[training]}.jsonl.gz"
+    path = data_file(FILES[training], folder)
     found = [_questions(record) for _, record in records(path) if record["task"].split("_")[0] == task]
     if not found:
         raise DataError(f"{path} has no task {task}.", "There are qa1 to qa20.")
