@@ -23,6 +23,7 @@ from laconic.errors import DataError, RecipeError
 from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.methods.comet.model import CoMeT
 from laconic.train import recipe as recipes
+from laconic.train.chunk_plans import PLANS, fixed
 from laconic.train.comet import ReadingStage, parameters_of
 from laconic.train.comet_recipe import CoMeTTrainer
 from laconic.train.reading_examples import (
@@ -34,6 +35,7 @@ from laconic.train.reading_examples import (
     Shape,
     conversation,
     extended,
+    token_haystacks,
 )
 from laconic.train.recipe import load_recipe, run_recipe
 
@@ -54,7 +56,8 @@ def books(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 
 def shape(**changes: Any) -> Shape:
-    return Shape(**({"chunk_tokens": 48, "chunks": [2, 3], "questions": 3, "rows": 3, "seed": 0} | changes))
+    usual = {"chunk_tokens": 48, "chunks": [2, 3], "plans": ["fixed"], "questions": 3, "rows": 3, "seed": 0}
+    return Shape(**(usual | changes))
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -63,7 +66,8 @@ def shape(**changes: Any) -> Shape:
 def test_only_answers_are_labelled() -> None:
     """Invariant 16: answer and end of text, each at the token before it, none elsewhere."""
     made = comet(chunk_tokens=48)
-    draw = NeedleExamples(made.backbone, [TEXT], {"number": NEEDLES["number"]}, 1, shape())
+    books = token_haystacks(made.backbone, [TEXT])
+    draw = NeedleExamples(made.backbone, books, {"number": NEEDLES["number"]}, 1, shape())
     seen = set()
     for index in range(12):
         assert draw(index) == draw(index), "a step's batch follows from its number"
@@ -96,6 +100,19 @@ def test_a_plan_is_filled_chunk_by_chunk() -> None:
     assert extended([0], 0, 48) == [0]
 
 
+def test_rows_of_a_step_are_alike_and_steps_are_not() -> None:
+    """A row costs what the longest of its batch does; and every plan keeps to the chunk."""
+    backbone = comet().backbone
+    books = token_haystacks(backbone, [TEXT])
+    draw = NeedleExamples(backbone, books, {"passkey": NEEDLES["passkey"]}, 0, shape(plans=list(PLANS), questions=1))
+    steps = [draw(index) for index in range(40)]
+    lengths = [{len(row.ids) for row in rows} for rows in steps]
+    assert all(max(each) - min(each) < 8 for each in lengths), "but for what words differ by"
+    assert max(map(max, lengths)) > min(map(min, lengths)) + 48
+    assert all(max(row.plan) <= 48 and sum(row.plan) == len(row.ids) for rows in steps for row in rows)
+    assert any(row.plan[0] < 48 and len(row.plan) > 2 for rows in steps for row in rows)
+
+
 def test_a_question_begins_a_chunk_where_it_does_not_fit_and_an_answer_runs_on() -> None:
     """As the reader does: it closes the open chunk for a question, and folds it away when it is full in an answer."""
     backbone = comet().backbone
@@ -104,16 +121,17 @@ def test_a_question_begins_a_chunk_where_it_does_not_fit_and_an_answer_runs_on()
     full = prompt + 2
     assert answer > 2
     text = words(full + 4).tolist()
-    made = conversation(backbone, text, [("Who?", "Nobody at all.")], full)
+    made = conversation(backbone, text, fixed(len(text), full), [("Who?", "Nobody at all.")], full)
     assert made.plan == [full, 4, *extended([0], prompt + answer - 1, full)]
-    joined = conversation(backbone, text[: full - prompt], [("Who?", "Nobody at all.")], full)
+    joined = conversation(backbone, text[: full - prompt], [full - prompt], [("Who?", "Nobody at all.")], full)
     assert joined.plan == [full, answer - 1]
-    alone = conversation(backbone, [], [("Who?", "Nobody at all.")], full)
+    alone = conversation(backbone, [], [], [("Who?", "Nobody at all.")], full)
     assert alone.plan == extended([0], prompt + answer - 1, full)
 
 
 def test_reading_on_labels_every_token() -> None:
-    for row in ReadOnExamples(comet().backbone, [TEXT], shape(chunk_tokens=12, chunks=[3]))(4):
+    backbone = comet().backbone
+    for row in ReadOnExamples(backbone, token_haystacks(backbone, [TEXT]), shape(chunk_tokens=12, chunks=[3]))(4):
         assert row.plan == [12, 12, 12]
         assert row.labels[:-1] == row.ids[1:]
 
@@ -156,7 +174,8 @@ def test_a_story_longer_than_the_text_is_told_whole() -> None:
     sentences = tuple(f" Mary went to room {n}." for n in range(60))
     story = Needle(sentences, "Where is Mary?", ("room 59",), ("story",))
     backbone = comet().backbone
-    row = NeedleExamples(backbone, [TEXT], {"story": lambda draw: story}, 0, shape(chunks=[1]))(0)[0]
+    books = token_haystacks(backbone, [TEXT])
+    row = NeedleExamples(backbone, books, {"story": lambda draw: story}, 0, shape(chunks=[1]))(0)[0]
     assert all(sentence in backbone.tokenizer.decode(row.ids) for sentence in sentences)
     assert max(row.plan) <= 48
 
@@ -254,7 +273,7 @@ def test_what_is_trained(train: str, has_decoder: bool) -> None:
 def recipe(folder: Path, **changes: Any) -> Path:
     stage = {
         "name": "two", "task": ["number"], "books": "books_train", "chunk_tokens": 64, "chunks": [1],
-        "fifo_slots": [0, 8], "questions": 2, "distractors": 0, "rows": 2,
+        "plans": ["fixed"], "fifo_slots": [0, 8], "questions": 2, "distractors": 0, "rows": 2,
         "memory_rate": 10.0, "truncate": None, "save_activations": True, "share_text": False,
         "loop": {"steps": 3, "learning_rate": 1.0e-3, "checkpoint_every": 1},
     }  # fmt: skip
@@ -321,6 +340,8 @@ def test_a_finished_recipe_does_not_put_back_an_earlier_stage(tmp_path: Path, mo
     path.write_text(yaml.safe_dump(whole))
     run_recipe(path, say=lambda line: None)
     assert saved == [1, 2], "a curriculum can be tried before its end"
+    # what is done takes no step, and its books need not be encoded
+    monkeypatch.delattr("laconic.train.reading_data.token_haystacks")
     run_recipe(path, say=lambda line: None)
     assert saved == [1, 2, 2]
 
@@ -332,6 +353,7 @@ def test_a_finished_recipe_does_not_put_back_an_earlier_stage(tmp_path: Path, mo
         ({"task": [3]}, "task must be a list"),
         ({"task": ["babi-qa"]}, "task must be a list"),
         ({"chunks": [0]}, "chunks must be"),
+        ({"plans": ["left"]}, "plans must be a list of fixed, right"),
         ({"rows": True}, "rows must be"),
         ({"chunk_tokens": 0}, "chunk_tokens must be"),
         ({"fifo_slots": []}, "fifo_slots must be"),

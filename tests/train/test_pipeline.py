@@ -81,7 +81,7 @@ def train(folder: Path) -> None:
     """Three steps of a recipe's stage, shared where there are several processes."""
     trainer = CoMeTTrainer()
     stage = {
-        "name": "two", "task": ["number"], "chunk_tokens": 48, "chunks": [3], "fifo_slots": [1, 5],
+        "name": "two", "task": ["number"], "chunk_tokens": 48, "chunks": [3], "plans": ["fixed"], "fifo_slots": [1, 5],
         "questions": 2, "distractors": 0, "rows": 2, "memory_rate": 10.0,
         "truncate": None, "save_activations": False, "share_text": True,
     }  # fmt: skip

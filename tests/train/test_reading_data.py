@@ -16,7 +16,7 @@ BACKBONE = tiny_backbone()
 
 def made(seed: int = 0, **changes: Any) -> Examples:
     stage = {
-        "name": "two", "task": ["number"], "chunk_tokens": 96, "chunks": [2],
+        "name": "two", "task": ["number"], "chunk_tokens": 96, "chunks": [2], "plans": ["fixed"],
         "questions": 1, "distractors": 0, "rows": 2,
     } | changes  # fmt: skip
     makers = {name: NEEDLES[name] for name in stage["task"] if name in NEEDLES}

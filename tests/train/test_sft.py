@@ -104,7 +104,7 @@ def books(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 def stage(**changes: Any) -> dict[str, Any]:
     return {
         "name": "two", "task": ["number"], "books": "books_train", "chunk_tokens": 48, "chunks": [1, 2],
-        "questions": 2, "distractors": 1, "rows": 2, "window": None,
+        "plans": ["fixed"], "questions": 2, "distractors": 1, "rows": 2, "window": None,
         "loop": {"steps": 2, "learning_rate": 1.0e-2, "checkpoint_every": 1},
     } | changes  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from accelerate import PartialState
 
 from laconic.backbone import Backbone
@@ -50,6 +51,11 @@ class CoMeTTrainer:
         return load_reading(stage)
 
     def make(self, backbone: Backbone, config: CoMeTConfig) -> CoMeT:
+        """Raises ``RecipeError`` where the optimiser's small steps would be rounded away."""
+        if config.train == "full" and backbone.dtype != torch.float32:
+            raise RecipeError(
+                f"A whole decoder does not learn in {backbone.dtype}.", "Set dtype: fp32, or train: lora."
+            )
         return CoMeT(backbone, config)
 
     def task(self, method: CoMeT, stage: dict[str, Any], data: ReadingData, seed: int) -> StageTask:

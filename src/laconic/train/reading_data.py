@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from laconic.backbone import Backbone
@@ -13,6 +14,7 @@ from laconic.data.schema import QAItem
 from laconic.data.stories import any_of, is_story, load_stories
 from laconic.errors import RecipeError
 from laconic.train.checks import positive
+from laconic.train.chunk_plans import PLANS
 from laconic.train.reading_examples import (
     DocumentExamples,
     Examples,
@@ -20,11 +22,12 @@ from laconic.train.reading_examples import (
     NeedleExamples,
     ReadOnExamples,
     Shape,
+    token_haystacks,
 )
 
 READ_ON = "continuation"
 #: what such a stage says besides its name and loop
-KEYS = ("task", "books", "chunk_tokens", "chunks", "questions", "distractors", "rows")
+KEYS = ("task", "books", "chunk_tokens", "chunks", "plans", "questions", "distractors", "rows")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,9 @@ def check_reading(stage: dict[str, Any], where: str, look: str) -> None:
         raise RecipeError(f"{where}: task must be a list of {known}.", look)
     if not isinstance(chunks, list) or not chunks or not all(map(positive, chunks)):
         raise RecipeError(f"{where}: chunks must be a list of whole numbers above 0.", look)
+    plans = stage["plans"]
+    if not isinstance(plans, list) or not plans or not all(plan in PLANS for plan in plans):
+        raise RecipeError(f"{where}: plans must be a list of {', '.join(PLANS)}.", look)
     if not isinstance(stage["books"], str):
         raise RecipeError(f"{where}: books must name a set of books.", look)
     for key in ("rows", "chunk_tokens", "questions"):
@@ -72,19 +78,27 @@ def reading_examples(backbone: Backbone, stage: dict[str, Any], data: ReadingDat
     """Steps of all tasks, as often one as the other.
 
     A batch follows from the recipe's seed, the stage's name and the step alone: two methods trained by stages of one
-    name and one shape see the same.
+    name and one shape see the same. Nothing is encoded before the first step: a stage that is done takes none.
     """
     own = f"{seed}/{stage['name']}"
-    shape = Shape(**{key: stage[key] for key in ("chunk_tokens", "chunks", "questions", "rows")}, seed=own)
-    sources: list[tuple[int, Examples]] = [
-        (1, DocumentExamples(backbone, items, shape)) for items in data.documents.values()
-    ]
-    if data.makers:
-        needles = NeedleExamples(backbone, data.books, data.makers, stage["distractors"], shape)
-        sources.append((len(data.makers), needles))
-    if READ_ON in stage["task"]:
-        sources.append((1, ReadOnExamples(backbone, data.books, shape)))
-    return MixedExamples(sources, own)
+    shape = Shape(**{key: stage[key] for key in ("chunk_tokens", "chunks", "plans", "questions", "rows")}, seed=own)
+
+    @cache
+    def mixed() -> MixedExamples:
+        sources: list[tuple[int, Examples]] = [
+            (1, DocumentExamples(backbone, items, shape)) for items in data.documents.values()
+        ]
+        if data.makers or READ_ON in stage["task"]:
+            books = token_haystacks(backbone, data.books)
+            if data.makers:
+                sources.append(
+                    (len(data.makers), NeedleExamples(backbone, books, data.makers, stage["distractors"], shape))
+                )
+            if READ_ON in stage["task"]:
+                sources.append((1, ReadOnExamples(backbone, books, shape)))
+        return MixedExamples(sources, own)
+
+    return lambda step: mixed()(step)
 
 
 def _is_task(name: object) -> bool:

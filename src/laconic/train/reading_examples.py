@@ -17,6 +17,10 @@ from laconic.data.needles import Maker, draw_needles
 from laconic.data.schema import QAItem, by_document
 from laconic.errors import DataError
 from laconic.generation.answer import QUESTION_TEMPLATE
+from laconic.train.chunk_plans import PLANS
+
+#: what may end a sentence or a clause
+ENDS = ("\n", ".", ",", "\u3002")
 
 
 @dataclass(frozen=True)
@@ -36,27 +40,69 @@ Examples = Callable[[int], list[Example]]
 class Shape:
     """How long the rows of a stage are, and how many.
 
+    The rows of one step are about as long as each other, since each costs what the longest does; steps differ.
+
     Attributes:
         chunk_tokens: of a full chunk in training; a curriculum may begin with short ones.
-        chunks: how many full chunks of text there are at least; drawn evenly, one number for a batch.
-        questions: most questions to one text; drawn evenly from one on.
+        chunks: how many full chunks of text there are at least; one number is drawn for a batch.
+        plans: where a text is cut, of ``chunk_plans.PLANS``; one is drawn for a batch.
+        questions: most questions to one text; a number from one on is drawn for a batch.
         rows: rows of a batch.
     """
 
     chunk_tokens: int
     chunks: Sequence[int]
+    plans: Sequence[str]
     questions: int
     rows: int
     seed: int | str
 
-    def draw(self, index: int) -> tuple[random.Random, int]:
-        """What a step draws from, and how many chunks its texts have."""
+    def step(self, index: int) -> Step:
         draw = random.Random(f"{self.seed}/{index}")
-        return draw, draw.choice(list(self.chunks))
+        chunks = draw.choice(list(self.chunks))
+        # half of the texts end in a short rest
+        rest = draw.randrange(self.chunk_tokens) if draw.random() < 0.5 else 0
+        return Step(
+            shape=self,
+            draw=draw,
+            length=chunks * self.chunk_tokens + rest,
+            questions=draw.randint(1, self.questions),
+            plan=draw.choice(list(self.plans)),
+            seed=f"{self.seed}/{index}/plan",
+        )
 
-    def length(self, chunks: int, draw: random.Random) -> int:
-        """Tokens of a text; half of them end in a short rest."""
-        return chunks * self.chunk_tokens + (draw.randrange(self.chunk_tokens) if draw.random() < 0.5 else 0)
+
+@dataclass(frozen=True)
+class Step:
+    """What the rows of one step have in common.
+
+    Attributes:
+        draw: what else differs between them.
+        length: tokens of a text.
+        questions: asked of each.
+        plan: kind of the chunk plans.
+        seed: of the plans' chance: texts of one length are cut alike.
+    """
+
+    shape: Shape
+    draw: random.Random
+    length: int
+    questions: int
+    plan: str
+    seed: str
+
+    def rows(self, make: Callable[[Step], Example]) -> list[Example]:
+        return [make(self) for _ in range(self.shape.rows)]
+
+    def cut(self, ids: Sequence[int], backbone: Backbone) -> list[int]:
+        """The chunk plan of a text."""
+        full = self.shape.chunk_tokens
+        most = max(self.shape.chunks) + 1  # the rest is one more
+
+        def ends(token: int) -> bool:
+            return backbone.tokenizer.decode([token]).rstrip(" ").endswith(ENDS)
+
+        return PLANS[self.plan](ids, full, most, random.Random(self.seed), ends)
 
 
 class NeedleExamples:
@@ -68,17 +114,21 @@ class NeedleExamples:
     """
 
     def __init__(
-        self, backbone: Backbone, texts: Sequence[str], makers: Mapping[str, Maker], distractors: int, shape: Shape
+        self,
+        backbone: Backbone,
+        haystacks: Haystacks[list[int]],
+        makers: Mapping[str, Maker],
+        distractors: int,
+        shape: Shape,
     ) -> None:
-        self.backbone, self.makers, self.distractors, self.shape = backbone, makers, distractors, shape
-        self.haystacks = token_haystacks(backbone, texts)
+        self.backbone, self.haystacks, self.makers = backbone, haystacks, makers
+        self.distractors, self.shape = distractors, shape
 
     def __call__(self, index: int) -> list[Example]:
-        draw, chunks = self.shape.draw(index)
-        return [self._row(self.shape.length(chunks, draw), draw) for _ in range(self.shape.rows)]
+        return self.shape.step(index).rows(self._row)
 
-    def _row(self, length: int, draw: random.Random) -> Example:
-        asked = draw.randint(1, self.shape.questions)
+    def _row(self, step: Step) -> Example:
+        draw, asked, length = step.draw, step.questions, step.length
         needles = draw_needles(self.makers, asked + draw.randint(0, self.distractors), draw)
         spelled = [sum(len(self.backbone.token_ids(part)) for part in needle.sentences) for needle in needles]
         while len(spelled) > 1 and sum(spelled) > length // 2:  # half of the text is the book's
@@ -87,7 +137,7 @@ class NeedleExamples:
         # one that is longer than the text (a story) is told in a longer one
         text = self.haystacks.hide(needles, max(length, sum(spelled)), draw).text
         pairs = [(needle.question, needle.answer) for needle in needles[:asked]]
-        return conversation(self.backbone, text, pairs, self.shape.chunk_tokens)
+        return conversation(self.backbone, text, step.cut(text, self.backbone), pairs, self.shape.chunk_tokens)
 
 
 class DocumentExamples:
@@ -108,17 +158,17 @@ class DocumentExamples:
         self.documents = list(by_document(items).values())
 
     def __call__(self, index: int) -> list[Example]:
-        draw, chunks = self.shape.draw(index)
-        return [self._row(self.shape.length(chunks, draw), draw) for _ in range(self.shape.rows)]
+        return self.shape.step(index).rows(self._row)
 
-    def _row(self, length: int, draw: random.Random) -> Example:
+    def _row(self, step: Step) -> Example:
+        draw, length = step.draw, step.length
         for attempt in range(self.TRIES * (self.DOUBLINGS + 1)):
             items = draw.choice(self.documents)
             text, known = self._part(items, length * 2 ** (attempt // self.TRIES), draw)
             if known:
-                asked = draw.sample(known, min(len(known), draw.randint(1, self.shape.questions)))
-                pairs = [(item.question, item.answers[0]) for item in asked]
-                return conversation(self.backbone, text, pairs, self.shape.chunk_tokens)
+                chosen = draw.sample(known, min(len(known), step.questions))
+                pairs = [(item.question, item.answers[0]) for item in chosen]
+                return conversation(self.backbone, text, step.cut(text, self.backbone), pairs, self.shape.chunk_tokens)
         raise DataError(
             f"No document has a question that {length * 2**self.DOUBLINGS} tokens of it answer.",
             "Train on more chunks.",
@@ -141,14 +191,16 @@ class DocumentExamples:
 class ReadOnExamples:
     """Running text to be continued: every token is labelled."""
 
-    def __init__(self, backbone: Backbone, texts: Sequence[str], shape: Shape) -> None:
-        self.haystacks, self.shape = token_haystacks(backbone, texts), shape
+    def __init__(self, backbone: Backbone, haystacks: Haystacks[list[int]], shape: Shape) -> None:
+        self.backbone, self.haystacks, self.shape = backbone, haystacks, shape
 
     def __call__(self, index: int) -> list[Example]:
-        draw, chunks = self.shape.draw(index)
-        plan = [self.shape.chunk_tokens] * chunks
-        rows = [self.haystacks.cut(sum(plan) + 1, draw) for _ in range(self.shape.rows)]
-        return [Example(ids[:-1], ids[1:], plan) for ids in rows]
+        return self.shape.step(index).rows(self._row)
+
+    def _row(self, step: Step) -> Example:
+        full = self.shape.chunk_tokens
+        ids = self.haystacks.cut(step.length // full * full + 1, step.draw)
+        return Example(ids[:-1], ids[1:], step.cut(ids[:-1], self.backbone))
 
 
 class MixedExamples:
@@ -170,16 +222,17 @@ def token_haystacks(backbone: Backbone, texts: Sequence[str]) -> Haystacks[list[
     return Haystacks([backbone.token_ids(text) for text in texts], backbone.token_ids)
 
 
-def conversation(backbone: Backbone, text: list[int], pairs: Iterable[tuple[str, str]], full: int) -> Example:
-    """A text in full chunks, then questions, each with its answer, which alone is labelled.
+def conversation(
+    backbone: Backbone, text: list[int], plan: list[int], pairs: Iterable[tuple[str, str]], full: int
+) -> Example:
+    """A text cut by a plan, then questions, each with its answer, which alone is labelled.
 
     A question that does not fit into the open chunk begins the next one, as when one is asked, and an answer runs on
     into the next; so the memory must last through both. The token that ends an answer is learnt too, or a reader would
     never stop.
     """
     end = backbone.tokenizer.eos_token_id
-    ids, labels = list(text), [IGNORE] * len(text)
-    plan = extended([0], len(text), full)
+    ids, labels, plan = list(text), [IGNORE] * len(text), plan or [0]
     for question, answer in pairs:
         prompt = backbone.token_ids(QUESTION_TEMPLATE.format(question=question))
         said = [*backbone.token_ids(" " + answer), end]
