@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from comets import comet, words
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from laconic.errors import MemoryFileError
+from laconic.methods.comet import files
 from laconic.methods.comet.files import SavedMemory, Source, load_memory, save_memory, text_digest
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.comet.stream import ChunkStream
@@ -79,6 +82,57 @@ def test_what_is_refused(tmp_path: Path) -> None:
     made.version = "fedcba"
     with pytest.raises(MemoryFileError, match="another adapter"):
         load_memory(path, made)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("chunks", 0), ("chunks", "2"), ("tokens", 7), ("sources", []), ("sources", [{"name": "another"}]),
+        ("config", {}), ("format", 0), ("more", 1),
+    ],
+)  # fmt: skip
+def test_a_changed_description_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    """Its digest covers it, and one that was made to fit must still make sense."""
+    made, path = comet(), tmp_path / "a.memory"
+    saved(made, path)
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()[files.HEADER])
+    changed = header | {key: value}
+    save_file(tensors, path, metadata={files.HEADER: json.dumps(changed)})
+    with pytest.raises(MemoryFileError, match="digest"):
+        load_memory(path, made)
+    del changed["digest"]
+    changed["digest"] = files._digest(changed, tensors)
+    save_file(tensors, path, metadata={files.HEADER: json.dumps(changed)})
+    if (key, value) != ("tokens", 7) and key != "format":  # which nothing contradicts
+        with pytest.raises(MemoryFileError):
+            load_memory(path, made)
+
+
+@torch.no_grad()
+def test_a_loaded_memory_does_not_live_in_its_file(tmp_path: Path) -> None:
+    made, path = comet(), tmp_path / "a.memory"
+    saved(made, path)
+    again = load_memory(path, made).stream.memory.layers[0]
+    before = again.slots.clone()
+    with path.open("r+b") as file:  # as a neighbour may, who does not write whole files
+        file.seek(0, 2)
+        size = file.tell()
+        file.seek(size // 2)
+        file.write(b"\xff" * (size - size // 2))
+    assert torch.equal(again.slots, before)
+
+
+def test_adapters_that_were_never_saved_are_told_apart(tmp_path: Path) -> None:
+    made, path = comet(), tmp_path / "a.memory"
+    saved(made, path)
+    load_memory(path, comet())
+    other = comet()
+    with torch.no_grad():
+        other.readouts.weight.add_(1)
+    with pytest.raises(MemoryFileError, match="another adapter"):
+        load_memory(path, other)
 
 
 def load_file_of(payload: bytes, folder: Path) -> dict[str, torch.Tensor]:

@@ -80,13 +80,13 @@ def save_memory(path: str | os.PathLike[str], saved: SavedMemory) -> None:
         "format": FORMAT,
         "backbone": {"name": comet.backbone.name, "content_hash": comet.backbone.content_hash},
         "method": comet.name,
-        "version": comet.version,
+        "version": _version(comet),
         "config": comet.config.to_dict(),
         "chunks": int(memory.counts.chunks[0]),
         "tokens": int(memory.counts.tokens[0]),
         "sources": [asdict(source) for source in saved.sources],
-        "digest": _tensor_digest(tensors),
     }
+    header["digest"] = _digest(header, tensors)
     payload = save({n: t.contiguous() for n, t in tensors.items()}, metadata={HEADER: json.dumps(header)})
     try:
         write_whole(Path(path), payload)
@@ -102,39 +102,49 @@ def load_memory(path: str | os.PathLike[str], comet: CoMeT) -> SavedMemory:
     Raises:
         MemoryFileError: missing, damaged, tampered with, or of another backbone or adapter.
     """
-    header, tensors = _read(Path(path))
+    header, sources, tensors = _read(Path(path))
     _check_owner(header, comet, path)
     slots, queue, tail = (tensors[name] for name in ("slots", "queue", "tail"))
     config, layers, width = comet.config, len(comet.stack), comet.backbone.width
     fits = slots.shape == (layers, config.global_slots, width) and queue.ndim == 3 and len(tail) <= config.chunk_tokens
     if not fits or queue.shape[::2] != (layers, width) or queue.shape[1] > config.fifo_slots:
         raise MemoryFileError(f"The states in {path} do not fit its description.", "Read the document again.")
-    empty = comet.empty_memory()
-    like = empty.layers[0]
+    like = comet.empty_memory().layers[0]
     memory = Memory(
-        tuple(LayerState(s[None].to(like.slots), q[None].to(like.queue)) for s, q in zip(slots, queue, strict=True)),
+        # copies: what was read from the file is a view of it, and it may be replaced
+        tuple(
+            LayerState(s[None].to(like.slots, copy=True), q[None].to(like.queue, copy=True))
+            for s, q in zip(slots, queue, strict=True)
+        ),
         Counts(*(torch.tensor([number]) for number in (queue.shape[1], header["chunks"], header["tokens"]))),
     )
     stream = ChunkStream(comet, memory)
     if len(tail):
         stream.feed([tail.long()])
-    return SavedMemory(stream, [Source(**source) for source in header["sources"]])
+    return SavedMemory(stream, sources)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if not path.is_file():
+def require_memory_file(path: str | os.PathLike[str]) -> None:
+    """Raise ``MemoryFileError`` where there is none; so much can be said before a model is loaded."""
+    if not Path(path).is_file():
         raise MemoryFileError(f"There is no memory file {path}.", "Make one with `laconic read BOOK -o book.memory`.")
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[Source], dict[str, Tensor]]:
+    require_memory_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
         if header["format"] > FORMAT:
             raise MemoryFileError(f"{path} was written by a newer version of laconic.", "Upgrade laconic.")
-        if set(tensors) != {"slots", "queue", "tail"} or header["digest"] != _tensor_digest(tensors):
+        if set(tensors) != {"slots", "queue", "tail"} or header.pop("digest") != _digest(header, tensors):
             raise KeyError("digest")
-        missing = {"backbone", "method", "version", "config", "chunks", "tokens", "sources"} - set(header)
-        if missing:
-            raise KeyError(sorted(missing)[0])
+        if set(header) != {"format", "backbone", "method", "version", "config", "chunks", "tokens", "sources"}:
+            raise KeyError("description")
+        sources = [Source(**source) for source in header["sources"]]
+        if not _plausible(header, sources, tensors):
+            raise ValueError("its counts contradict each other")
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, MemoryFileError):
             raise
@@ -143,7 +153,15 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             "Read the document again.",
         ) from error
     _require_finite(tensors, str(path))
-    return header, tensors
+    return header, sources, tensors
+
+
+def _plausible(header: dict[str, Any], sources: list[Source], tensors: dict[str, Tensor]) -> bool:
+    """Whether chunks, tokens and queue can be those of one reading."""
+    chunks, tokens = header["chunks"], header["tokens"]
+    whole = isinstance(chunks, int) and isinstance(tokens, int) and 0 <= chunks <= tokens
+    read = all(isinstance(s.read, int) and isinstance(s.tokens, int) and 0 <= s.read <= s.tokens for s in sources)
+    return whole and read and bool(sources) and (chunks > 0 or not tensors["queue"].numel())
 
 
 def _check_owner(header: dict[str, Any], comet: CoMeT, path: str | os.PathLike[str]) -> None:
@@ -154,10 +172,10 @@ def _check_owner(header: dict[str, Any], comet: CoMeT, path: str | os.PathLike[s
             f"({comet.backbone.content_hash}).",
             "Name its backbone with --backbone, or read the document again.",
         )
-    if (header["method"], header["version"]) != (comet.name, comet.version):
+    if (header["method"], header["version"]) != (comet.name, _version(comet)):
         raise MemoryFileError(
-            f"{path} was read with another adapter ({header['method']} {header['version'] or 'untrained'}, "
-            f"not {comet.name} {comet.version or 'untrained'}).",
+            f"{path} was read with another adapter ({header['method']} {header['version']}, "
+            f"not {comet.name} {_version(comet)}).",
             "Name it with --adapter, or read the document again.",
         )
     if header["config"] != comet.config.to_dict():
@@ -169,8 +187,17 @@ def _require_finite(tensors: dict[str, Tensor], what: str) -> None:
         raise MemoryFileError(f"{what} holds numbers that are not finite.", "Read again with --dtype float32.")
 
 
-def _tensor_digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _version(comet: CoMeT) -> str:
+    """Which weights read: of a saved method its version, of one in the making a digest of its parameters."""
+    if comet.version:
+        return comet.version
+    own = {name: parameter.detach().cpu() for name, parameter in comet.own_parameters().items()}
+    return f"unsaved {_digest({}, own)}"
+
+
+def _digest(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """Of a description and its tensors."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
