@@ -7,17 +7,34 @@ from typing import Any
 
 import pytest
 import torch
-from comets import NO_MEMORY, ROTARY, comet, outputs, words
+from comets import NO_MEMORY, ROTARY, SMALL, comet, outputs, words
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import VOCABULARY, tiny_backbone
+from tiny import VOCABULARY, tiny_backbone, tiny_model, tiny_tokenizer
 from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    Cohere2Config,
+    CohereConfig,
+    GraniteConfig,
+    Olmo2Config,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen3Config,
+    SmolLM3Config,
+)
 
+from laconic.backbone import Backbone
 from laconic.core.layout import Kind
 from laconic.errors import BackboneError, LaconicError
 from laconic.methods.comet.chunks import Piece, block_layout, compressed
 from laconic.methods.comet.config import CoMeTConfig
 from laconic.methods.comet.model import CoMeT
+
+SIZES = {
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+    "max_position_embeddings", "initializer_range", "pad_token_id", "bos_token_id", "eos_token_id",
+}  # fmt: skip
 
 
 class Reference:
@@ -255,6 +272,8 @@ def test_positions_follow_the_formulas(n: int, s: int, m: int, o: int) -> None:
     assert at[Kind.TEXT] == [o + k + (k // s if s else 0) for k in range(n)]
     assert at[Kind.COMPRESSION] == [o + min((j + 1) * s, n) + j for j in range(b)]
     assert at[Kind.READOUT] == [o + n + b + q for q in range(m)]
+    if o == m + config.fifo_slots:  # the memory is full
+        assert int(layout.position.max()) < config.positions
 
 
 @given(st.integers(1, 30), st.integers(1, 7), st.data())
@@ -279,8 +298,8 @@ def loss_of(made: CoMeT, ids: Tensor, plan: list[int], **options: Any) -> Tensor
 
 @pytest.mark.parametrize("path", ["slots", "queue"])
 def test_gradients_reach_the_first_chunk(path: str) -> None:
-    """Invariant 14: by the slots alone (the queue has forgotten chunk 0), by the queue alone; against differences."""
-    changes = {"stride": 12, "fifo_slots": 1} if path == "slots" else {"global_slots": 0, "fifo_slots": 64}
+    """Invariant 14: by the slots alone, by the queue alone; against differences."""
+    changes = {"stride": 0, "fifo_slots": 0} if path == "slots" else {"global_slots": 0, "fifo_slots": 64}
     made = comet(**changes).double()
     plan = [12, 12, 12, 6]
     rest = words(30, seed=3)
@@ -329,11 +348,23 @@ def test_recomputing_activations_changes_no_gradient() -> None:
 def test_added_parameters_of_the_paper() -> None:
     """Invariant 17: 36 d per layer, d per readout and one d for the compression token."""
     d, layers = 32, 3
-    made = comet(**(CoMeTConfig.paper(global_slots=7).to_dict()))
+    made = comet(**(CoMeTConfig.paper(global_slots=7, chunk_tokens=64, fifo_slots=64).to_dict()))
     nets = sum(p.numel() for p in made.memories.parameters())
     assert nets == layers * 36 * d
     assert made.readouts.weight.numel() + made.compression.weight.numel() == 8 * d
-    assert 36 * 2560 * 36 == 3_317_760, "the paper's model has d = 2560 and 36 layers"
+
+
+def test_added_parameters_of_the_papers_model() -> None:
+    """Invariant 17, on Qwen3-4B's shape without its weights."""
+    shape = Qwen3Config(
+        vocab_size=151_936, hidden_size=2560, intermediate_size=9728, num_hidden_layers=36, num_attention_heads=32,
+        num_key_value_heads=8, head_dim=128, max_position_embeddings=262_144, tie_word_embeddings=True,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(shape, dtype=torch.bfloat16)
+        made = CoMeT(Backbone(model, tiny_tokenizer(), "qwen3-4b"), CoMeTConfig.paper(train="memory"))
+    assert sum(p.numel() for p in made.memories.parameters()) == 3_317_760
+    assert sum(p.numel() for p in made.own_parameters().values()) == 3_317_760 + 2560 * (512 + 1)
 
 
 @torch.no_grad()
@@ -353,12 +384,49 @@ def test_attention_implementations_agree() -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(BackboneError, match="no rotary positions"):
         comet("gpt2")
+    with pytest.raises(BackboneError, match="positions"):
+        comet("llama", fifo_slots=512)
     with pytest.raises(LaconicError, match="shorter than the stride"):
         CoMeTConfig(chunk_tokens=4, stride=8)
     with pytest.raises(LaconicError, match="go together"):
         CoMeTConfig(stride=8, fifo_slots=0)
     with pytest.raises(LaconicError, match="no option 'slots'"):
         CoMeTConfig.from_dict({"slots": 3})
+
+
+@pytest.mark.parametrize(
+    ("kind", "own"),
+    [
+        (GraniteConfig, {"embedding_multiplier": 12.0}),
+        (GraniteConfig, {"logits_scaling": 8.0}),
+        (CohereConfig, {}),
+        (Cohere2Config, {}),
+        (SmolLM3Config, {"no_rope_layers": [1, 0, 1]}),
+        (Olmo2Config, {}),
+    ],
+)
+def test_decoders_that_do_more_than_their_layers_are_refused(kind: type[PreTrainedConfig], own: dict[str, Any]) -> None:
+    """Scaled embeddings, scaled logits, layers without positions, norms elsewhere: none may be silently left out."""
+    model = like_tiny(kind, **own)
+    with pytest.raises(BackboneError, match="one at a time"):
+        CoMeT(Backbone(model, tiny_tokenizer(), "strange"), CoMeTConfig(**SMALL))
+
+
+def test_a_granite_that_scales_nothing_is_welcome() -> None:
+    model = like_tiny(GraniteConfig)
+    made = CoMeT(Backbone(model, tiny_tokenizer(), "granite"), CoMeTConfig(**(SMALL | NO_MEMORY)))
+    ids = words(20)
+    with torch.no_grad():
+        (got,), _ = outputs(made, [ids], [[20]])
+        torch.testing.assert_close(got, model(input_ids=ids[None]).logits[0], atol=1e-5, rtol=1e-5)
+
+
+def like_tiny(kind: type[PreTrainedConfig], **own: Any) -> PreTrainedModel:
+    """A random decoder of another architecture, as small as the others."""
+    sizes = {name: value for name, value in tiny_model().config.to_dict().items() if name in SIZES}
+    config = kind(**sizes, vocab_size=len(tiny_tokenizer()), **own)
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa").eval()
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
@@ -372,5 +440,6 @@ def test_rotations_that_depend_on_the_length_are_refused(kind: str) -> None:
         }  # fmt: skip
     backbone = tiny_backbone("llama", rope_parameters=rope)
     with pytest.raises(BackboneError, match="depend on the length"):
-        CoMeT(backbone, CoMeTConfig())
-    CoMeT(tiny_backbone("llama", rope_parameters={"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0}))
+        CoMeT(backbone, CoMeTConfig(**SMALL))
+    yarn = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0}
+    CoMeT(tiny_backbone("llama", rope_parameters=yarn), CoMeTConfig(**SMALL))

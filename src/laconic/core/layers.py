@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import Cache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 
 from laconic.core.compat import keys_and_values, layer_types, rotary_embeddings, rotate, rotation_kinds
+from laconic.core.layout import Kind, run
 from laconic.core.sharing import layer_list
+from laconic.core.visibility import attention_mask, causal
 from laconic.errors import BackboneError
 
 Masks = Tensor | BlockMask | dict[str, Tensor | BlockMask]
@@ -19,6 +22,8 @@ Masks = Tensor | BlockMask | dict[str, Tensor | BlockMask]
 LENGTH_DEPENDENT = {"dynamic", "longrope"}
 #: those that only turn
 ADDITIVE = {"default", "linear", "llama3"}
+#: tokens that are tried out, and by how much of the largest number two ways to compute the same may differ
+PROBE, ROUNDING = 8, 0.05
 #: cosines and sines by layer type
 Rotary = dict[str, tuple[Tensor, Tensor]]
 
@@ -95,3 +100,47 @@ class LayerStack:
     def finish(self, hidden: Tensor) -> Tensor:
         """The final norm: from the last layer's output to what the vocabulary head takes."""
         return self.base.norm(hidden)
+
+    @torch.no_grad()
+    def verify(self, model: PreTrainedModel) -> None:
+        """Run some tokens through the model, and through its layers one at a time, and compare.
+
+        What an architecture does beside its layers (embeddings or logits that are scaled, layers without positions)
+        shows in no attribute, and would make a silent difference.
+
+        Raises:
+            BackboneError: the two differ.
+        """
+        embedding = model.get_input_embeddings()
+        ids = torch.arange(PROBE, device=embedding.weight.device)[None] % embedding.weight.shape[0]
+        if ids.is_meta:
+            return
+        layout = run(Kind.TEXT, torch.arange(PROBE, device=ids.device)).map(lambda field: field[None])
+        cache = Cache(layer_class_to_replicate=DynamicLayer)
+        hidden = embedding(ids)
+        rotary, mask = self.rotary(hidden, layout.position), attention_mask(model, causal, layout)
+        try:
+            for index in range(len(self)):
+                keys, values = self.keys_and_values(index, hidden, rotary)
+                hidden = self.run(index, hidden, layout.position, rotary, mask, cache)
+                kept = cache.layers[index]
+                if not (_alike(keys, kept.keys) and _alike(values, kept.values)):
+                    raise self._strange(model, f"layer {index} has other keys and values than its parts make")
+            logits = model.get_output_embeddings()(self.finish(hidden))
+        except AttributeError as error:
+            raise self._strange(model, str(error)) from error
+        if not _alike(logits, model(input_ids=ids, use_cache=False).logits):
+            raise self._strange(model, "it does something between its layers")
+
+    @staticmethod
+    def _strange(model: PreTrainedModel, why: str) -> BackboneError:
+        return BackboneError(
+            f"The layers of {type(model).__name__} cannot be run one at a time: {why}.",
+            "Use a decoder such as Llama, Qwen2, Qwen3, Mistral, Gemma3 or Phi3.",
+        )
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    return bool((one - other).abs().max() <= ROUNDING * other.abs().max())

@@ -49,6 +49,12 @@ class CoMeTConfig(Options):
             raise LaconicError("stride and fifo_slots go together.", "Set both, or both to 0.")
         self.require_one_of("train", get_args(Train))
 
+    @property
+    def positions(self) -> int:
+        """Positions that a full chunk takes behind a full memory (section 2.2): it never needs more."""
+        entries = -(-self.chunk_tokens // self.stride) if self.stride else 0
+        return self.global_slots + self.fifo_slots + self.chunk_tokens + entries + self.global_slots
+
     @classmethod
     def paper(cls, **changes: Any) -> CoMeTConfig:
         """The configuration of the paper and its code, for parity."""

@@ -23,6 +23,7 @@ from laconic.core.memory_tokens import MemoryTokens
 from laconic.core.method import TrainedMethod
 from laconic.core.sharing import shared_twin, unshared
 from laconic.core.visibility import attention_mask, causal
+from laconic.errors import BackboneError
 from laconic.methods.comet.cells import Cell, Chunk, Frame
 from laconic.methods.comet.chunks import Piece, block_layout, columns_of, memory_layout
 from laconic.methods.comet.config import CoMeTConfig
@@ -40,7 +41,7 @@ class CoMeT(TrainedMethod):
             ``memories``, so the list is a plain one.
 
     Raises:
-        BackboneError: the decoder's positions are not rotary.
+        BackboneError: the decoder's layers cannot be run one at a time, or a chunk takes more positions than it has.
     """
 
     name = "comet"
@@ -60,6 +61,13 @@ class CoMeT(TrainedMethod):
         else:
             self.decoder.requires_grad_(False)
         self.stack = LayerStack(self.decoder)
+        self.stack.verify(self.decoder)
+        needed = self.config.positions
+        if needed > backbone.window:
+            raise BackboneError(
+                f"A chunk behind its memory takes {needed} positions, and {backbone.name} has {backbone.window}.",
+                "Lower chunk_tokens, fifo_slots or global_slots.",
+            )
         deviation = getattr(backbone.model.config, "initializer_range", 0.02)
         nets = [LayerMemory(backbone.width, self.config, deviation) for _ in range(len(self.stack))]
         self.memories = nn.ModuleList(nets)
