@@ -121,6 +121,19 @@ def test_a_fork_goes_its_own_way() -> None:
 
 
 @torch.no_grad()
+def test_rows_out_of_step_hold_no_more() -> None:
+    """Invariant 7 in a batch: some row is always within a chunk, and what the others closed is let go of."""
+    made = comet()
+    stream = ChunkStream(made, batch=2)
+    stream.feed([words(5), words(5)[:0]])
+    held = []
+    for token in words(12 * 20):
+        stream.feed([token[None]] * 2)
+        held.append((stream.nbytes, stream.cache_tokens, sum(real.shape[1] for real in stream._real)))
+    assert tuple(map(max, zip(*held[12 * 3 :], strict=True))) <= tuple(map(max, zip(*held[12 : 12 * 3], strict=True)))
+
+
+@torch.no_grad()
 def test_what_is_held_stays_constant() -> None:
     """Invariant 7: neither the memory nor the cache of the open chunk grows with what was read or written."""
     made = comet()

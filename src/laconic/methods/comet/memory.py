@@ -103,6 +103,11 @@ class Memory:
         """Bytes of all states: per layer ``m D`` floats of four bytes and ``t D`` of the backbone's dtype."""
         return sum(tensor.nbytes for state in self.layers for tensor in state)
 
+    @property
+    def finite(self) -> bool:
+        """Whether all states are numbers."""
+        return all(bool(torch.isfinite(tensor).all()) for state in self.layers for tensor in state)
+
     def detach(self) -> Memory:
         """The same values, cut off from the graph: truncated back-propagation."""
         return Memory(tuple(LayerState(*(tensor.detach() for tensor in state)) for state in self.layers), self.counts)

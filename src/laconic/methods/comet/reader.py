@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from laconic.backbone import Backbone
+from laconic.core.pieces import whole_words
 from laconic.core.results import Answer, Compressed, Stopwatch
 from laconic.core.segments import require_text
-from laconic.errors import DocumentError
+from laconic.errors import BackboneError, DocumentError
 from laconic.generation.answer import Reader, answer_line
 from laconic.generation.greedy import continue_greedily
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.comet.stream import ChunkStream
+
+#: chunks that are read at once of a text that comes piece by piece
+PORTION_CHUNKS = 4
 
 
 class Whole:
@@ -62,6 +66,30 @@ class CoMeTReader(Reader):
             stream.feed([self._ids(compressed)])
         return self.resume(stream, replace(compressed, seconds=compressed.seconds | watch.seconds))
 
+    def read_pieces(self, pieces: Iterable[str], stream: ChunkStream | None = None) -> ChunkStream:
+        """Read text that comes piece by piece, however long, without ever holding all of it.
+
+        Args:
+            pieces: of a text, cut anywhere: lines of a file, a download's blocks.
+            stream: what was read before, to go on from; it is left as it was.
+
+        Returns:
+            The stream behind the text: ``resume`` makes a context of it, ``save_memory`` a file.
+        """
+        stream = ChunkStream(self.comet) if stream is None else stream.fork()
+        waiting: list[int] = []
+        portion = PORTION_CHUNKS * self.comet.config.chunk_tokens
+        for words in whole_words(pieces):
+            waiting += self.backbone.token_ids(words)
+            # one token waits, so that the last one read can be continued
+            ready = (len(waiting) - 1) // portion * portion
+            if ready > 0:
+                stream.read([torch.tensor(waiting[:ready])])
+                waiting = waiting[ready:]
+        if waiting:
+            stream.feed([torch.tensor(waiting)])
+        return stream
+
     def resume(self, stream: ChunkStream, compressed: Compressed) -> Compressed:
         """A document whose reading is in this stream."""
         return replace(compressed, text=None, state=stream, context_tokens=stream.held[0])
@@ -85,6 +113,11 @@ class CoMeTReader(Reader):
             full = self.comet.config.chunk_tokens
             stream.close([count + len(ids) > full for count, ids in zip(stream.open, prompts, strict=True)])
             logits = stream.feed(prompts)
+        # attention of some backends passes over a key that is not finite, as if it were not there
+        if not (stream.memory.finite and bool(torch.isfinite(logits).all())):
+            raise BackboneError(
+                "Reading came to numbers that are not finite; no answer follows from them.", "Use --dtype fp32."
+            )
         shown = self.stream_text(on_text)
         peak = [stream.cache_tokens, stream.nbytes]
 

@@ -16,7 +16,7 @@ from laconic.core.cache import EvictingCache
 from laconic.core.layout import Kind, Layout
 from laconic.methods.comet.cells import Frame
 from laconic.methods.comet.chunks import Piece, block_layout, memory_layout
-from laconic.methods.comet.memory import Memory, Update, take
+from laconic.methods.comet.memory import Memory, Update, newest, take
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.comet.wavefront import Part, read_wavefront
 
@@ -76,8 +76,9 @@ class ChunkStream:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the memory, and of keys and values of what is open."""
-        return self.memory.nbytes + self._cache.nbytes
+        """Bytes of the memory, and of what is open: its keys and values, and its compressed outputs."""
+        compressed = sum(block.nbytes for blocks in self._outputs for block in blocks)
+        return self.memory.nbytes + self._cache.nbytes + compressed
 
     @torch.no_grad()
     def feed(self, rows: Sequence[Tensor]) -> Tensor:
@@ -189,7 +190,16 @@ class ChunkStream:
         assert self._cache.layout is not None
         kept = ~closed[:, None].to(self._cache.layout.kind.device)
         self._cache.keep(kept.expand(-1, len(self._cache.layout)))
-        self._real = [real & ~closed[:, None] for real in self._real]
+        self._keep_compressed(torch.cat(self._real, dim=1) & ~closed[:, None])
+
+    def _keep_compressed(self, real: Tensor) -> None:
+        """Of the compressed outputs, keep columns that are some row's own: else a stream of several rows, which are
+        hardly ever all between two chunks, would hold those of its whole past.
+        """
+        columns = newest(real, real.shape[1])
+        self._real = [real.gather(1, columns)]
+        columns = columns.to(self.outputs.device)
+        self._outputs = [[take(torch.cat(blocks, dim=1), columns)] for blocks in self._outputs]
 
 
 def full_chunks(tokens: int, full: int, ends: bool) -> int:

@@ -1,0 +1,29 @@
+"""Text in pieces has the tokens of the whole."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import tiny_tokenizer
+
+from laconic.core.pieces import PATIENCE, whole_words
+
+TEXT = "The keeper wrote, every morning, 48213 lines.\n\n  It was  calm;\nthe sea (green) was the sky. " * 3
+
+
+@given(st.lists(st.integers(0, len(TEXT)), max_size=12))
+def test_cut_anywhere_it_has_the_same_tokens(cuts: list[int]) -> None:
+    borders = [0, *sorted(cuts), len(TEXT)]
+    pieces = list(whole_words(TEXT[a:b] for a, b in pairwise(borders)))
+    assert "".join(pieces) == TEXT
+    tokenizer = tiny_tokenizer()
+    ids = [token for piece in pieces for token in tokenizer(piece, add_special_tokens=False)["input_ids"]]
+    assert ids == tokenizer(TEXT, add_special_tokens=False)["input_ids"]
+
+
+def test_a_script_without_spaces_is_not_held_for_ever() -> None:
+    pieces = list(whole_words("夜" * 500 for _ in range(200)))
+    assert sum(map(len, pieces)) == 100_000
+    assert max(map(len, pieces)) <= PATIENCE + 500

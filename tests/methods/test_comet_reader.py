@@ -1,0 +1,115 @@
+"""Answering from a memory: what the reader adds to the stream."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from comets import comet, outputs
+
+from laconic.core.results import Compressed
+from laconic.errors import BackboneError
+from laconic.methods.comet.memory import LayerState, Memory
+from laconic.methods.comet.reader import CoMeTReader, Whole
+from laconic.methods.comet.stream import ChunkStream
+from laconic.train.reading_examples import extended
+
+TEXT = "The lighthouse keeper wrote down the weather every morning, and the number of ships that passed. "
+QUESTIONS = ["Who wrote?", "What is the passkey, and what is green?"]
+
+
+def reader(**changes: object) -> CoMeTReader:
+    made = CoMeTReader(comet(chunk_tokens=64, stride=8, fifo_slots=12, **changes))
+    made.stop_ids = frozenset({-1})  # a random model stops anywhere
+    return made
+
+
+def context(made: CoMeTReader, text: str) -> Compressed:
+    return Whole(made.backbone).compress(text)
+
+
+def by_hand(made: CoMeTReader, text: str, question: str, new: int) -> list[int]:
+    """Greedy decoding that computes everything anew for each token, the plan as training has it."""
+    full, prompt = made.comet.config.chunk_tokens, made.prompt_ids(question)
+    ids = made.backbone.token_ids(text)
+    plan = extended([0], len(ids), full)
+    if plan[-1] + len(prompt) > full:
+        plan = [*plan, 0]
+    ids, plan, said = [*ids, *prompt], extended(plan, len(prompt), full), []
+    for _ in range(new):
+        (logits,), _ = outputs(made.comet, [torch.tensor(ids)], [plan])
+        said.append(int(logits[-1].argmax()))
+        if made._breaks_line(said[-1]):
+            break
+        ids, plan = [*ids, said[-1]], extended(plan, 1, full)
+    return said
+
+
+@pytest.mark.parametrize("repeats", [1, 2, 3, 4, 5])
+@torch.no_grad()
+def test_an_answer_is_what_training_would_see(repeats: int) -> None:
+    """Invariant 13 through the reader: what does not fit begins a chunk, and an answer goes on in the next one."""
+    made = reader()
+    text = TEXT * repeats + "x" * repeats
+    for question in QUESTIONS:
+        said = by_hand(made, text, question, 40)
+        answer = made.answer(context(made, text), question, max_new_tokens=40)
+        assert answer.generated_tokens in (len(said), len(said) - 1), "a line break may not count"
+        spoken = made.backbone.tokenizer.decode(said, skip_special_tokens=True).partition("\n")[0].strip()
+        assert answer.text == spoken
+
+
+@torch.no_grad()
+def test_batches_answer_as_one_by_one_and_memories_last() -> None:
+    made = reader()
+    texts = [TEXT * 3, TEXT, TEXT * 2 + "The lamp is green. "]
+    asked = [QUESTIONS[0], QUESTIONS[1], QUESTIONS[1]]
+    together = made.answer_batch([context(made, text) for text in texts], asked, max_new_tokens=30)
+    alone = [made.answer(context(made, t), q, max_new_tokens=30) for t, q in zip(texts, asked, strict=True)]
+    assert [a.text for a in together] == [a.text for a in alone]
+    read = made.read(context(made, texts[0]))
+    again = [made.answer(read, question, max_new_tokens=30).text for question in (*QUESTIONS, *QUESTIONS)]
+    assert again[:2] == again[2:], "a question leaves no trace in the memory"
+    assert again[0] == alone[0].text
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 10_000])
+@torch.no_grad()
+def test_pieces_are_the_whole(size: int) -> None:
+    made, text = reader(), TEXT * 8
+    whole = made.read(context(made, text)).state
+    assert isinstance(whole, ChunkStream)
+    assert_same(made.read_pieces(text[n : n + size] for n in range(0, len(text), size)), whole)
+
+
+@torch.no_grad()
+def test_reading_goes_on() -> None:
+    made, more = reader(), "The lamp is green. " * 30
+    first = made.read_pieces([TEXT * 3])
+    before = int(first.memory.counts.tokens)
+    second = made.read_pieces([more], first)
+    assert int(first.memory.counts.tokens) == before, "what was read before can be asked still"
+    whole = ChunkStream(made.comet)
+    whole.feed([torch.tensor([*made.backbone.token_ids(TEXT * 3), *made.backbone.token_ids(more)])])
+    assert_same(second, whole)
+
+
+def assert_same(one: ChunkStream, other: ChunkStream) -> None:
+    assert torch.equal(one.tail[0], other.tail[0])
+    for mine, yours in zip(one.memory.layers, other.memory.layers, strict=True):
+        torch.testing.assert_close(mine.queue, yours.queue, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(mine.slots, yours.slots, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_state_that_is_not_finite_gives_no_answer() -> None:
+    made = reader()
+    read = made.read(context(made, TEXT * 3))
+    stream = read.state
+    assert isinstance(stream, ChunkStream)
+    memory = stream.memory
+    spoilt = LayerState(memory.layers[0].slots * float("nan"), memory.layers[0].queue)
+    bad = ChunkStream(made.comet, Memory((spoilt, *memory.layers[1:]), memory.counts))
+    with pytest.raises(BackboneError, match="not finite"):
+        made.answer(replace(read, state=bad), QUESTIONS[0])
