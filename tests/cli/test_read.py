@@ -57,7 +57,7 @@ def test_a_book_is_read_and_asked(run: Run, book: str, adapter: str, tmp_path: P
     shown = run("ask", str(out), "Who wrote?", "--adapter", adapter, "--max-new-tokens", "5")
     assert shown.status == 0
     assert "word for word" not in shown.err
-    people = run("read", book, "-o", str(out), "--adapter", adapter)
+    people = run("read", book, "-o", str(tmp_path / "again.memory"), "--adapter", adapter)
     assert "ask it: laconic ask" in people.err.replace("\n", " ")
 
 
@@ -69,10 +69,38 @@ def test_documents_are_added(run: Run, book: str, adapter: str, tmp_path: Path) 
     assert isinstance(first["tokens_in_memory"], int)
     assert isinstance(both["tokens_read_now"], int)
     assert both["tokens_in_memory"] == first["tokens_in_memory"] + both["tokens_read_now"]
-    together = tmp_path / "together.txt"
-    together.write_text(Path(book).read_text().rstrip() + "\n\n" + other.read_text())
-    anew = read(run, str(other), out, adapter)
-    assert anew["tokens_in_memory"] == anew["document_tokens"], "without --append the file is replaced"
+    together = tmp_path / "together.memory"
+    read(run, book, together, adapter)  # the first of the two, then both at once
+    together.unlink()
+    joined = run("read", book, str(other), "-o", str(together), "--adapter", adapter, "--json")
+    assert json.loads(joined.out)["tokens_in_memory"] == both["tokens_in_memory"]
+    assert_same_memory(out, together, adapter)
+
+
+def test_what_was_read_is_not_lost_by_a_slip(run: Run, book: str, adapter: str, tmp_path: Path) -> None:
+    """Without --append, with it twice, or with another model: hours of reading stay as they are."""
+    out, other = tmp_path / "a.memory", tmp_path / "other.txt"
+    other.write_text("The lamp of Skerry is green. " * 10)
+    read(run, book, out, adapter)
+    whole = out.read_bytes()
+    assert_refused(run("read", str(other), "-o", str(out), "--adapter", adapter), "book.txt", "--append")
+    for more in ([], ["--append"]):
+        refused = run("read", book, "-o", str(out), "--adapter", adapter, *more)
+        assert_refused(refused, "has read book.txt already", "laconic ask")
+    assert out.read_bytes() == whole
+    out.write_bytes(whole[:100])
+    assert_refused(run("read", book, "-o", str(out), "--adapter", adapter), "damaged", "Delete the file")
+    assert out.read_bytes() == whole[:100]
+
+
+def assert_same_memory(one: Path, other: Path, adapter: str) -> None:
+    made = CoMeT.from_pretrained(adapter, comet().backbone)
+    a, b = (load_memory(file, made).stream for file in (one, other))
+    assert int(a.memory.counts.tokens) == int(b.memory.counts.tokens)
+    assert torch.equal(a.tail[0], b.tail[0])
+    for mine, yours in zip(a.memory.layers, b.memory.layers, strict=True):
+        torch.testing.assert_close(mine.queue, yours.queue, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(mine.slots, yours.slots, atol=1e-4, rtol=1e-4)
 
 
 def test_an_interrupted_reading_goes_on(
@@ -131,11 +159,7 @@ def test_an_interrupt_within_a_portion_reads_nothing_twice(
     assert 0 < calls[-2] < 64, "the portion was cut in two"
     monkeypatch.setattr(ChunkStream, "_block", block)
     read(run, book, out, adapter)
-    states = [load_memory(file, CoMeT.from_pretrained(adapter, comet().backbone)).stream for file in (out, whole)]
-    assert int(states[0].memory.counts.tokens) == int(states[1].memory.counts.tokens)
-    assert torch.equal(states[0].tail[0], states[1].tail[0])
-    for a, b in zip(states[0].memory.layers, states[1].memory.layers, strict=True):
-        torch.testing.assert_close(a.queue, b.queue, atol=1e-4, rtol=1e-4)
+    assert_same_memory(out, whole, adapter)
 
 
 def test_mistakes(run: Run, book: str, adapter: str, tmp_path: Path) -> None:
@@ -146,6 +170,9 @@ def test_mistakes(run: Run, book: str, adapter: str, tmp_path: Path) -> None:
     assert_refused(run("read", book, "-o", out), "no trained CoMeT", "laconic train")
     assert_refused(run("ask", out, "Who?", "--adapter", adapter), "no memory file", "laconic read")
     assert_refused(run("ask", out, book, "Who?", "--adapter", adapter), "asked alone", "--append")
+    below = str(tmp_path / "none" / "a.memory")
+    assert_refused(run("read", book, "-o", below, "--adapter", adapter), "cannot be written", "folder")
+    assert_refused(run("ask", out, "Who?", "--method", "ram"), "as it is", "--method")
     assert_refused(run("ask", out, "Who?", "--method", "bm25"), "as it is", "--method")
     assert_refused(run("ask", book, "Who?", "--method", "comet", "--factor", "4"), "factor is 1")
     assert_refused(run("ask", book, "Who?", "--method", "bm25", "--adapter", adapter), "holds comet", "--adapter")

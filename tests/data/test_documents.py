@@ -124,6 +124,12 @@ def test_encodings_are_recognised(tmp_path: Path, encoding: str, text: str) -> N
     assert read_document([write(tmp_path / "a.txt", text.encode(encoding))]).text == text
 
 
+def test_an_accent_at_the_end_of_an_older_encoding_is_no_cut(tmp_path: Path) -> None:
+    """Its byte could begin a character of UTF-8."""
+    text = "He waited for her to come back, and then they went to the cafe at the corner, the old café"
+    assert read_document([write(tmp_path / "a.txt", text.encode("cp1252"))]).text == text
+
+
 def test_html_keeps_paragraphs_apart_and_words_together(tmp_path: Path) -> None:
     page = """<html><head><title>t</title><style>p {}</style></head><body><!-- no -->
         <h1>The  <b>Li</b>ght</h1><p>First
@@ -200,6 +206,8 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
     "png": ("a.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + NOISE, "binary"),
     "zip": ("a.zip", b"PK\x03\x04" + NOISE, "binary"),
     "utf-8 with nulls": ("a.txt", b"some\0text", "binary"),
+    "cut utf-8": ("a.txt", "Москва, конец".encode()[:-1], "inside a character"),
+    "cut utf-8 behind ascii": ("a.txt", "The price is 5 €".encode()[:-1], "inside a character"),
     "scanned pdf": ("a.pdf", pdf_bytes("", ""), "scanned"),
     "encrypted pdf": ("a.pdf", encrypted_pdf("secret", "RC4-128"), "encrypted"),
     "damaged pdf": ("a.pdf", pdf_bytes("The lamp was lit.")[40:200], "not a readable PDF"),

@@ -36,7 +36,8 @@ class Request:
 
     documents: list[str]
     question: str
-    method: str
+    #: what was asked for; None leaves it to the document
+    wanted: str | None
     factor: str
     budget: int | None
     backbone: str | None
@@ -44,6 +45,15 @@ class Request:
     max_new_tokens: int
     dtype: str
     device: str
+
+    @property
+    def method(self) -> str:
+        """A memory file is CoMeT's; documents are read with RAM unless something else is wanted."""
+        return self.wanted or ("comet" if self.of_memory else DEFAULT)
+
+    @property
+    def of_memory(self) -> bool:
+        return any(name.endswith(MEMORY) for name in self.documents)
 
     def ratio(self) -> float | None:
         """1/factor, or None for auto; ``full`` has the ratio 1.
@@ -75,7 +85,7 @@ class Request:
 
 def run(request: Request, as_json: bool) -> None:
     """Answer and print: everything for people goes to stderr but the answer itself, JSON goes to stdout alone."""
-    if any(name.endswith(MEMORY) for name in request.documents):
+    if request.of_memory:
         ask_memory(request, as_json)
         return
     ratio = request.ratio()
@@ -108,14 +118,14 @@ def ask_memory(request: Request, as_json: bool) -> None:
     Raises:
         LaconicError: documents beside it, another method, or a file that does not fit the model.
     """
-    from laconic.methods.comet.files import load_memory
+    from laconic.methods.comet.files import load_memory, require_memory_file
     from laconic.methods.comet.reader import CoMeTReader
 
     if len(request.documents) > 1:
         raise LaconicError("A memory file is asked alone.", "Add documents with `laconic read --append`.")
-    if request.method not in (DEFAULT, "comet") or request.factor != "auto" or request.budget is not None:
+    if request.method != "comet" or request.factor != "auto" or request.budget is not None:
         raise LaconicError("A memory file is asked as it is.", "Leave --method, --factor and --budget out.")
-    request = replace(request, method="comet")
+    require_memory_file(request.documents[0])
     question = require_question(request.question)
     people, out, watch = _consoles(as_json)
     with redirect_stdout(sys.stderr) if as_json else nullcontext():

@@ -28,7 +28,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 def ask(
     document: Annotated[list[str], typer.Argument(help="Files (.txt .md .html .pdf .docx .epub), a .memory, or -")],
     question: Annotated[str, typer.Argument(help="The question")],
-    method: Annotated[str, typer.Option(help="See `laconic methods`")] = "ram",
+    method: Annotated[str | None, typer.Option(help="See `laconic methods` [default: ram]")] = None,
     factor: Annotated[str, typer.Option(help="How many times shorter; auto: the mildest that fits")] = "auto",
     budget: Annotated[int | None, typer.Option(help="Most context tokens for --factor auto")] = None,
     backbone: Backbone = None,

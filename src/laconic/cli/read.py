@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from contextlib import nullcontext, redirect_stdout
@@ -52,6 +53,8 @@ def run(
         raise LaconicError(f"{out} is not named as a memory file.", f"Write {out}{MEMORY}.")
     if append and not out.is_file():
         raise MemoryFileError(f"There is no {out} to append to.", "Leave --append out.")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise MemoryFileError(f"{out} cannot be written.", "Choose a file in a folder you may write to.")
     document = read_document(names)
     people = Console(stderr=True, quiet=as_json)
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
@@ -89,21 +92,28 @@ def run(
 
 
 def _begin(comet: CoMeT, out: Path, append: bool, document: Document) -> SavedMemory:
-    """An empty memory, or the one in the file: to add to it, or to go on with an interrupted reading."""
+    """An empty memory, or the one in the file: to add to it, or to go on with an interrupted reading.
+
+    Raises:
+        MemoryFileError: the file holds something that is neither added to nor gone on with. It may have taken hours.
+    """
     source = Source(document.name, text_digest(document.text), 0, 0)
     if not out.is_file():
         return SavedMemory(ChunkStream(comet), [source])
     try:
         saved = load_memory(out, comet)
-    except MemoryFileError:
-        if append:
-            raise
-        return SavedMemory(ChunkStream(comet), [source])  # it will be replaced, whatever it was
+    except MemoryFileError as error:
+        raise MemoryFileError(error.problem, "Delete the file to read anew, or choose another name.") from error
     last = saved.sources[-1]
     if last.digest == source.digest and not last.complete:
         return saved
+    if source.digest in (each.digest for each in saved.sources):
+        raise MemoryFileError(f"{out} has read {source.name} already.", f'Ask it: laconic ask {out} "..."')
     if not append:
-        return SavedMemory(ChunkStream(comet), [source])
+        raise MemoryFileError(
+            f"{out} has read {last.name}, not {source.name}.",
+            "Read on into it with --append, delete it, or choose another name.",
+        )
     if not last.complete:
         raise MemoryFileError(f"{last.name} in {out} was not read to its end.", "Read it again first: it goes on.")
     return SavedMemory(saved.stream, [*saved.sources, source])

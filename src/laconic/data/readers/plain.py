@@ -25,7 +25,7 @@ def read_plain(data: bytes, name: str) -> str:
     """Decode text: by its byte order mark, else as UTF-8, else in the encoding its bytes look like.
 
     Raises:
-        DocumentError: the bytes are no text.
+        DocumentError: the bytes are no text, or UTF-8 that was cut off inside a character.
     """
     for mark, encoding in _MARKS:
         if data.startswith(mark):
@@ -33,6 +33,11 @@ def read_plain(data: bytes, name: str) -> str:
             break
     else:
         text = _decoded(data, "utf-8")
+        if text is None and (rest := _cut_off(data)):
+            raise DocumentError(
+                f"{name} ends inside a character: its last {len(rest)} bytes are the beginning of one.",
+                "Fetch the whole file, or drop the rest of it with `iconv -c -f utf-8 -t utf-8`.",
+            )
         if text is None and b"\0" not in data:
             text = _guessed(data)
     if text is None or looks_binary(text):
@@ -52,6 +57,20 @@ def _decoded(data: bytes, encoding: str) -> str | None:
         return data.decode(encoding)
     except UnicodeDecodeError:
         return None
+
+
+def _cut_off(data: bytes) -> bytes:
+    """The beginning of a character at the end of UTF-8; nothing where the bytes are rather of another encoding.
+
+    One byte above ASCII behind nothing but ASCII is more likely an accented letter of an older encoding.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        text = decoder.decode(data)
+    except UnicodeDecodeError:
+        return b""
+    rest = decoder.getstate()[0]
+    return rest if len(rest) > 1 or not text.isascii() else b""
 
 
 def _guessed(data: bytes) -> str | None:
