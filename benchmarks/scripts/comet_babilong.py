@@ -52,7 +52,9 @@ def main() -> None:
     config = comet.reader.comet.config
     budget = config.global_slots + config.fifo_slots + config.chunk_tokens
     tuned = load_methods(["full", "window"], backbone, args.sft)
-    window = replace(tuned["window"], compressor=AtMost(tuned["window"].compressor, budget))
+    # the budget is part of what was run: a journal's rows of another one are not these
+    held = AtMost(tuned["window"].compressor, budget)
+    window = replace(tuned["window"], compressor=held, version=f"{budget} tokens")
     result = evaluate(
         {"comet": comet, "window": window, "full": tuned["full"]},
         {f"{task}-{k}k": load_task(f"{task}-{k}k", limit=args.limit) for task in args.tasks for k in args.lengths},
