@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.multiprocessing as mp
 from torch import nn
 
 from laconic.errors import RecipeError
@@ -30,6 +33,9 @@ class Toy(nn.Module):
         if step == self.die_at:
             raise KeyboardInterrupt
         return torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+
+    def weight(self, batch: torch.Tensor) -> float:
+        return 1.0
 
 
 class WithLoss(nn.Module):
@@ -62,6 +68,90 @@ def test_a_killed_run_ends_as_an_unbroken_one(tmp_path: Path) -> None:
         assert torch.equal(one, other)
     steps = [(tmp_path / name / "log.jsonl").read_text().count('"step"') for name in ("whole", "killed")]
     assert steps == [12, 12], "steps run again after the kill are logged once"
+
+
+def test_a_kill_between_two_log_lines_leaves_them_as_they_were(tmp_path: Path) -> None:
+    config = LoopConfig(steps=12, checkpoint_every=4, log_every=6, learning_rate=0.1)
+    run(toy(), config, tmp_path / "whole", say=lambda line: None)
+    with pytest.raises(KeyboardInterrupt):
+        run(toy(die_at=5), config, tmp_path / "killed", say=lambda line: None)
+    run(toy(), config, tmp_path / "killed", say=lambda line: None)
+    whole, killed = (
+        [{**json.loads(line), "seconds": 0} for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("whole", "killed")
+    )
+    assert killed == whole
+
+
+def test_a_checkpoint_of_other_processes_is_refused(tmp_path: Path) -> None:
+    run(toy(), LoopConfig(steps=2, checkpoint_every=2), tmp_path, say=lambda line: None)
+    state = torch.load(tmp_path / "checkpoint.pt")
+    torch.save({**state, "processes": 2}, tmp_path / "checkpoint.pt")
+    with pytest.raises(RecipeError, match="2 processes, not 1"):
+        run(toy(), LoopConfig(steps=4, checkpoint_every=2), tmp_path, say=lambda line: None)
+
+
+class Ragged:
+    """Twelve rows a step, in one batch or in several of different sizes."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        torch.manual_seed(1)
+        self.module = Squares(nn.Linear(4, 1))
+        self.synchronise, self.sizes = None, sizes
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        return [{"params": list(self.module.parameters()), "lr": learning_rate}]
+
+    def batch(self, step: int, rank: int, world: int) -> torch.Tensor:
+        number, part = divmod(step * world + rank, len(self.sizes))
+        rows = torch.randn(12, 4, generator=torch.Generator().manual_seed(number))
+        return rows.split(self.sizes)[part]
+
+    def weight(self, batch: torch.Tensor) -> float:
+        return len(batch)
+
+
+class Squares(nn.Module):
+    def __init__(self, inner: nn.Linear) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+        return (self.inner(batch) - batch.sum(1, keepdim=True)).square().mean(), {}
+
+
+def ragged(folder: Path, sizes: list[int], accumulation: int) -> list[torch.Tensor]:
+    task = Ragged(sizes)
+    config = LoopConfig(steps=3, learning_rate=0.1, warmup_steps=0, accumulation=accumulation)
+    run(task, config, folder, say=lambda line: None)
+    return [p.detach() for p in task.module.parameters()]
+
+
+def one_of_two(rank: int, port: int, folder: str) -> None:
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true",
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    torch.save(ragged(Path(folder), [9, 3], accumulation=1), Path(folder) / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_how_a_steps_rows_are_split_over_batches_makes_no_difference(tmp_path: Path) -> None:
+    whole = ragged(tmp_path / "whole", [12], accumulation=1)
+    for sizes in ([6, 6], [7, 1, 4]):
+        split = ragged(tmp_path / f"{sizes}", sizes, accumulation=len(sizes))
+        torch.testing.assert_close(split, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_how_a_steps_rows_are_split_over_processes_makes_no_difference(tmp_path: Path) -> None:
+    whole = ragged(tmp_path / "whole", [12], accumulation=1)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(one_of_two, (port, str(tmp_path)), nprocs=2)
+    for rank in (0, 1):
+        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), whole, rtol=1e-5, atol=1e-6)
 
 
 def test_a_torn_log_is_no_obstacle_and_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from laconic.train.checks import positive
 from laconic.train.comet import ReadingStage, SharedReadingStage, parameters_of
 from laconic.train.reading_data import ReadingData, check_reading, load_reading, reading_examples
 from laconic.train.stages import StageTask
+from laconic.train.targets import labels_in
 
 
 class CoMeTTrainer:
@@ -76,6 +77,6 @@ class CoMeTTrainer:
         processes = PartialState(cpu=method.backbone.device.type == "cpu").num_processes
         if stage["share_text"] and processes > 1:  # one process has nobody to share with
             shared = SharedReadingStage(method, fifo_slots=slots, save_activations=save)
-            return StageTask(shared, examples, parameters, shared.synchronise)
+            return StageTask(shared, examples, parameters, shared.synchronise, labels_in)
         alone = ReadingStage(method, fifo_slots=slots, truncate=stage["truncate"], save_activations=save)
-        return StageTask(alone, examples, parameters)
+        return StageTask(alone, examples, parameters, weight=labels_in)

@@ -29,7 +29,7 @@ class Task(Protocol):
     """What a stage of training trains, and on what.
 
     Attributes:
-        module: its ``forward(batch)`` gives the loss and a dict of numbers to log.
+        module: its ``forward(batch)`` gives the batch's mean loss and a dict of numbers to log.
         synchronise: joins the gradients of processes that all work on one batch; None where each has batches of its own
             and Accelerate joins them.
     """
@@ -40,6 +40,10 @@ class Task(Protocol):
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]: ...
 
     def batch(self, step: int, rank: int, world: int) -> Any: ...
+
+    def weight(self, batch: Any) -> float:
+        """What its loss is the mean of, as the number of labels: batches of one step count by it."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +90,11 @@ def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> int:
     # where the recipe put it, not where it could be; a batch may leave some parameters out (a text of one chunk)
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
     accelerator = Accelerator(cpu=trained[0].device.type == "cpu", kwargs_handlers=handlers)
-    rank, world = accelerator.process_index, accelerator.num_processes
+    processes = accelerator.num_processes
+    rank, world = accelerator.process_index, processes
     set_seed(config.seed)
     checkpoint = folder / "checkpoint.pt"
-    first = _resume(checkpoint, trained, optimizer) if checkpoint.exists() else 0
+    first, before, window = _resume(checkpoint, trained, optimizer, processes) if checkpoint.exists() else (0, 0.0, [])
     if first:
         say(f"resuming at step {first} of {config.steps}")
     if task.synchronise is not None:
@@ -100,15 +105,17 @@ def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> int:
     module.train()
     folder.mkdir(parents=True, exist_ok=True)
     log = _log_without_future(folder / "log.jsonl", first) if accelerator.is_main_process else None
-    started, window = time.monotonic(), []
+    started = time.monotonic() - before
     for step in range(first, config.steps):
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = rate * config.pace(step)
-        for part in range(config.accumulation):
+        batches = [task.batch(step * config.accumulation + part, rank, world) for part in range(config.accumulation)]
+        shares = _shares([task.weight(batch) for batch in batches], accelerator, world)
+        for part, (batch, share) in enumerate(zip(batches, shares, strict=True)):
             # keyed on the step, so that dropout and sampling resume exactly too
             torch.manual_seed(hash((config.seed, step, part, rank)) % 2**63)
-            loss, numbers = module(task.batch(step * config.accumulation + part, rank, world))
-            accelerator.backward(loss / config.accumulation)
+            loss, numbers = module(batch)
+            accelerator.backward(loss * share)
             window.append({"loss": loss.item(), **numbers})
         if task.synchronise is not None:
             task.synchronise()
@@ -118,39 +125,58 @@ def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> int:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         done = step + 1
-        if log is not None and (done % config.log_every == 0 or done == config.steps):
+        if done % config.log_every == 0 or done == config.steps:
             line = {"step": done, "seconds": round(time.monotonic() - started, 1), **_means(window)}
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-            say("  ".join(f"{key} {value:.4g}" for key, value in line.items()))
+            if log is not None:
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+                say("  ".join(f"{key} {value:.4g}" for key, value in line.items()))
             window = []
         if accelerator.is_main_process and (done % config.checkpoint_every == 0 or done == config.steps):
-            _save(checkpoint, done, trained, optimizer)
+            so_far = {"step": done, "processes": processes, "seconds": time.monotonic() - started, "window": window}
+            _save(checkpoint, so_far, trained, optimizer)
     if log is not None:
         log.close()
     return config.steps - first
 
 
-def _save(path: Path, step: int, trained: list[nn.Parameter], optimizer: Any) -> None:
+def _shares(weights: list[float], accelerator: Accelerator, world: int) -> list[float]:
+    """What each of a process's batches is worth, so that the step's loss is one mean over all batches of all processes.
+
+    The gradients of processes are averaged, those of a process's batches summed.
+    """
+    total = torch.tensor(sum(weights), device=accelerator.device, dtype=torch.float32)
+    if world > 1:
+        total = accelerator.reduce(total, "sum")
+    return [weight * world / max(total.item(), 1e-9) for weight in weights]
+
+
+def _save(path: Path, so_far: dict[str, Any], trained: list[nn.Parameter], optimizer: Any) -> None:
     scratch = path.with_suffix(".part")
-    torch.save(
-        {"step": step, "parameters": [p.detach() for p in trained], "optimizer": optimizer.state_dict()}, scratch
-    )
+    torch.save({**so_far, "parameters": [p.detach() for p in trained], "optimizer": optimizer.state_dict()}, scratch)
     os.replace(scratch, path)
 
 
-def _resume(path: Path, trained: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
+def _resume(
+    path: Path, trained: list[nn.Parameter], optimizer: torch.optim.Optimizer, processes: int
+) -> tuple[int, float, list[dict[str, float]]]:
+    """The steps done, the seconds they took, and what has not been logged of them."""
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise RecipeError(f"{path} is damaged.", "Delete it to start this stage anew.") from error
     if [p.shape for p in trained] != [p.shape for p in state["parameters"]]:
         raise RecipeError(f"{path} belongs to another configuration.", "Choose another output folder, or delete it.")
+    if state["processes"] != processes:
+        raise RecipeError(
+            f"{path} is of a run of {state['processes']} processes, not {processes}: its batches would be others.",
+            "Start as many processes, or delete it.",
+        )
     with torch.no_grad():
         for parameter, saved in zip(trained, state["parameters"], strict=True):
             parameter.copy_(saved)
     optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+    return int(state["step"]), state["seconds"], state["window"]
 
 
 def _log_without_future(path: Path, first: int) -> Any:

@@ -12,6 +12,7 @@ from laconic.train.checks import positive
 from laconic.train.reading_data import ReadingData, check_reading, load_reading, reading_examples
 from laconic.train.sft import SFTStage
 from laconic.train.stages import StageTask
+from laconic.train.targets import labels_in
 
 
 class SFTTrainer:
@@ -35,4 +36,4 @@ class SFTTrainer:
     def task(self, method: SFT, stage: dict[str, Any], data: ReadingData, seed: int) -> StageTask:
         lora = [p for name, p in method.decoder.named_parameters() if "lora_" in name]
         examples = reading_examples(method.backbone, stage, data, seed)
-        return StageTask(SFTStage(method, stage["window"]), examples, {"decoder": (lora, 1.0)})
+        return StageTask(SFTStage(method, stage["window"]), examples, {"decoder": (lora, 1.0)}, weight=labels_in)

@@ -21,14 +21,15 @@ class StageTask:
         examples: Callable[[int], Any],
         parameters: dict[str, tuple[list[nn.Parameter], float]],
         synchronise: Callable[[], None] | None = None,
+        weight: Callable[[Any], float] = lambda batch: 1.0,
     ) -> None:
         """
         Args:
             examples: what a step trains on, from the step's number alone.
             parameters: by name, the parameters to train and the multiple of the learning rate they get.
-            synchronise: see ``laconic.train.loop.Task``.
+            synchronise, weight: see ``laconic.train.loop.Task``.
         """
-        self.synchronise = synchronise
+        self.synchronise, self.weight = synchronise, weight
         self.module, self.examples, self.parameters = module, examples, parameters
         self.module.requires_grad_(False)
         for trained, _ in parameters.values():

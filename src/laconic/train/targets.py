@@ -11,6 +11,10 @@ from laconic.core.layout import IGNORE
 from laconic.train.reading_examples import Example
 
 
+def labels_in(batch: Sequence[Example]) -> int:
+    return sum(label != IGNORE for example in batch for label in example.labels)
+
+
 class Targets:
     """The labels of a batch, chunk by chunk, and how many of them were met."""
 
@@ -18,7 +22,7 @@ class Targets:
         self.rows = [torch.tensor(example.ids) for example in batch]
         self.plans = [example.plan for example in batch]
         self.labels = [torch.tensor(example.labels).split(example.plan) for example in batch]
-        self.count = sum(label != IGNORE for example in batch for label in example.labels)
+        self.count = labels_in(batch)
         self.right = 0
         self.whole = [True] * len(batch)
 

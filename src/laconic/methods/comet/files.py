@@ -184,7 +184,7 @@ def _check_owner(header: dict[str, Any], comet: CoMeT, path: str | os.PathLike[s
 
 def _require_finite(tensors: dict[str, Tensor], what: str) -> None:
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-        raise MemoryFileError(f"{what} holds numbers that are not finite.", "Read again with --dtype float32.")
+        raise MemoryFileError(f"{what} holds numbers that are not finite.", "Read again with --dtype fp32.")
 
 
 def _version(comet: CoMeT) -> str:
