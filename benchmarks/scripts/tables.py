@@ -8,6 +8,7 @@ Numbers reach the README only through here.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from laconic.core import persist
@@ -17,7 +18,6 @@ from laconic.methods.registry import shipped_adapters
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 CURRENT = {persist.version(folder) for folder in shipped_adapters()}
-START, END = "<!-- numbers -->", "<!-- end of numbers -->"
 
 
 def load(name: str) -> dict | None:
@@ -123,25 +123,93 @@ def speed(result: dict) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parts = []
-    sections = (
+def recalled(title: str) -> Callable[[dict], str]:
+    """Whole answers by method and task."""
+
+    def draw(result: dict) -> str:
+        tasks = list(dict.fromkeys(row["task"] for row in result["rows"]))
+        cells = {(row["method"], row["task"]): row for row in result["rows"]}
+        lines = [f"{title}\n", "| method | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
+        for method in dict.fromkeys(row["method"] for row in result["rows"]):
+            shown = [_exact(cells.get((method, task), {"items": 0})) for task in tasks]
+            lines.append(f"| {method} | " + " | ".join(shown) + " |")
+        return "\n".join(lines)
+
+    return draw
+
+
+def _exact(row: dict) -> str:
+    if not row["items"]:
+        return "-"
+    em = row["em"]
+    return f"{em['mean']:.0f} ({em['low']:.0f}-{em['high']:.0f}; {row['items']})"
+
+
+def short_text(result: dict) -> str:
+    found, rows = result["notes"]["perplexity"], {row["method"]: row for row in result["rows"]}
+    answer = {"sft": rows["full"], "comet": rows["comet"]}
+    lines = [
+        f"**Is short text hurt?** One chunk alone: perplexity of {result['notes']['texts']} pieces of books that "
+        f"nothing was trained on, and F1 (95 %) of {rows['comet']['items']} questions about single paragraphs of SQuAD "
+        "(`benchmarks/scripts/comet_short_text.py`).\n",
+        "| decoder | perplexity | SQuAD F1 |\n|---|---|---|",
+    ]
+    for name, perplexity in found.items():
+        f1 = answer[name]["f1"] if name in answer else None
+        shown = f"{f1['mean']:.1f} ({f1['low']:.1f}-{f1['high']:.1f})" if f1 else "-"
+        lines.append(f"| {name} | {perplexity:.2f} | {shown} |")
+    return "\n".join(lines)
+
+
+def comet_speed(result: dict) -> str:
+    lines = [
+        f"**What does reading cost?** {result['environment']['cpus']} CPU cores, one process each "
+        "(`benchmarks/scripts/comet_speed.py`).\n",
+        "| tokens | read by | seconds | tokens/s | peak MiB | state, KiB |\n|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        state = f"{row['state_bytes'] / 1024:.0f}" if "state_bytes" in row else "-"
+        lines.append(
+            f"| {row['tokens']:,} | {row['method']} | {row['seconds']:.1f} | {row['tokens_per_second']:.0f} | "
+            f"{row['peak_mb']:.0f} | {state} |"
+        )
+    return "\n".join(lines)
+
+
+#: by the name of the block in the README: result files, each with what draws it
+BLOCKS: dict[str, list[tuple[str, Callable[[dict], str]]]] = {
+    "numbers": [
         ("evidence_recall.json", recall),
         ("ram_ablation.json", ablation),
         ("squad_articles.json", answers),
         ("nq_multidoc.json", answers),
         ("nq_untuned.json", untuned),
         ("ram_speed.json", speed),
-    )
-    for name, draw in sections:
-        result = load(name)
-        if result is not None:
-            parts.append(draw(result))
+    ],
+    "numbers of CoMeT": [
+        (
+            "comet_passkey.json",
+            recalled("**Is a passkey found?** Whole answers in %, with 95 % interval and questions."),
+        ),
+        ("comet_babilong.json", recalled("**A story's facts hidden in a book** (BABILong), as above.")),
+        ("comet_short_text.json", short_text),
+        ("comet_speed.json", comet_speed),
+        ("comet_ablation.json", recalled("**What is each part worth?** A small training without it, as above.")),
+    ],
+}
+
+
+def main() -> None:
     readme = ROOT / "README.md"
     text = readme.read_text()
-    before, rest = text.split(START, 1)
-    after = rest.split(END, 1)[1]
-    readme.write_text(before + START + "\n" + "\n\n".join(parts) + "\n" + END + after)
+    for block, sections in BLOCKS.items():
+        results = [(load(name), draw) for name, draw in sections]
+        parts = [draw(result) for result, draw in results if result is not None]
+        start, end = f"<!-- {block} -->", f"<!-- end of {block} -->"
+        before, rest = text.split(start, 1)
+        _, after = rest.split(end, 1)
+        text = before + start + "\n" + "\n\n".join(parts) + "\n" + end + after
+    readme.write_text(text)
 
 
 if __name__ == "__main__":

@@ -257,6 +257,26 @@ def test_a_smaller_queue_for_a_step() -> None:
     assert losses == {round(ReadingStage(made, fifo_slots=[n])([example])[0].item(), 5) for n in (0, 5)}
 
 
+@pytest.mark.parametrize("save", [True, False])
+def test_a_whole_decoder_is_trained_under_autocast(save: bool) -> None:
+    """The specification's own small runs: bfloat16 over float32 weights; slots and gradients stay float32."""
+    made, ids, plan = comet(train="full"), words(37).tolist(), [12, 12, 12]
+    batch = [Example(ids[:-1], ids[1:], plan)]
+    stage = ReadingStage(made, save_activations=save)
+    gradients = []
+    for mixed in (False, True):
+        made.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss, _ = stage(batch)
+            *_, (_, memory) = made.chunks([torch.tensor(ids)], [[12, 25]])
+        assert memory.layers[0].slots.dtype == torch.float32
+        loss.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in made.decoder.parameters() if p.grad is not None]))
+    assert gradients[1].dtype == torch.float32
+    assert nn.functional.cosine_similarity(*gradients, dim=0) > 0.99
+    assert not torch.equal(*gradients)
+
+
 @pytest.mark.parametrize(("train", "has_decoder"), [("full", True), ("lora", True), ("memory", False)])
 def test_what_is_trained(train: str, has_decoder: bool) -> None:
     made = comet(train=train)

@@ -144,6 +144,19 @@ def test_how_a_steps_rows_are_split_over_batches_makes_no_difference(tmp_path: P
         torch.testing.assert_close(split, whole, rtol=1e-5, atol=1e-6)
 
 
+def test_autocast_computes_in_bfloat16_and_keeps_the_weights_as_they_are(tmp_path: Path) -> None:
+    """Steps of a thousandth of a weight: bfloat16 weights would lose them."""
+    task, seen = toy(), []
+    task.module.inner.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    before = [p.detach().clone() for p in task.module.parameters()]
+    config = LoopConfig(steps=3, learning_rate=1e-4, warmup_steps=0, autocast=True)
+    run(task, config, tmp_path, say=lambda line: None)
+    assert set(seen) == {torch.bfloat16}
+    for old, new in zip(before, task.module.parameters(), strict=True):
+        assert new.dtype == torch.float32
+        assert 0 < (new - old).abs().max() < 1e-3
+
+
 def test_how_a_steps_rows_are_split_over_processes_makes_no_difference(tmp_path: Path) -> None:
     whole = ragged(tmp_path / "whole", [12], accumulation=1)
     with socket.socket() as free:

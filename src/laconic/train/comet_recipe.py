@@ -55,7 +55,8 @@ class CoMeTTrainer:
         """Raises ``RecipeError`` where the optimiser's small steps would be rounded away."""
         if config.train == "full" and backbone.dtype != torch.float32:
             raise RecipeError(
-                f"A whole decoder does not learn in {backbone.dtype}.", "Set dtype: fp32, or train: lora."
+                f"A whole decoder does not learn in {backbone.dtype}.",
+                "Set dtype: fp32 (with autocast: true in each loop, if you like), or train: lora.",
             )
         return CoMeT(backbone, config)
 

@@ -48,7 +48,11 @@ class Task(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """Length, pace and safety of a run."""
+    """Length, pace and safety of a run.
+
+    Attributes:
+        autocast: compute in bfloat16, whatever the weights are: float32 ones keep the optimiser's small steps.
+    """
 
     steps: int
     learning_rate: float = 1e-4
@@ -56,6 +60,7 @@ class LoopConfig:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     accumulation: int = 1
+    autocast: bool = False
     seed: int = 0
     log_every: int = 10
     checkpoint_every: int = 50
@@ -66,6 +71,8 @@ class LoopConfig:
             raise RecipeError("steps, accumulation, log_every and checkpoint_every must be whole numbers above 0.")
         if not isinstance(self.warmup_steps, int) or self.warmup_steps < 0:
             raise RecipeError("warmup_steps must be a whole number, 0 or more.")
+        if not isinstance(self.autocast, bool):
+            raise RecipeError("autocast must be true or false.")
         real = (self.learning_rate, self.weight_decay, self.max_grad_norm)
         if not all(isinstance(number, int | float) and number >= 0 for number in real):
             # YAML takes 1e-3 for a text
@@ -114,7 +121,8 @@ def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> int:
         for part, (batch, share) in enumerate(zip(batches, shares, strict=True)):
             # keyed on the step, so that dropout and sampling resume exactly too
             torch.manual_seed(hash((config.seed, step, part, rank)) % 2**63)
-            loss, numbers = module(batch)
+            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.autocast):
+                loss, numbers = module(batch)
             accelerator.backward(loss * share)
             window.append({"loss": loss.item(), **numbers})
         if task.synchronise is not None:
