@@ -218,9 +218,16 @@ def test_exact_counts_rows_that_are_right_throughout() -> None:
         logits = torch.cat([made.logits(out) for out, _ in made.chunks([ids], [[12, 13]])])
     best = logits.argmax(-1).tolist()
     wrong = [*best[:-1], (best[-1] + 1) % 128]
-    right_then_wrong = [Example(ids.tolist(), labels, [12, 13]) for labels in (best, wrong)]
+    right_then_wrong = [Example(ids.tolist(), [IGNORE, *labels[1:]], [12, 13]) for labels in (best, wrong)]
     _, numbers = ReadingStage(made)(right_then_wrong)
-    assert numbers["exact"] == 0.5
+    assert numbers == {"token_accuracy": pytest.approx(47 / 48), "exact": 0.5}
+
+
+def test_running_text_is_told_apart_from_answers() -> None:
+    """Its rows are never right throughout, and would hide in the log what answers know."""
+    ids = words(26).tolist()
+    _, numbers = ReadingStage(comet())([Example(ids[:-1], ids[1:], [12, 13])])
+    assert list(numbers) == ["text_accuracy"]
 
 
 def test_truncated_gradients_stop_at_the_cut() -> None:

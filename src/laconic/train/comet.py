@@ -76,11 +76,11 @@ class SharedReadingStage(nn.Module):
         targets = Targets(batch)
         local = partial(targets.loss, self.comet.logits)
         loss = self.pipeline.loss(targets.rows, targets.plans, local, drawn(self.fifo_slots))
-        missed = [float(not whole) for whole in targets.whole]
-        seen = torch.tensor([loss.item(), targets.right, *missed], device=loss.device)
+        failed = [float(not whole) for whole in targets.whole]
+        seen = torch.tensor([loss.item(), targets.right, *failed], device=loss.device)
         dist.all_reduce(seen)
-        exact = (seen[2:] == 0).float().mean().item()
-        return loss, {"loss": seen[0].item(), "token_accuracy": seen[1].item() / max(targets.count, 1), "exact": exact}
+        found, right, *missed = seen.tolist()
+        return loss, {"loss": found, **targets.told(right, [not times for times in missed])}
 
     def synchronise(self) -> None:
         """Sum the processes' gradients."""
