@@ -11,59 +11,20 @@ or (``sft, full``) behind all of the text. Then answers from single paragraphs o
 from __future__ import annotations
 
 import argparse
-import math
-import random
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import mean
 
-import torch
-from torch import Tensor, nn
+from running_text import Reader, apart, behind_memory, perplexities, pieces
 
-from laconic.backbone import Backbone, load_backbone
-from laconic.data.books import load_books
-from laconic.data.generated import BOOKS
+from laconic.backbone import load_backbone
 from laconic.data.loaders import load_task
 from laconic.eval.report import markdown
 from laconic.eval.runner import evaluate
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.registry import load_method, reader_name
 from laconic.methods.sft.model import SFT
-from laconic.train.reading_examples import token_haystacks
 
 ROOT = Path(__file__).resolve().parents[2]
 TASK = "squad_paragraphs_dev"
-
-
-@torch.inference_mode()
-def perplexities(backbone: Backbone, comet: Path, sft: Path, texts: int, chunks: int) -> dict[str, list[float]]:
-    """Of each chunk's tokens but its first, by what reads them."""
-    with_memory = CoMeT.from_pretrained(comet, backbone).merge()
-    without = SFT.from_pretrained(sft, backbone).merge()
-    full = with_memory.config.chunk_tokens
-    books, draw = token_haystacks(backbone, load_books(BOOKS)), random.Random(0)
-    pieces = [torch.tensor(books.cut(full * chunks, draw)) for _ in range(texts)]
-
-    def by_comet(ids: Tensor) -> list[Tensor]:
-        return [with_memory.logits(outputs) for outputs, _ in with_memory.chunks([ids], [[full] * chunks])]
-
-    readers: dict[str, Callable[[Tensor], Sequence[Tensor]]] = {
-        "untuned": lambda ids: [backbone.model(part[None]).logits[0] for part in ids.split(full)],
-        "sft": lambda ids: [without.decoder(part[None]).logits[0] for part in ids.split(full)],
-        "sft, full": lambda ids: without.decoder(ids[None]).logits[0].split(full),
-        "comet": by_comet,
-    }
-    found = {}
-    for name, read in readers.items():
-        surprises = [list(map(surprise, read(ids), ids.split(full))) for ids in pieces]
-        found[name] = [math.exp(mean(of_chunk)) for of_chunk in zip(*surprises, strict=True)]
-        print(name, found[name], flush=True)
-    return found
-
-
-def surprise(logits: Tensor, ids: Tensor) -> float:
-    """Mean negative log likelihood of a chunk's tokens but the first, in nats."""
-    return nn.functional.cross_entropy(logits[:-1].float(), ids[1:]).item()
 
 
 def main() -> None:
@@ -76,7 +37,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "comet_short_text.json")
     args = parser.parse_args()
     backbone = load_backbone()
-    found = perplexities(backbone, args.comet, args.sft, args.texts, args.chunks)
+    comet, sft = CoMeT.from_pretrained(args.comet, backbone).merge(), SFT.from_pretrained(args.sft, backbone).merge()
+    full = comet.config.chunk_tokens
+    readers: dict[str, Reader] = {
+        "untuned": apart(backbone.model, full),
+        "sft": apart(sft.decoder, full),
+        "sft, full": lambda ids: sft.decoder(ids[None]).logits[0].split(full),
+        "comet": behind_memory(comet),
+    }
+    found = perplexities(readers, pieces(backbone, args.texts, args.chunks * full), full)
     result = evaluate(
         {"full": load_method("full", backbone, args.sft), "comet": load_method("comet", backbone, args.comet)},
         {TASK: load_task(TASK, limit=args.limit)},

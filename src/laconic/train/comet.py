@@ -79,8 +79,8 @@ class SharedReadingStage(nn.Module):
         failed = [float(not whole) for whole in targets.whole]
         seen = torch.tensor([loss.item(), targets.right, *failed], device=loss.device)
         dist.all_reduce(seen)
-        found, right, *missed = seen.tolist()
-        return loss, {"loss": found, **targets.told(right, [not times for times in missed])}
+        found, right, *failed = seen.tolist()
+        return loss, {"loss": found, **targets.told(right, [not times for times in failed])}
 
     def synchronise(self) -> None:
         """Sum the processes' gradients."""
