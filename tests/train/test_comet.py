@@ -27,6 +27,7 @@ from laconic.train.chunk_plans import PLANS, fixed
 from laconic.train.comet import ReadingStage, parameters_of
 from laconic.train.comet_recipe import CoMeTTrainer
 from laconic.train.reading_examples import (
+    Aside,
     DocumentExamples,
     Example,
     MixedExamples,
@@ -38,6 +39,7 @@ from laconic.train.reading_examples import (
     token_haystacks,
 )
 from laconic.train.recipe import load_recipe, run_recipe
+from laconic.train.targets import labels_in
 
 TEXT = "The lighthouse keeper wrote down the weather every morning. " * 80
 
@@ -230,6 +232,69 @@ def test_running_text_is_told_apart_from_answers() -> None:
     assert list(numbers) == ["text_accuracy"]
 
 
+def test_asides_ask_for_what_has_been_read() -> None:
+    """Each for a needle that lies whole before it, behind every chunk from there on but the last of the text."""
+    backbone = comet(chunk_tokens=48).backbone
+    books, numbers = token_haystacks(backbone, [TEXT]), {"number": NEEDLES["number"]}
+    without, drawn = (NeedleExamples(backbone, books, numbers, 1, shape(), asides=on) for on in (False, True))
+    distances = set()
+    for index in range(12):
+        for plain, row in zip(without(index), drawn(index), strict=True):
+            assert (plain.ids, plain.labels, plain.plan) == (row.ids, row.labels, row.plan)
+            assert not plain.asides
+            text, *_ = backbone.tokenizer.decode(row.ids).split("\n\nQuestion: ")
+            whole = len(backbone.token_ids(text))
+            read, told = 0, False
+            for number, size in enumerate(row.plan):
+                read += size
+                before = backbone.tokenizer.decode(row.ids[:read])
+                if read >= whole:
+                    assert number not in row.asides, "the questions at the end ask for that"
+                    break
+                assert (number in row.asides) or not told, "what was asked for once can be asked for again"
+                if aside := row.asides.get(number):
+                    told = True
+                    question, answer = backbone.tokenizer.decode(aside.ids).split("\nAnswer:")
+                    name = question.removeprefix("\n\nQuestion: What is ").removesuffix("'s number?")
+                    assert f" {name}'s number is{answer}." in before
+                    end = backbone.tokenizer.eos_token_id
+                    labelled = [label for label in aside.labels if label != IGNORE]
+                    assert backbone.tokenizer.decode(labelled[:-1]) == answer
+                    assert labelled[-1] == end
+                    assert len(aside.ids) == len(aside.labels)
+                    distances.add(number)
+    assert len(distances) > 1
+
+
+def test_an_aside_is_asked_of_the_memory_behind_its_chunk_and_leaves_no_trace() -> None:
+    """Against the text cut short there and asked at its end, loss and gradient."""
+    made = comet(train="lora")
+    plan, asked = [12, 12, 12], words(9, 5).tolist()
+    rows = [words(sum(plan), seed).tolist() for seed in (1, 2)]
+    labels = [IGNORE] * 30 + words(6, 3).tolist()
+    aside = Aside(asked[:-1], [IGNORE] * 3 + asked[4:])
+    batch = [Example(rows[0], labels, plan, {0: aside, 1: aside}), Example(rows[1], labels, plan, {1: aside})]
+    loss, numbers = ReadingStage(made)(batch)
+    loss.backward()
+    got = torch.cat([p.grad.flatten() for p in made.memories.parameters() if p.grad is not None])
+    made.zero_grad()
+    parts = [Example(row, labels, plan) for row in rows]
+    for row, behind in ((0, 1), (0, 2), (1, 2)):
+        read = 12 * behind
+        parts.append(
+            Example(rows[row][:read] + aside.ids, [IGNORE] * read + aside.labels, [12] * behind + [len(aside.ids)])
+        )
+    counts = [sum(label != IGNORE for label in part.labels) for part in parts]
+    wanted = sum(ReadingStage(made)([part])[0] * count for part, count in zip(parts, counts, strict=True)) / sum(counts)
+    wanted.backward()
+    expected = torch.cat([p.grad.flatten() for p in made.memories.parameters() if p.grad is not None])
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert torch.allclose(got, expected, atol=1e-6)
+    assert expected.abs().max() > 1e-4
+    assert set(numbers) == {"token_accuracy", "exact", "aside_accuracy"}
+    assert labels_in(batch) == sum(counts)
+
+
 def test_truncated_gradients_stop_at_the_cut() -> None:
     made = comet()
     ids, plan = words(36).tolist(), [12, 12, 12]
@@ -301,7 +366,7 @@ def recipe(folder: Path, **changes: Any) -> Path:
     stage = {
         "name": "two", "task": ["number"], "books": "books_train", "chunk_tokens": 64, "chunks": [1],
         "plans": ["fixed"], "fifo_slots": [0, 8], "questions": 2, "distractors": 0, "rows": 2,
-        "memory_rate": 10.0, "truncate": None, "save_activations": True, "share_text": False,
+        "memory_rate": 10.0, "truncate": None, "save_activations": True, "share_text": False, "asides": False,
         "loop": {"steps": 3, "learning_rate": 1.0e-3, "checkpoint_every": 1},
     }  # fmt: skip
     options = {"chunk_tokens": 64, "stride": 8, "global_slots": 4, "fifo_slots": 8, "adapter_rank": 2, "lora_rank": 2}
@@ -390,6 +455,8 @@ def test_a_finished_recipe_does_not_put_back_an_earlier_stage(tmp_path: Path, mo
         ({"truncate": 0}, "truncate must be"),
         ({"save_activations": 1}, "save_activations must be"),
         ({"share_text": 1}, "share_text must be"),
+        ({"asides": "yes"}, "asides must be"),
+        ({"share_text": True, "asides": True}, "nothing is asked aside"),
         ({"share_text": True, "truncate": 2}, "all the way"),
         ({"name": "../two"}, "no plain word"),
         ({"books": 3}, "books must"),

@@ -83,7 +83,7 @@ def train(folder: Path) -> None:
     stage = {
         "name": "two", "task": ["number"], "chunk_tokens": 48, "chunks": [3], "plans": ["fixed"], "fifo_slots": [1, 5],
         "questions": 2, "distractors": 0, "rows": 2, "memory_rate": 10.0,
-        "truncate": None, "save_activations": False, "share_text": True,
+        "truncate": None, "save_activations": False, "share_text": True, "asides": False,
     }  # fmt: skip
     data = ReadingData(["The keeper wrote down the weather. " * 40], {"number": NEEDLES["number"]}, {})
     task = trainer.task(comet(train="lora", chunk_tokens=48), stage, data, 0)

@@ -122,7 +122,9 @@ def recipe(folder: Path, **changes: Any) -> Path:
 def test_it_is_trained_on_what_comet_is() -> None:
     """One name, one shape, one seed: the same examples."""
     backbone = tiny_backbone()
-    comets = stage(fifo_slots=None, memory_rate=1.0, truncate=None, save_activations=True, share_text=False)
+    comets = stage(
+        fifo_slots=None, memory_rate=1.0, truncate=None, save_activations=True, share_text=False, asides=False
+    )
     one = SFTTrainer().task(SFT(backbone, SFTConfig(lora_rank=2)), stage(), SFTTrainer().data(stage()), 3)
     trainer = CoMeTTrainer()
     other = trainer.task(comet(chunk_tokens=48), comets, trainer.data(comets), 3)

@@ -5,7 +5,7 @@ What a step trains on is a batch of rows with a chunk plan each (``laconic.train
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -42,20 +42,24 @@ class ReadingStage(nn.Module):
         self.truncate, self.save_activations = truncate, save_activations
 
     def forward(self, batch: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
-        """The mean loss over all labels of the batch, however they lie over rows and chunks."""
+        """The mean loss over all labels of the batch, however they lie over rows, chunks and asides."""
         targets = Targets(batch)
         total = torch.zeros((), device=self.comet.backbone.device)
-        chunks = self.comet.chunks(
-            targets.rows,
-            targets.plans,
-            save_activations=self.save_activations,
-            truncate=self.truncate,
-            capacity=drawn(self.fifo_slots),
-        )
-        for number, (outputs, _) in enumerate(chunks):
-            part = targets.loss(self.comet.logits, number, outputs)
+        for part in self._parts(targets):
             total = total if part is None else total + part
         return total, targets.numbers
+
+    def _parts(self, targets: Targets) -> Iterator[Tensor | None]:
+        save, capacity = self.save_activations, drawn(self.fifo_slots)
+        chunks = self.comet.chunks(
+            targets.rows, targets.plans, save_activations=save, truncate=self.truncate, capacity=capacity
+        )
+        for number, (outputs, memory) in enumerate(chunks):
+            yield targets.loss(self.comet.logits, number, outputs)
+            if asked := targets.asked(number):
+                stays_open = [False] * len(asked)
+                outputs, _ = self.comet.read_chunk(asked, memory, stays_open, save_activations=save, capacity=capacity)
+                yield targets.loss_aside(self.comet.logits, number, outputs)
 
 
 class SharedReadingStage(nn.Module):

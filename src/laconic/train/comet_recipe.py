@@ -27,7 +27,7 @@ class CoMeTTrainer:
     """
 
     options = CoMeTConfig
-    keys = (*reading_data.KEYS, "fifo_slots", "memory_rate", "truncate", "save_activations", "share_text")
+    keys = (*reading_data.KEYS, "asides", "fifo_slots", "memory_rate", "truncate", "save_activations", "share_text")
     look = "See recipes/comet/cpu.yaml."
 
     def check(self, stage: dict[str, Any], where: str) -> None:
@@ -40,9 +40,11 @@ class CoMeTTrainer:
             raise RecipeError(f"{where}: memory_rate must be a number above 0.", self.look)
         if truncate is not None and not positive(truncate):
             raise RecipeError(f"{where}: truncate must be null, or a whole number of chunks.", self.look)
-        for key in ("save_activations", "share_text"):
+        for key in ("asides", "save_activations", "share_text"):
             if not isinstance(stage[key], bool):
                 raise RecipeError(f"{where}: {key} must be true or false.", self.look)
+        if stage["share_text"] and stage["asides"]:
+            raise RecipeError(f"{where}: of a text that is shared nothing is asked aside.", "Set asides: false.")
         if stage["share_text"] and truncate is not None:
             raise RecipeError(
                 f"{where}: a text that is shared carries its gradient all the way.", "Set truncate: null."
@@ -74,7 +76,7 @@ class CoMeTTrainer:
                 f"The stage {stage['name']} has {max(slots)} fifo_slots, the method {method.config.fifo_slots}.",
                 "Raise comet.fifo_slots.",
             )
-        examples = reading_examples(method.backbone, stage, data, seed)
+        examples = reading_examples(method.backbone, stage, data, seed, stage["asides"])
         processes = PartialState(cpu=method.backbone.device.type == "cpu").num_processes
         if stage["share_text"] and processes > 1:  # one process has nobody to share with
             shared = SharedReadingStage(method, fifo_slots=slots, save_activations=save)

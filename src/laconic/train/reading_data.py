@@ -74,11 +74,16 @@ def load_reading(stage: dict[str, Any]) -> ReadingData:
     return ReadingData(books, makers, documents)
 
 
-def reading_examples(backbone: Backbone, stage: dict[str, Any], data: ReadingData, seed: int) -> Examples:
+def reading_examples(
+    backbone: Backbone, stage: dict[str, Any], data: ReadingData, seed: int, asides: bool = False
+) -> Examples:
     """Steps of all tasks, as often one as the other.
 
     A batch follows from the recipe's seed, the stage's name and the step alone: two methods trained by stages of one
-    name and one shape see the same. Nothing is encoded before the first step: a stage that is done takes none.
+    name and one shape see the same texts. Nothing is encoded before the first step: a stage that is done takes none.
+
+    Args:
+        asides: ask for needles along the way too.
     """
     own = f"{seed}/{stage['name']}"
     shape = Shape(**{key: stage[key] for key in ("chunk_tokens", "chunks", "plans", "questions", "rows")}, seed=own)
@@ -91,9 +96,8 @@ def reading_examples(backbone: Backbone, stage: dict[str, Any], data: ReadingDat
         if data.makers or READ_ON in stage["task"]:
             books = token_haystacks(backbone, data.books)
             if data.makers:
-                sources.append(
-                    (len(data.makers), NeedleExamples(backbone, books, data.makers, stage["distractors"], shape))
-                )
+                needles = NeedleExamples(backbone, books, data.makers, stage["distractors"], shape, asides)
+                sources.append((len(data.makers), needles))
             if READ_ON in stage["task"]:
                 sources.append((1, ReadOnExamples(backbone, books, shape)))
         return MixedExamples(sources, own)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 from laconic.backbone import Backbone
 from laconic.core.layout import IGNORE
 from laconic.data.haystacks import Haystacks
-from laconic.data.needles import Maker, draw_needles
+from laconic.data.needles import Maker, Needle, draw_needles
 from laconic.data.schema import QAItem, by_document
 from laconic.errors import DataError
 from laconic.generation.answer import QUESTION_TEMPLATE
@@ -24,12 +25,26 @@ ENDS = ("\n", ".", ",", "\u3002")
 
 
 @dataclass(frozen=True)
+class Aside:
+    """A question of what has been read so far, with its answer: ids, and labels as a row has them."""
+
+    ids: list[int]
+    labels: list[int]
+
+
+@dataclass(frozen=True)
 class Example:
-    """One row: token ids, the label of each token (already shifted), tokens per chunk."""
+    """One row: token ids, the label of each token (already shifted), tokens per chunk.
+
+    Attributes:
+        asides: by the number of a chunk, what is asked of the memory behind it. The text goes on without it, so that
+            nothing is said twice. Of a long text, many distances are learnt from at hardly more than the price of one.
+    """
 
     ids: list[int]
     labels: list[int]
     plan: list[int]
+    asides: Mapping[int, Aside] = field(default_factory=dict)
 
 
 #: the rows of a step, from its number
@@ -111,6 +126,7 @@ class NeedleExamples:
     Args:
         makers: kinds of needles, drawn evenly.
         distractors: most needles beside those that are asked for.
+        asides: behind each chunk but the last, ask for one of the needles that have been read.
     """
 
     def __init__(
@@ -120,9 +136,10 @@ class NeedleExamples:
         makers: Mapping[str, Maker],
         distractors: int,
         shape: Shape,
+        asides: bool = False,
     ) -> None:
         self.backbone, self.haystacks, self.makers = backbone, haystacks, makers
-        self.distractors, self.shape = distractors, shape
+        self.distractors, self.shape, self.asides = distractors, shape, asides
 
     def __call__(self, index: int) -> list[Example]:
         return self.shape.step(index).rows(self._row)
@@ -135,9 +152,30 @@ class NeedleExamples:
             spelled.pop()
         needles = needles[: len(spelled)]
         # one that is longer than the text (a story) is told in a longer one
-        text = self.haystacks.hide(needles, max(length, sum(spelled)), draw).text
+        hidden = self.haystacks.hide(needles, max(length, sum(spelled)), draw)
+        plan = step.cut(hidden.text, self.backbone)
         pairs = [(needle.question, needle.answer) for needle in needles[:asked]]
-        return conversation(self.backbone, text, step.cut(text, self.backbone), pairs, self.shape.chunk_tokens)
+        row = conversation(self.backbone, hidden.text, plan, pairs, self.shape.chunk_tokens)
+        return replace(row, asides=self._aside(needles, hidden.starts, plan, step)) if self.asides else row
+
+    def _aside(
+        self, needles: Sequence[Needle], starts: Sequence[Sequence[int]], plan: Sequence[int], step: Step
+    ) -> dict[int, Aside]:
+        """One question behind each chunk of the plan but the last, where a whole needle lies before it."""
+        ends = [
+            max(start + len(self.backbone.token_ids(part)) for start, part in zip(at, needle.sentences, strict=True))
+            for needle, at in zip(needles, starts, strict=True)
+        ]
+        # a chance of its own: with asides or without, a step has the same texts
+        draw = random.Random(f"{step.seed}/asides/{starts}")
+        asides = {}
+        for number, read in enumerate(list(accumulate(plan))[:-1]):
+            known = [needle for needle, end in zip(needles, ends, strict=True) if end <= read]
+            if known:
+                needle = draw.choice(known)
+                prompt, said = answered(self.backbone, needle.question, needle.answer)
+                asides[number] = Aside([*prompt, *said][:-1], [*[IGNORE] * len(prompt), *said][1:])
+        return asides
 
 
 class DocumentExamples:
@@ -228,14 +266,11 @@ def conversation(
     """A text cut by a plan, then questions, each with its answer, which alone is labelled.
 
     A question that does not fit into the open chunk begins the next one, as when one is asked, and an answer runs on
-    into the next; so the memory must last through both. The token that ends an answer is learnt too, or a reader would
-    never stop.
+    into the next; so the memory must last through both.
     """
-    end = backbone.tokenizer.eos_token_id
     ids, labels, plan = list(text), [IGNORE] * len(text), plan or [0]
     for question, answer in pairs:
-        prompt = backbone.token_ids(QUESTION_TEMPLATE.format(question=question))
-        said = [*backbone.token_ids(" " + answer), end]
+        prompt, said = answered(backbone, question, answer)
         if plan[-1] + len(prompt) > full:
             plan = [*plan, 0]
         plan = extended(plan, len(prompt) + len(said), full)
@@ -243,6 +278,12 @@ def conversation(
         labels += [*[IGNORE] * len(prompt), *said]
     plan[-1] -= 1  # what ends the last answer is predicted, not read
     return Example(ids[:-1], labels[1:], [size for size in plan if size])
+
+
+def answered(backbone: Backbone, question: str, answer: str) -> tuple[list[int], list[int]]:
+    """A question as it is put to a reader, and its answer with the token that ends it, or a reader would never stop."""
+    prompt = backbone.token_ids(QUESTION_TEMPLATE.format(question=question))
+    return prompt, [*backbone.token_ids(" " + answer), backbone.tokenizer.eos_token_id]
 
 
 def extended(plan: list[int], tokens: int, full: int) -> list[int]:

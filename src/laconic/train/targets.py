@@ -12,18 +12,22 @@ from laconic.train.reading_examples import Example
 
 
 def labels_in(batch: Sequence[Example]) -> int:
-    return sum(label != IGNORE for example in batch for label in example.labels)
+    """Of rows and their asides."""
+    rows = [labels for row in batch for labels in (row.labels, *(aside.labels for aside in row.asides.values()))]
+    return sum(label != IGNORE for labels in rows for label in labels)
 
 
 class Targets:
     """The labels of a batch, chunk by chunk, and how many of them were met."""
 
     def __init__(self, batch: Sequence[Example]) -> None:
+        self.batch = batch
         self.rows = [torch.tensor(example.ids) for example in batch]
         self.plans = [example.plan for example in batch]
         self.labels = [torch.tensor(example.labels).split(example.plan) for example in batch]
         self.count = labels_in(batch)
-        self.right = 0
+        self.own = sum(label != IGNORE for example in batch for label in example.labels)
+        self.right = self.right_aside = 0
         self.whole = [True] * len(batch)
 
     def loss(self, logits: Callable[[Tensor], Tensor], number: int, outputs: Tensor) -> Tensor | None:
@@ -35,29 +39,50 @@ class Targets:
         """
         row_of = [row for row, parts in enumerate(self.labels) if number < len(parts) for _ in parts[number]]
         wanted = torch.cat([parts[number] for parts in self.labels if number < len(parts)])
+        loss, hits = self._loss(logits, wanted, outputs)
+        self.right += sum(hits.values())
+        for place, hit in hits.items():
+            self.whole[row_of[place]] &= hit
+        return loss
+
+    def asked(self, number: int) -> list[Tensor]:
+        """What the rows are asked aside behind this chunk; nothing at all where no row is."""
+        asides = [row.asides.get(number) for row in self.batch]
+        return [torch.tensor(aside.ids if aside else [], dtype=torch.long) for aside in asides] if any(asides) else []
+
+    def loss_aside(self, logits: Callable[[Tensor], Tensor], number: int, outputs: Tensor) -> Tensor | None:
+        """As ``loss``, of what is asked aside behind this chunk."""
+        wanted = [label for row in self.batch if number in row.asides for label in row.asides[number].labels]
+        loss, hits = self._loss(logits, torch.tensor(wanted), outputs)
+        self.right_aside += sum(hits.values())
+        return loss
+
+    def _loss(
+        self, logits: Callable[[Tensor], Tensor], wanted: Tensor, outputs: Tensor
+    ) -> tuple[Tensor | None, dict[int, bool]]:
+        """The part of the loss, and by labelled place whether its label is the likeliest."""
         places = (wanted != IGNORE).nonzero()[:, 0]
         if not len(places):
-            return None
+            return None, {}
         targets = wanted[places].to(outputs.device)
         scores = logits(outputs[places.to(outputs.device)]).float()
         hits = (scores.argmax(-1) == targets).tolist()
-        self.right += sum(hits)
-        for place, hit in zip(places.tolist(), hits, strict=True):
-            self.whole[row_of[place]] &= hit
-        return nn.functional.cross_entropy(scores, targets, reduction="sum") / self.count
+        loss = nn.functional.cross_entropy(scores, targets, reduction="sum") / self.count
+        return loss, dict(zip(places.tolist(), hits, strict=True))
 
     @property
     def numbers(self) -> dict[str, float]:
         """Of what has been read so far, for the log."""
-        return self.told(self.right, self.whole)
+        told = self.told(self.right, self.whole)
+        return told | {"aside_accuracy": self.right_aside / (self.count - self.own)} if self.count > self.own else told
 
     def told(self, right: float, whole: Sequence[bool]) -> dict[str, float]:
-        """Of labels that were met and rows that were right throughout, for the log.
+        """Of the rows' labels that were met and rows that were right throughout, for the log.
 
         Running text, where every token is labelled, has a name of its own: no row of it is ever right throughout,
         and beside answers it would hide what those know.
         """
-        met = right / max(self.count, 1)
-        if self.count == sum(map(len, self.rows)):
+        met = right / max(self.own, 1)
+        if self.own == sum(map(len, self.rows)):
             return {"text_accuracy": met}
         return {"token_accuracy": met, "exact": sum(whole) / len(whole)}
