@@ -27,7 +27,6 @@ from laconic.train.chunk_plans import PLANS, fixed
 from laconic.train.comet import ReadingStage, parameters_of
 from laconic.train.comet_recipe import CoMeTTrainer
 from laconic.train.reading_examples import (
-    Aside,
     DocumentExamples,
     Example,
     MixedExamples,
@@ -220,9 +219,9 @@ def test_exact_counts_rows_that_are_right_throughout() -> None:
         logits = torch.cat([made.logits(out) for out, _ in made.chunks([ids], [[12, 13]])])
     best = logits.argmax(-1).tolist()
     wrong = [*best[:-1], (best[-1] + 1) % 128]
-    right_then_wrong = [Example(ids.tolist(), [IGNORE, *labels[1:]], [12, 13]) for labels in (best, wrong)]
+    right_then_wrong = [Example(ids.tolist(), [IGNORE, *labels[1:]], [12, 13]) for labels in (best, wrong, wrong)]
     _, numbers = ReadingStage(made)(right_then_wrong)
-    assert numbers == {"token_accuracy": pytest.approx(47 / 48), "exact": 0.5}
+    assert numbers == {"token_accuracy": pytest.approx(70 / 72), "exact": pytest.approx(1 / 3)}
 
 
 def test_running_text_is_told_apart_from_answers() -> None:
@@ -266,13 +265,24 @@ def test_asides_ask_for_what_has_been_read() -> None:
     assert len(distances) > 1
 
 
+def test_an_aside_takes_one_chunk() -> None:
+    """A question that does not fit is left to the end, where it may take two."""
+    backbone = comet(chunk_tokens=48).backbone
+    long = Needle((" It is long.",), "Is it long? " * 20, ("Yes",), ("it",))
+    makers = {"long": lambda draw: long}
+    books = token_haystacks(backbone, [TEXT])
+    for index in range(4):
+        drawn = NeedleExamples(backbone, books, makers, 0, shape(questions=1), asides=True)(index)
+        assert not any(row.asides for row in drawn)
+
+
 def test_an_aside_is_asked_of_the_memory_behind_its_chunk_and_leaves_no_trace() -> None:
     """Against the text cut short there and asked at its end, loss and gradient."""
     made = comet(train="lora")
     plan, asked = [12, 12, 12], words(9, 5).tolist()
     rows = [words(sum(plan), seed).tolist() for seed in (1, 2)]
     labels = [IGNORE] * 30 + words(6, 3).tolist()
-    aside = Aside(asked[:-1], [IGNORE] * 3 + asked[4:])
+    aside = Example(asked[:-1], [IGNORE] * 3 + asked[4:], [8])
     batch = [Example(rows[0], labels, plan, {0: aside, 1: aside}), Example(rows[1], labels, plan, {1: aside})]
     loss, numbers = ReadingStage(made)(batch)
     loss.backward()
@@ -293,6 +303,19 @@ def test_an_aside_is_asked_of_the_memory_behind_its_chunk_and_leaves_no_trace() 
     assert expected.abs().max() > 1e-4
     assert set(numbers) == {"token_accuracy", "exact", "aside_accuracy"}
     assert labels_in(batch) == sum(counts)
+
+
+def test_asides_are_counted_apart() -> None:
+    """In the log, what rows know at their end is not mixed with what they knew on the way."""
+    made, ids, asked = comet(), words(24), words(8, 5)
+    with torch.no_grad():
+        *_, (behind, _) = made.chunks([torch.cat([ids[:12], asked])], [[12, 8]])
+        best = made.logits(behind).argmax(-1).tolist()
+        *_, (at_the_end, _) = made.chunks([ids], [[12, 12]])
+        wrong = ((made.logits(at_the_end).argmax(-1) + 1) % 128).tolist()
+    aside = Example(asked.tolist(), [*best[:6], *((label + 1) % 128 for label in best[6:])], [8])
+    _, numbers = ReadingStage(made)([Example(ids.tolist(), [IGNORE] * 12 + wrong, [12, 12], {0: aside})])
+    assert numbers == {"token_accuracy": 0, "exact": 0, "aside_accuracy": 0.75}
 
 
 def test_truncated_gradients_stop_at_the_cut() -> None:
@@ -456,6 +479,7 @@ def test_a_finished_recipe_does_not_put_back_an_earlier_stage(tmp_path: Path, mo
         ({"save_activations": 1}, "save_activations must be"),
         ({"share_text": 1}, "share_text must be"),
         ({"asides": "yes"}, "asides must be"),
+        ({"task": ["continuation"], "asides": True}, "no task has any"),
         ({"share_text": True, "asides": True}, "nothing is asked aside"),
         ({"share_text": True, "truncate": 2}, "all the way"),
         ({"name": "../two"}, "no plain word"),

@@ -14,7 +14,7 @@ from laconic.methods.comet.model import CoMeT
 from laconic.train import reading_data
 from laconic.train.checks import positive
 from laconic.train.comet import ReadingStage, SharedReadingStage, parameters_of
-from laconic.train.reading_data import ReadingData, check_reading, load_reading, reading_examples
+from laconic.train.reading_data import ReadingData, check_reading, hides, load_reading, reading_examples
 from laconic.train.stages import StageTask
 from laconic.train.targets import labels_in
 
@@ -43,6 +43,10 @@ class CoMeTTrainer:
         for key in ("asides", "save_activations", "share_text"):
             if not isinstance(stage[key], bool):
                 raise RecipeError(f"{where}: {key} must be true or false.", self.look)
+        if stage["asides"] and not any(map(hides, stage["task"])):
+            raise RecipeError(
+                f"{where}: asides ask for needles and stories, and no task has any.", "Set asides: false."
+            )
         if stage["share_text"] and stage["asides"]:
             raise RecipeError(f"{where}: of a text that is shared nothing is asked aside.", "Set asides: false.")
         if stage["share_text"] and truncate is not None:

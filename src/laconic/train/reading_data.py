@@ -105,5 +105,10 @@ def reading_examples(
     return lambda step: mixed()(step)
 
 
+def hides(task: str) -> bool:
+    """Whether a task hides something in a book, which can be asked for from then on."""
+    return task in NEEDLES or is_story(task)
+
+
 def _is_task(name: object) -> bool:
     return isinstance(name, str) and (name in (READ_ON, *NEEDLES, *TASKS, *DERIVED) or is_story(name))

@@ -25,26 +25,19 @@ ENDS = ("\n", ".", ",", "\u3002")
 
 
 @dataclass(frozen=True)
-class Aside:
-    """A question of what has been read so far, with its answer: ids, and labels as a row has them."""
-
-    ids: list[int]
-    labels: list[int]
-
-
-@dataclass(frozen=True)
 class Example:
     """One row: token ids, the label of each token (already shifted), tokens per chunk.
 
     Attributes:
-        asides: by the number of a chunk, what is asked of the memory behind it. The text goes on without it, so that
-            nothing is said twice. Of a long text, many distances are learnt from at hardly more than the price of one.
+        asides: by the number of a chunk, rows of one chunk each that are read behind it. The text goes on without them,
+            so that nothing is said twice. Of a long text, many distances are learnt from at little more than the price
+            of one.
     """
 
     ids: list[int]
     labels: list[int]
     plan: list[int]
-    asides: Mapping[int, Aside] = field(default_factory=dict)
+    asides: Mapping[int, Example] = field(default_factory=dict)
 
 
 #: the rows of a step, from its number
@@ -156,12 +149,15 @@ class NeedleExamples:
         plan = step.cut(hidden.text, self.backbone)
         pairs = [(needle.question, needle.answer) for needle in needles[:asked]]
         row = conversation(self.backbone, hidden.text, plan, pairs, self.shape.chunk_tokens)
-        return replace(row, asides=self._aside(needles, hidden.starts, plan, step)) if self.asides else row
+        return replace(row, asides=self._asides(needles, hidden.starts, plan, step)) if self.asides else row
 
-    def _aside(
+    def _asides(
         self, needles: Sequence[Needle], starts: Sequence[Sequence[int]], plan: Sequence[int], step: Step
-    ) -> dict[int, Aside]:
-        """One question behind each chunk of the plan but the last, where a whole needle lies before it."""
+    ) -> dict[int, Example]:
+        """One question behind each chunk of the plan but the last, where a whole needle lies before it.
+
+        One that takes more than a chunk is left out.
+        """
         ends = [
             max(start + len(self.backbone.token_ids(part)) for start, part in zip(at, needle.sentences, strict=True))
             for needle, at in zip(needles, starts, strict=True)
@@ -173,9 +169,9 @@ class NeedleExamples:
             known = [needle for needle, end in zip(needles, ends, strict=True) if end <= read]
             if known:
                 needle = draw.choice(known)
-                prompt, said = answered(self.backbone, needle.question, needle.answer)
-                asides[number] = Aside([*prompt, *said][:-1], [*[IGNORE] * len(prompt), *said][1:])
-        return asides
+                pairs = [(needle.question, needle.answer)]
+                asides[number] = conversation(self.backbone, [], [], pairs, self.shape.chunk_tokens)
+        return {number: aside for number, aside in asides.items() if len(aside.plan) == 1}
 
 
 class DocumentExamples:
@@ -266,11 +262,14 @@ def conversation(
     """A text cut by a plan, then questions, each with its answer, which alone is labelled.
 
     A question that does not fit into the open chunk begins the next one, as when one is asked, and an answer runs on
-    into the next; so the memory must last through both.
+    into the next; so the memory must last through both. The token that ends an answer is learnt too, or a reader would
+    never stop.
     """
+    end = backbone.tokenizer.eos_token_id
     ids, labels, plan = list(text), [IGNORE] * len(text), plan or [0]
     for question, answer in pairs:
-        prompt, said = answered(backbone, question, answer)
+        prompt = backbone.token_ids(QUESTION_TEMPLATE.format(question=question))
+        said = [*backbone.token_ids(" " + answer), end]
         if plan[-1] + len(prompt) > full:
             plan = [*plan, 0]
         plan = extended(plan, len(prompt) + len(said), full)
@@ -278,12 +277,6 @@ def conversation(
         labels += [*[IGNORE] * len(prompt), *said]
     plan[-1] -= 1  # what ends the last answer is predicted, not read
     return Example(ids[:-1], labels[1:], [size for size in plan if size])
-
-
-def answered(backbone: Backbone, question: str, answer: str) -> tuple[list[int], list[int]]:
-    """A question as it is put to a reader, and its answer with the token that ends it, or a reader would never stop."""
-    prompt = backbone.token_ids(QUESTION_TEMPLATE.format(question=question))
-    return prompt, [*backbone.token_ids(" " + answer), backbone.tokenizer.eos_token_id]
 
 
 def extended(plan: list[int], tokens: int, full: int) -> list[int]:

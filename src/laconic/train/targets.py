@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +11,13 @@ from laconic.core.layout import IGNORE
 from laconic.train.reading_examples import Example
 
 
-def labels_in(batch: Sequence[Example]) -> int:
+def labels_in(batch: Iterable[Example]) -> int:
     """Of rows and their asides."""
-    rows = [labels for row in batch for labels in (row.labels, *(aside.labels for aside in row.asides.values()))]
-    return sum(label != IGNORE for labels in rows for label in labels)
+    return sum(_own_labels(row) + labels_in(row.asides.values()) for row in batch)
+
+
+def _own_labels(row: Example) -> int:
+    return sum(label != IGNORE for label in row.labels)
 
 
 class Targets:
@@ -26,7 +29,7 @@ class Targets:
         self.plans = [example.plan for example in batch]
         self.labels = [torch.tensor(example.labels).split(example.plan) for example in batch]
         self.count = labels_in(batch)
-        self.own = sum(label != IGNORE for example in batch for label in example.labels)
+        self.own = sum(map(_own_labels, batch))
         self.right = self.right_aside = 0
         self.whole = [True] * len(batch)
 
