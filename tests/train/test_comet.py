@@ -212,6 +212,28 @@ def test_the_loss_is_the_mean_over_all_labels() -> None:
     assert numbers["token_accuracy"] == pytest.approx(right / count)
 
 
+def test_scores_over_the_vocabulary_are_not_kept_for_the_backward_pass() -> None:
+    """Long running text would fill the memory with them; made again, they give the same gradient."""
+    made, ids = comet(train="lora"), words(37).tolist()
+    kept: list[torch.Size] = []
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.shape)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss, _ = ReadingStage(made)([Example(ids[:-1], ids[1:], [12, 12, 12])])
+    vocabulary = made.backbone.model.config.vocab_size
+    assert not any(shape[-1:] == (vocabulary,) and len(shape) > 1 for shape in kept)
+    loss.backward()
+    got = made.readouts.weight.grad.clone()
+    made.zero_grad()
+    outputs = torch.cat([out for out, _ in made.chunks([torch.tensor(ids[:-1])], [[12, 12, 12]])])
+    nn.functional.cross_entropy(made.logits(outputs), torch.tensor(ids[1:])).backward()
+    assert torch.allclose(got, made.readouts.weight.grad, atol=1e-6)
+    assert got.abs().max() > 1e-5
+
+
 def test_exact_counts_rows_that_are_right_throughout() -> None:
     made = comet()
     ids = words(25)
@@ -390,6 +412,7 @@ def recipe(folder: Path, **changes: Any) -> Path:
         "name": "two", "task": ["number"], "books": "books_train", "chunk_tokens": 64, "chunks": [1],
         "plans": ["fixed"], "fifo_slots": [0, 8], "questions": 2, "distractors": 0, "rows": 2,
         "memory_rate": 10.0, "truncate": None, "save_activations": True, "share_text": False, "asides": False,
+        "interludes": [0],
         "loop": {"steps": 3, "learning_rate": 1.0e-3, "checkpoint_every": 1},
     }  # fmt: skip
     options = {"chunk_tokens": 64, "stride": 8, "global_slots": 4, "fifo_slots": 8, "adapter_rank": 2, "lora_rank": 2}
@@ -481,6 +504,11 @@ def test_a_finished_recipe_does_not_put_back_an_earlier_stage(tmp_path: Path, mo
         ({"asides": "yes"}, "asides must be"),
         ({"task": ["continuation"], "asides": True}, "no task has any"),
         ({"share_text": True, "asides": True}, "nothing is asked aside"),
+        ({"interludes": []}, "interludes must be"),
+        ({"interludes": [-1]}, "interludes must be"),
+        ({"interludes": 8}, "interludes must be"),
+        ({"task": ["continuation"], "interludes": [0, 8]}, "no task has any"),
+        ({"share_text": True, "interludes": [0, 8]}, "has no interludes"),
         ({"share_text": True, "truncate": 2}, "all the way"),
         ({"name": "../two"}, "no plain word"),
         ({"books": 3}, "books must"),

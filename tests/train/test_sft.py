@@ -123,7 +123,13 @@ def test_it_is_trained_on_what_comet_is() -> None:
     """One name, one shape, one seed: the same examples."""
     backbone = tiny_backbone()
     comets = stage(
-        fifo_slots=None, memory_rate=1.0, truncate=None, save_activations=True, share_text=False, asides=False
+        fifo_slots=None,
+        memory_rate=1.0,
+        truncate=None,
+        save_activations=True,
+        share_text=False,
+        asides=False,
+        interludes=[0],
     )
     one = SFTTrainer().task(SFT(backbone, SFTConfig(lora_rank=2)), stage(), SFTTrainer().data(stage()), 3)
     trainer = CoMeTTrainer()

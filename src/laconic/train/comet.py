@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from laconic.methods.comet.model import CoMeT
+from laconic.train.interludes import read_over
 from laconic.train.pipeline import ChunkPipeline
 from laconic.train.reading_examples import Example
 from laconic.train.targets import Targets
@@ -52,7 +53,12 @@ class ReadingStage(nn.Module):
     def _parts(self, targets: Targets) -> Iterator[Tensor | None]:
         save, capacity = self.save_activations, drawn(self.fifo_slots)
         chunks = self.comet.chunks(
-            targets.rows, targets.plans, save_activations=save, truncate=self.truncate, capacity=capacity
+            targets.rows,
+            targets.plans,
+            save_activations=save,
+            truncate=self.truncate,
+            capacity=capacity,
+            between=partial(read_over, self.comet, targets.batch, capacity),
         )
         for number, (outputs, memory) in enumerate(chunks):
             yield targets.loss(self.comet.logits, number, outputs)

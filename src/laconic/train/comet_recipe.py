@@ -27,7 +27,16 @@ class CoMeTTrainer:
     """
 
     options = CoMeTConfig
-    keys = (*reading_data.KEYS, "asides", "fifo_slots", "memory_rate", "truncate", "save_activations", "share_text")
+    keys = (
+        *reading_data.KEYS,
+        "asides",
+        "interludes",
+        "fifo_slots",
+        "memory_rate",
+        "truncate",
+        "save_activations",
+        "share_text",
+    )
     look = "See recipes/comet/cpu.yaml."
 
     def check(self, stage: dict[str, Any], where: str) -> None:
@@ -35,6 +44,9 @@ class CoMeTTrainer:
         slots = stage["fifo_slots"]
         if slots is not None and not (isinstance(slots, list) and slots and all(n == 0 or positive(n) for n in slots)):
             raise RecipeError(f"{where}: fifo_slots must be null, or a list of whole numbers.", self.look)
+        lengths = stage["interludes"]
+        if not isinstance(lengths, list) or not lengths or not all(n == 0 or positive(n) for n in lengths):
+            raise RecipeError(f"{where}: interludes must be a list of whole numbers.", self.look)
         rate, truncate = stage["memory_rate"], stage["truncate"]
         if not isinstance(rate, int | float) or isinstance(rate, bool) or rate <= 0:
             raise RecipeError(f"{where}: memory_rate must be a number above 0.", self.look)
@@ -47,6 +59,13 @@ class CoMeTTrainer:
             raise RecipeError(
                 f"{where}: asides ask for needles and stories, and no task has any.", "Set asides: false."
             )
+        if any(lengths) and not any(map(hides, stage["task"])):
+            raise RecipeError(
+                f"{where}: interludes part needles and stories from their questions, and no task has any.",
+                "Set interludes: [0].",
+            )
+        if stage["share_text"] and any(lengths):
+            raise RecipeError(f"{where}: a text that is shared has no interludes.", "Set interludes: [0].")
         if stage["share_text"] and stage["asides"]:
             raise RecipeError(f"{where}: of a text that is shared nothing is asked aside.", "Set asides: false.")
         if stage["share_text"] and truncate is not None:
@@ -80,7 +99,7 @@ class CoMeTTrainer:
                 f"The stage {stage['name']} has {max(slots)} fifo_slots, the method {method.config.fifo_slots}.",
                 "Raise comet.fifo_slots.",
             )
-        examples = reading_examples(method.backbone, stage, data, seed, stage["asides"])
+        examples = reading_examples(method.backbone, stage, data, seed, stage["asides"], stage["interludes"])
         processes = PartialState(cpu=method.backbone.device.type == "cpu").num_processes
         if stage["share_text"] and processes > 1:  # one process has nobody to share with
             shared = SharedReadingStage(method, fifo_slots=slots, save_activations=save)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -15,6 +16,7 @@ from laconic.data.stories import any_of, is_story, load_stories
 from laconic.errors import RecipeError
 from laconic.train.checks import positive
 from laconic.train.chunk_plans import PLANS
+from laconic.train.interludes import Interrupted
 from laconic.train.reading_examples import (
     DocumentExamples,
     Examples,
@@ -75,7 +77,12 @@ def load_reading(stage: dict[str, Any]) -> ReadingData:
 
 
 def reading_examples(
-    backbone: Backbone, stage: dict[str, Any], data: ReadingData, seed: int, asides: bool = False
+    backbone: Backbone,
+    stage: dict[str, Any],
+    data: ReadingData,
+    seed: int,
+    asides: bool = False,
+    interludes: Sequence[int] = (0,),
 ) -> Examples:
     """Steps of all tasks, as often one as the other.
 
@@ -84,6 +91,7 @@ def reading_examples(
 
     Args:
         asides: ask for needles along the way too.
+        interludes: chunks of other text between those of a text with needles; one number is drawn for a step.
     """
     own = f"{seed}/{stage['name']}"
     shape = Shape(**{key: stage[key] for key in ("chunk_tokens", "chunks", "plans", "questions", "rows")}, seed=own)
@@ -97,7 +105,8 @@ def reading_examples(
             books = token_haystacks(backbone, data.books)
             if data.makers:
                 needles = NeedleExamples(backbone, books, data.makers, stage["distractors"], shape, asides)
-                sources.append((len(data.makers), needles))
+                parted = Interrupted(needles, books, interludes, stage["chunk_tokens"], own)
+                sources.append((len(data.makers), parted))
             if READ_ON in stage["task"]:
                 sources.append((1, ReadOnExamples(backbone, books, shape)))
         return MixedExamples(sources, own)

@@ -25,6 +25,21 @@ ENDS = ("\n", ".", ",", "\u3002")
 
 
 @dataclass(frozen=True)
+class Interlude:
+    """Other text between two chunks of a row (``laconic.train.interludes``).
+
+    Attributes:
+        read: token ids of the chunks of it that are read.
+        chunks: how many it stands for; those that are read are written in turn.
+        behind: number of the row's chunk that it follows.
+    """
+
+    read: list[list[int]]
+    chunks: int
+    behind: int
+
+
+@dataclass(frozen=True)
 class Example:
     """One row: token ids, the label of each token (already shifted), tokens per chunk.
 
@@ -32,12 +47,14 @@ class Example:
         asides: by the number of a chunk, rows of one chunk each that are read behind it. The text goes on without them,
             so that nothing is said twice. Of a long text, many distances are learnt from at little more than the price
             of one.
+        interlude: what is read between two of its chunks; what is asked aside there is asked behind it.
     """
 
     ids: list[int]
     labels: list[int]
     plan: list[int]
     asides: Mapping[int, Example] = field(default_factory=dict)
+    interlude: Interlude | None = None
 
 
 #: the rows of a step, from its number

@@ -2,8 +2,8 @@
 
 A recipe names its method; what its stages are, and how one is trained, the method's trainer knows (``TRAINERS``). The
 stages run in order, each resuming from its own checkpoint; when the last is done the method is saved in
-``<output>/method``. With ``start``, a recipe goes on from a saved method (``shipped``: the one inside this package).
-``key=value`` overrides address nested keys with dots: ``stages.0.loop.steps=20``.
+``<output>/method``. With ``start``, a recipe goes on from a saved method (``shipped``: the one inside this package), or
+from the average of several. ``key=value`` overrides address nested keys with dots: ``stages.0.loop.steps=20``.
 """
 
 from __future__ import annotations
@@ -18,18 +18,15 @@ import yaml
 from accelerate import PartialState
 
 from laconic.backbone import load_backbone
-from laconic.core import persist
 from laconic.core.files import write_whole
-from laconic.core.method import TrainedMethod
 from laconic.errors import RecipeError
-from laconic.methods.registry import shipped_adapter
 from laconic.train.comet_recipe import CoMeTTrainer
 from laconic.train.loop import LoopConfig, run
 from laconic.train.ram_recipe import RAMTrainer
 from laconic.train.sft_recipe import SFTTrainer
 from laconic.train.stages import Trainer
+from laconic.train.start import check_start, take_over
 
-SHIPPED = "shipped"
 TRAINERS: dict[str, Trainer] = {"ram": RAMTrainer(), "comet": CoMeTTrainer(), "sft": SFTTrainer()}
 
 
@@ -72,6 +69,7 @@ def _check_types(recipe: dict[str, Any], path: str | Path) -> None:
     trainer = TRAINERS[method]
     if not isinstance(recipe[method], dict) or not isinstance(recipe["seed"], int):
         raise RecipeError(f"{path}: {method} must be a mapping, seed a whole number.", trainer.look)
+    check_start(recipe["start"], path)
     if not isinstance(stages, list) or not stages or not all(isinstance(stage, dict) for stage in stages):
         raise RecipeError(f"{path}: stages must be a list of mappings.", trainer.look)
     for number, stage in enumerate(stages):
@@ -125,7 +123,7 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[s
     method = trainer.make(backbone, config)
     provenance: dict[str, Any] = {"recipe": recipe}
     if recipe["start"] is not None:
-        provenance["start"] = _start(method, recipe["start"], say)
+        provenance["start"] = take_over(method, recipe["start"], say)
     output = Path(recipe["output"])
     main = state.is_main_process  # of several processes one writes
     if main:
@@ -140,30 +138,6 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[s
             method.save_pretrained(target, dtype=torch.bfloat16, provenance=done)
             say(f"saved {target}")
     return target
-
-
-def _start(method: TrainedMethod, source: str, say: Callable[[str], None]) -> dict[str, Any]:
-    """Take over the weights of a saved method; what it lacks, say a term switched on since, starts fresh.
-
-    Returns:
-        How the saved method was made.
-
-    Raises:
-        AdapterError: it is missing, of another method or backbone, or of other shapes.
-    """
-    folder = shipped_adapter(method.backbone, method.name) if source == SHIPPED else Path(source)
-    if folder is None:
-        raise RecipeError(f"No adapter for {method.backbone.name} is shipped.", "Name a folder as start.")
-    description = persist.read_description(folder)
-    persist.check_method(description, method.name, folder)
-    persist.check_backbone(description, method.backbone, folder)
-    saved = persist.read_tensors(folder)
-    fresh = {n: p.detach() for n, p in method.own_parameters().items() if n not in saved}
-    persist.load_into(method, saved | fresh, method.backbone, folder)
-    for parameter in method.own_parameters().values():
-        parameter.data = parameter.data.float()  # saved as bfloat16, in which small updates of the optimiser are lost
-    say(f"start: {folder.name}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
-    return description["provenance"]
 
 
 def _claim(output: Path, recipe: dict[str, Any]) -> None:

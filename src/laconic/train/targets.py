@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from laconic.core.layout import IGNORE
 from laconic.train.reading_examples import Example
@@ -18,6 +19,12 @@ def labels_in(batch: Iterable[Example]) -> int:
 
 def _own_labels(row: Example) -> int:
     return sum(label != IGNORE for label in row.labels)
+
+
+def _scored(logits: Callable[[Tensor], Tensor], outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of the labels' losses, and which of them are the likeliest."""
+    scores = logits(outputs).float()
+    return nn.functional.cross_entropy(scores, targets, reduction="sum"), scores.argmax(-1) == targets
 
 
 class Targets:
@@ -68,10 +75,9 @@ class Targets:
         if not len(places):
             return None, {}
         targets = wanted[places].to(outputs.device)
-        scores = logits(outputs[places.to(outputs.device)]).float()
-        hits = (scores.argmax(-1) == targets).tolist()
-        loss = nn.functional.cross_entropy(scores, targets, reduction="sum") / self.count
-        return loss, dict(zip(places.tolist(), hits, strict=True))
+        # of running text, the scores of one chunk can be larger than all that its layers keep; so they are made again
+        loss, hits = checkpoint(_scored, logits, outputs[places.to(outputs.device)], targets, use_reentrant=False)
+        return loss / self.count, dict(zip(places.tolist(), hits.tolist(), strict=True))
 
     @property
     def numbers(self) -> dict[str, float]:

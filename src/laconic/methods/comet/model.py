@@ -252,6 +252,7 @@ class CoMeT(TrainedMethod):
         save_activations: bool = True,
         truncate: int | None = None,
         capacity: int | None = None,
+        between: Callable[[int, Memory], Memory] | None = None,
     ) -> Iterator[tuple[Tensor, Memory]]:
         """Read rows of text chunk by chunk; each row's last chunk stays open, so its memory is that before it.
 
@@ -259,12 +260,14 @@ class CoMeT(TrainedMethod):
             plans: text tokens of each chunk of each row.
             truncate: chunks after which no gradient is carried on; None carries it through all of them.
             capacity: as for ``prepare``.
+            between: what else happens to the memory behind a chunk, from the chunk's number.
         """
         memory = memory or self.empty_memory(len(rows))
         for number, (ids, closes) in enumerate(by_chunk(rows, plans)):
             if truncate is not None and number % truncate == 0:
                 memory = memory.detach()
             outputs, memory = self.read_chunk(ids, memory, closes, save_activations=save_activations, capacity=capacity)
+            memory = memory if between is None else between(number, memory)
             yield outputs, memory
 
     def logits(self, outputs: Tensor) -> Tensor:

@@ -1,0 +1,73 @@
+"""What a training goes on from: a saved method, or the average of several.
+
+Methods that went on from one, each better at something, often are good at all of it when their weights are averaged
+("model soups", arXiv 2203.05482).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from laconic.core import persist
+from laconic.core.method import TrainedMethod
+from laconic.errors import AdapterError, RecipeError
+from laconic.methods.registry import shipped_adapter
+
+SHIPPED = "shipped"
+
+
+def check_start(start: object, path: str | Path) -> None:
+    """Raise ``RecipeError`` for what names neither a saved method nor several."""
+    several = start if isinstance(start, list) else [start]
+    if start is not None and (not several or not all(isinstance(one, str) for one in several)):
+        raise RecipeError(f"{path}: start must be null, a saved method, or a list of such.", "Write start: null.")
+
+
+def take_over(method: TrainedMethod, start: str | list[str], say: Callable[[str], None]) -> dict[str, Any]:
+    """Take over the weights of saved methods; what they lack, say a term switched on since, starts fresh.
+
+    Returns:
+        How the saved method was made; of several, how each was, by its place in the list.
+
+    Raises:
+        AdapterError: one is missing, of another method or backbone, or of other shapes.
+    """
+    sources = start if isinstance(start, list) else [start]
+    folders = [_folder(method, source) for source in sources]
+    made, saved = [], []
+    for folder in folders:
+        description = persist.read_description(folder)
+        persist.check_method(description, method.name, folder)
+        persist.check_backbone(description, method.backbone, folder)
+        made.append(description["provenance"])
+        saved.append(persist.read_tensors(folder))
+    weights = _average(saved, folders)
+    fresh = {n: p.detach() for n, p in method.own_parameters().items() if n not in weights}
+    persist.load_into(method, weights | fresh, method.backbone, folders[0])
+    for parameter in method.own_parameters().values():
+        parameter.data = parameter.data.float()  # saved as bfloat16, in which small updates of the optimiser are lost
+    say(f"start: {' and '.join(f.name for f in folders)}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
+    return made[0] if isinstance(start, str) else dict(zip(map(str, range(1, len(made) + 1)), made, strict=True))
+
+
+def _folder(method: TrainedMethod, source: str) -> Path:
+    folder = shipped_adapter(method.backbone, method.name) if source == SHIPPED else Path(source)
+    if folder is None:
+        raise RecipeError(f"No adapter for {method.backbone.name} is shipped.", "Name a folder as start.")
+    return folder
+
+
+def _average(saved: list[dict[str, torch.Tensor]], folders: list[Path]) -> dict[str, torch.Tensor]:
+    first, *others = saved
+    for other, folder in zip(others, folders[1:], strict=True):
+        if {name: t.shape for name, t in other.items()} != {name: t.shape for name, t in first.items()}:
+            raise AdapterError(
+                f"{folder} has other weights than {folders[0]}: there is no average.", "Name methods of one kind."
+            )
+    if not others:
+        return first
+    return {name: torch.stack([one[name].float() for one in saved]).mean(0) for name in first}

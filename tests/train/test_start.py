@@ -1,0 +1,61 @@
+"""What a training goes on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from comets import comet
+
+from laconic.errors import AdapterError, RecipeError
+from laconic.methods.comet.model import CoMeT
+from laconic.train.recipe import load_recipe
+from laconic.train.start import take_over
+
+
+def saved(folder: Path, seed: int, **options: Any) -> tuple[Path, CoMeT]:
+    made = comet(**options)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in made.own_parameters().values():
+            parameter.copy_(torch.randn_like(parameter))
+    made.save_pretrained(folder, dtype=torch.bfloat16, provenance={"seed": seed})
+    return folder, made
+
+
+def test_of_several_methods_the_average_is_taken_in_float32(tmp_path: Path) -> None:
+    (first, one), (second, other) = saved(tmp_path / "one", 1), saved(tmp_path / "two", 2)
+    made, said = comet(), []
+    description = take_over(made, [str(first), str(second)], said.append)
+    assert description == {"1": {"seed": 1}, "2": {"seed": 2}}
+    assert said == ["start: one and two"]
+    for name, parameter in made.own_parameters().items():
+        assert parameter.dtype == torch.float32
+        halves = [way.own_parameters()[name].bfloat16().float() / 2 for way in (one, other)]
+        assert torch.allclose(parameter, halves[0] + halves[1], atol=1e-7), name
+
+
+def test_of_one_it_is_the_method_itself(tmp_path: Path) -> None:
+    folder, one = saved(tmp_path / "one", 1)
+    for start in (str(folder), [str(folder)]):
+        made = comet()
+        take_over(made, start, lambda line: None)
+        for name, parameter in made.own_parameters().items():
+            assert torch.equal(parameter, one.own_parameters()[name].bfloat16().float()), name
+
+
+def test_methods_of_two_shapes_have_no_average(tmp_path: Path) -> None:
+    first, _ = saved(tmp_path / "one", 1)
+    second, _ = saved(tmp_path / "two", 2, adapter_rank=3)
+    with pytest.raises(AdapterError, match="there is no average"):
+        take_over(comet(), [str(first), str(second)], lambda line: None)
+    with pytest.raises(AdapterError, match=r"has no method\.json"):
+        take_over(comet(), [str(first), str(tmp_path / "absent")], lambda line: None)
+
+
+@pytest.mark.parametrize("start", ["[]", "3", "[shipped, 3]", "{a: b}"])
+def test_a_slip_is_found_before_training(start: str) -> None:
+    with pytest.raises(RecipeError, match="start must be"):
+        load_recipe("recipes/comet/cpu.yaml", [f"start={start}"])
