@@ -467,6 +467,7 @@ def test_14_saving_replaces_a_saved_method_and_nothing_else(backbone: Backbone, 
     (tmp_path / "empty").mkdir()
     for _ in range(2):
         ram.save_pretrained(tmp_path / "empty")
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in (tmp_path / "empty").iterdir()), "others may read it"
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     (tmp_path / "notes").write_text("more of it")

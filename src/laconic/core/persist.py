@@ -69,6 +69,7 @@ def save_method(
         scratch.chmod(0o755)  # mkdtemp makes it private
         (scratch / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, scratch / WEIGHTS)
+        (scratch / WEIGHTS).chmod(0o644)  # safetensors makes it private too
         if target.exists():
             retired = Path(tempfile.mkdtemp(prefix=".replaced-", dir=target.parent))
             os.replace(target, retired / target.name)
