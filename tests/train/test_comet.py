@@ -468,7 +468,7 @@ def test_a_finished_recipe_does_not_put_back_an_earlier_stage(tmp_path: Path, mo
     real = CoMeT.save_pretrained
 
     def noted(self: CoMeT, folder: Path, **options: Any) -> None:
-        saved.append(options["provenance"]["stages_done"])
+        saved.append((folder.parent.name, options["provenance"]["stages_done"]))
         real(self, folder, **options)
 
     monkeypatch.setattr(CoMeT, "save_pretrained", noted)
@@ -477,11 +477,11 @@ def test_a_finished_recipe_does_not_put_back_an_earlier_stage(tmp_path: Path, mo
     whole["stages"].append(whole["stages"][0] | {"name": "three"})
     path.write_text(yaml.safe_dump(whole))
     run_recipe(path, say=lambda line: None)
-    assert saved == [1, 2], "a curriculum can be tried before its end"
+    assert saved == [("two", 1), ("three", 2), ("run", 2)], "a curriculum can be tried before its end"
     # what is done takes no step, and its books need not be encoded
     monkeypatch.delattr("laconic.train.reading_data.token_haystacks")
     run_recipe(path, say=lambda line: None)
-    assert saved == [1, 2, 2]
+    assert saved[3:] == [("run", 2)]
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from comets import comet
 
 from laconic.errors import AdapterError, RecipeError
 from laconic.methods.comet.model import CoMeT
-from laconic.train.recipe import load_recipe
+from laconic.train import recipe as recipes
+from laconic.train.recipe import load_recipe, run_recipe
 from laconic.train.start import take_over
 
 
@@ -53,6 +55,24 @@ def test_methods_of_two_shapes_have_no_average(tmp_path: Path) -> None:
         take_over(comet(), [str(first), str(second)], lambda line: None)
     with pytest.raises(AdapterError, match=r"has no method\.json"):
         take_over(comet(), [str(first), str(tmp_path / "absent")], lambda line: None)
+
+
+def test_an_average_needs_no_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (first, one), (second, other) = saved(tmp_path / "one", 1), saved(tmp_path / "two", 2)
+    monkeypatch.setattr(recipes, "load_backbone", lambda *args, **kwargs: one.backbone)
+    whole = {
+        "method": "comet", "backbone": "tiny", "dtype": "float32", "device": "cpu", "output": str(tmp_path / "run"),
+        "start": [str(first), str(second)], "seed": 0, "comet": one.config.to_dict(), "stages": [],
+    }  # fmt: skip
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(whole))
+    made = CoMeT.from_pretrained(run_recipe(path, say=lambda line: None), one.backbone)
+    name = "memories.0.gate.weight"
+    halves = [way.own_parameters()[name].bfloat16().float() / 2 for way in (one, other)]
+    assert torch.equal(made.own_parameters()[name], (halves[0] + halves[1]).bfloat16().float())
+    for start in ("null", str(first)):
+        with pytest.raises(RecipeError, match="has no stages"):
+            load_recipe(path, [f"start={start}"])
 
 
 @pytest.mark.parametrize("start", ["[]", "3", "[shipped, 3]", "{a: b}"])

@@ -1,9 +1,10 @@
 """Recipes: a YAML file says what to train, on what, for how long; one command runs it to a saved method.
 
 A recipe names its method; what its stages are, and how one is trained, the method's trainer knows (``TRAINERS``). The
-stages run in order, each resuming from its own checkpoint; when the last is done the method is saved in
-``<output>/method``. With ``start``, a recipe goes on from a saved method (``shipped``: the one inside this package), or
-from the average of several. ``key=value`` overrides address nested keys with dots: ``stages.0.loop.steps=20``.
+stages run in order, each resuming from its own checkpoint; what each has made is saved in ``<output>/<stage>/method``,
+and what the last one has in ``<output>/method``. With ``start``, a recipe goes on from a saved method (``shipped``: the
+one inside this package), or from the average of several. ``key=value`` overrides address nested keys with dots:
+``stages.0.loop.steps=20``.
 """
 
 from __future__ import annotations
@@ -70,8 +71,10 @@ def _check_types(recipe: dict[str, Any], path: str | Path) -> None:
     if not isinstance(recipe[method], dict) or not isinstance(recipe["seed"], int):
         raise RecipeError(f"{path}: {method} must be a mapping, seed a whole number.", trainer.look)
     check_start(recipe["start"], path)
-    if not isinstance(stages, list) or not stages or not all(isinstance(stage, dict) for stage in stages):
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         raise RecipeError(f"{path}: stages must be a list of mappings.", trainer.look)
+    if not stages and not isinstance(recipe["start"], list):
+        raise RecipeError(f"{path} has no stages: only an average of several methods needs none.", trainer.look)
     for number, stage in enumerate(stages):
         where = f"{path}: stage {number}"
         absent = {"name", "loop", *trainer.keys} - set(stage)
@@ -132,11 +135,13 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[s
     for number, (stage, items) in enumerate(zip(recipe["stages"], data, strict=True), 1):
         say(f"stage {number} of {len(data)}: {stage['name']}")
         task = trainer.task(method, stage, items, recipe["seed"])
-        ran = run(task, LoopConfig(seed=recipe["seed"], **stage["loop"]), output / stage["name"], say)
-        if main and (ran or number == len(data)):  # a long curriculum can be tried before its end
-            done = provenance | {"stages_done": number}
-            method.save_pretrained(target, dtype=torch.bfloat16, provenance=done)
-            say(f"saved {target}")
+        run(task, LoopConfig(seed=recipe["seed"], **stage["loop"]), output / stage["name"], say)
+        kept = output / stage["name"] / "method"
+        if main and not kept.exists():  # stages can be tried, compared, averaged and gone on from
+            method.save_pretrained(kept, dtype=torch.bfloat16, provenance=provenance | {"stages_done": number})
+    if main:
+        method.save_pretrained(target, dtype=torch.bfloat16, provenance=provenance | {"stages_done": len(data)})
+        say(f"saved {target}")
     return target
 
 
