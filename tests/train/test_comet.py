@@ -484,6 +484,20 @@ def test_a_finished_recipe_does_not_put_back_an_earlier_stage(tmp_path: Path, mo
     assert saved[3:] == [("run", 2)]
 
 
+def test_a_stage_that_is_trained_anew_is_saved_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = comet().backbone
+    monkeypatch.setattr(recipes, "load_backbone", lambda *args, **kwargs: backbone)
+    path = recipe(tmp_path)
+    run_recipe(path, say=lambda line: None)
+    kept = tmp_path / "run" / "two" / "method"
+    whole = persist.version(kept)
+    assert whole == persist.version(tmp_path / "run" / "method")
+    CoMeT(backbone, CoMeT.from_pretrained(kept, backbone).config).save_pretrained(kept)  # an older one
+    (tmp_path / "run" / "two" / "checkpoint.pt").unlink()
+    run_recipe(path, say=lambda line: None)
+    assert persist.version(kept) == whole
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -511,6 +525,7 @@ def test_a_finished_recipe_does_not_put_back_an_earlier_stage(tmp_path: Path, mo
         ({"share_text": True, "interludes": [0, 8]}, "has no interludes"),
         ({"share_text": True, "truncate": 2}, "all the way"),
         ({"name": "../two"}, "no plain word"),
+        ({"name": "method"}, "is its folder"),
         ({"books": 3}, "books must"),
     ],
 )

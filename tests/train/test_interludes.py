@@ -115,6 +115,17 @@ def test_a_queue_alone_takes_in_what_is_read() -> None:
     assert all(torch.equal(a.queue, b.queue) for a, b in zip(after.layers, wanted.layers, strict=True))
 
 
+def test_what_is_asked_aside_there_is_asked_behind_it() -> None:
+    made, asked = comet(train="lora"), words(9, 5).tolist()
+    aside = Example(asked[:-1], [IGNORE] * 3 + asked[4:], [8])
+    text = row(1, interlude=interlude(READ, 10), asides={0: aside})
+    whole = replace(spliced(text), asides={READ: aside})  # behind the last chunk of what is read
+    stage = ReadingStage(made)
+    assert stage([text])[0].item() == pytest.approx(stage([whole])[0].item(), rel=1e-5)
+    before = replace(spliced(text), asides={0: aside})
+    assert stage([text])[0].item() != pytest.approx(stage([before])[0].item(), rel=1e-5)
+
+
 def test_nothing_happens_elsewhere() -> None:
     made, batch = comet(), [row(1, interlude=interlude(4, 10, behind=1))]
     before = behind_first(made, batch)

@@ -2,8 +2,8 @@
 
 Between two chunks of a text, other text is put in. A few chunks of it are read, without a gradient; then what they
 would write is written over and over, as if so many more had been read. Only the gates are asked each time, so a hundred
-chunks cost no more than a few, and the gradient flows through what a memory keeps of itself: the way a fact goes that
-lies far back. What is lost is the gradient through what the other text reads in the memory.
+chunks cost little more than a few, and the gradient flows through what a memory keeps of itself: the way a fact goes
+that lies far back. What is lost is the gradient through what the other text reads in the memory.
 """
 
 from __future__ import annotations

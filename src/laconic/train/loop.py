@@ -86,8 +86,8 @@ class LoopConfig:
         return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> None:
-    """Train ``task`` to the end, from the newest checkpoint in ``folder`` if there is one.
+def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> int:
+    """Train ``task`` to the end, from the newest checkpoint in ``folder`` if there is one; returns the steps it took.
 
     ``folder`` receives ``checkpoint.pt`` (replaced whole) and ``log.jsonl`` (a line per logged step).
     """
@@ -145,6 +145,7 @@ def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> None:
             _save(checkpoint, so_far, trained, optimizer)
     if log is not None:
         log.close()
+    return config.steps - first
 
 
 def _shares(weights: list[float], accelerator: Accelerator, world: int) -> list[float]:

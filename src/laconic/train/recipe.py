@@ -86,6 +86,8 @@ def _check_types(recipe: dict[str, Any], path: str | Path) -> None:
         except TypeError as error:
             raise RecipeError(f"{where}: loop: {error}.", trainer.look) from error
     names = [stage["name"] for stage in stages]
+    if "method" in names:
+        raise RecipeError(f"{path}: a stage's name is its folder, and method is that of what is saved.", "Rename it.")
     if len(set(names)) < len(names):
         raise RecipeError(f"{path}: two stages have one name, and would share their checkpoints.", "Merge them.")
 
@@ -135,10 +137,11 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[s
     for number, (stage, items) in enumerate(zip(recipe["stages"], data, strict=True), 1):
         say(f"stage {number} of {len(data)}: {stage['name']}")
         task = trainer.task(method, stage, items, recipe["seed"])
-        run(task, LoopConfig(seed=recipe["seed"], **stage["loop"]), output / stage["name"], say)
+        ran = run(task, LoopConfig(seed=recipe["seed"], **stage["loop"]), output / stage["name"], say)
         kept = output / stage["name"] / "method"
-        if main and not kept.exists():  # stages can be tried, compared, averaged and gone on from
+        if main and (ran or not kept.exists()):  # to be tried, compared, averaged and gone on from
             method.save_pretrained(kept, dtype=torch.bfloat16, provenance=provenance | {"stages_done": number})
+            say(f"saved {kept}")
     if main:
         method.save_pretrained(target, dtype=torch.bfloat16, provenance=provenance | {"stages_done": len(data)})
         say(f"saved {target}")
