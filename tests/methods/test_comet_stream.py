@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from comets import ROTARY, comet, outputs, words
@@ -9,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from laconic.errors import LaconicError
+from laconic.methods.comet.files import SavedMemory, Source, save_memory
 from laconic.methods.comet.memory import Memory
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.comet.stream import ChunkStream
@@ -144,3 +148,61 @@ def test_what_is_held_stays_constant() -> None:
         held.append((stream.memory.nbytes, stream.cache_tokens))
     assert max(held[12 * 3 :]) <= max(held[12 * 2 : 12 * 3])
     assert stream.cache_tokens == 3 + 5 + 12 + 2, "slots, queue, text, compression tokens between"
+
+
+@pytest.mark.parametrize("when", [0, 1, 2])
+@torch.no_grad()
+def test_a_stream_that_broke_off_says_so(monkeypatch: pytest.MonkeyPatch, when: int) -> None:
+    """Fed again, it would have its memory twice in front of the chunk, and answer from that."""
+    made = comet()
+    stream = ChunkStream(made)
+    stream.feed([words(24)])
+    stream.close()
+    before, calls, real = stream.fork(), [], made.stack.run
+
+    def interrupted(*args: Any, **kwargs: Any) -> torch.Tensor:
+        if len(calls) == when:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(made.stack, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stream.feed([words(5, 3)])
+    monkeypatch.undo()
+    for use in (stream.feed, stream.read, stream.fork().feed):
+        with pytest.raises(LaconicError, match="halfway"):
+            use([words(5, 3)])
+    with pytest.raises(LaconicError, match="halfway"):
+        save_memory("never.memory", SavedMemory(stream, [Source("a", "b", 1, 1)]))
+    again = ChunkStream(made)
+    again.feed([words(24)])
+    again.close()
+    assert torch.equal(before.feed([words(5, 3)]), again.feed([words(5, 3)]))
+
+
+@torch.no_grad()
+def test_what_was_not_computed_is_no_number() -> None:
+    """Of chunks that are closed at once nothing but the memory is kept."""
+    stream = ChunkStream(comet(), batch=2)
+    stream.read([words(24), words(5)])
+    logits = stream.feed([words(0), words(1)])
+    assert bool(logits[0].isnan().all())
+    assert bool(logits[1].isfinite().all())
+    assert bool(stream.feed([words(1), words(0)]).isfinite().all())
+
+
+@torch.no_grad()
+def test_a_row_that_was_closed_early_may_wait() -> None:
+    stream = ChunkStream(comet(), batch=2)
+    before = stream.feed([words(24, 1), words(30, 2)])
+    stream.close([True, False])
+    after = stream.feed([words(0), words(3)])
+    assert torch.equal(after[0], before[0])
+
+
+@torch.no_grad()
+def test_nothing_fed_at_all_has_the_decoders_dtype() -> None:
+    made = comet()
+    made.decoder.to(torch.bfloat16)
+    assert ChunkStream(made).feed([words(0)]).dtype == torch.bfloat16

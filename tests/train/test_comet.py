@@ -26,6 +26,7 @@ from laconic.train import recipe as recipes
 from laconic.train.chunk_plans import PLANS, fixed
 from laconic.train.comet import ReadingStage, parameters_of
 from laconic.train.comet_recipe import CoMeTTrainer
+from laconic.train.loop import LoopConfig
 from laconic.train.reading_examples import (
     DocumentExamples,
     Example,
@@ -481,10 +482,10 @@ def test_a_finished_recipe_does_not_put_back_an_earlier_stage(tmp_path: Path, mo
     # what is done takes no step, and its books need not be encoded
     monkeypatch.delattr("laconic.train.reading_data.token_haystacks")
     run_recipe(path, say=lambda line: None)
-    assert saved[3:] == [("run", 2)]
+    assert saved[3:] == saved[:3]
 
 
-def test_a_stage_that_is_trained_anew_is_saved_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_stage_has_made_replaces_what_an_older_run_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = comet().backbone
     monkeypatch.setattr(recipes, "load_backbone", lambda *args, **kwargs: backbone)
     path = recipe(tmp_path)
@@ -492,8 +493,7 @@ def test_a_stage_that_is_trained_anew_is_saved_anew(tmp_path: Path, monkeypatch:
     kept = tmp_path / "run" / "two" / "method"
     whole = persist.version(kept)
     assert whole == persist.version(tmp_path / "run" / "method")
-    CoMeT(backbone, CoMeT.from_pretrained(kept, backbone).config).save_pretrained(kept)  # an older one
-    (tmp_path / "run" / "two" / "checkpoint.pt").unlink()
+    CoMeT(backbone, CoMeT.from_pretrained(kept, backbone).config).save_pretrained(kept)
     run_recipe(path, say=lambda line: None)
     assert persist.version(kept) == whole
 
@@ -506,12 +506,14 @@ def test_a_stage_that_is_trained_anew_is_saved_anew(tmp_path: Path, monkeypatch:
         ({"task": ["babi-qa"]}, "task must be a list"),
         ({"chunks": [0]}, "chunks must be"),
         ({"plans": ["left"]}, "plans must be a list of fixed, right"),
+        ({"plans": [["fixed"]]}, "plans must be a list of fixed, right"),
         ({"rows": True}, "rows must be"),
         ({"chunk_tokens": 0}, "chunk_tokens must be"),
         ({"fifo_slots": []}, "fifo_slots must be"),
         ({"questions": 0}, "questions must be"),
         ({"distractors": -1}, "distractors must be"),
         ({"memory_rate": 0}, "memory_rate must be"),
+        ({"memory_rate": float("inf")}, "memory_rate must be"),
         ({"truncate": 0}, "truncate must be"),
         ({"save_activations": 1}, "save_activations must be"),
         ({"share_text": 1}, "share_text must be"),
@@ -532,6 +534,42 @@ def test_a_stage_that_is_trained_anew_is_saved_anew(tmp_path: Path, monkeypatch:
 def test_a_slip_in_a_recipe_is_found_before_training(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         load_recipe(recipe(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+    ("loop", "message"),
+    [
+        ({"steps": True}, "steps, accumulation"),
+        ({"learning_rate": True}, "learning_rate and"),
+        ({"learning_rate": float("nan")}, "learning_rate and"),
+        ({"weight_decay": float("inf")}, "learning_rate and"),
+        ({"warmup_steps": -1}, "warmup_steps must"),
+        ({"max_grad_norm": 0}, "max_grad_norm must be"),
+    ],
+)
+def test_a_loop_that_would_train_nothing_is_refused(loop: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        LoopConfig(**({"steps": 2} | loop))
+
+
+@pytest.mark.parametrize("slip", [{"chunk_tokens": 65}, {"fifo_slots": [9]}])
+def test_what_does_not_fit_a_later_stage_is_found_before_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slip: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(recipes, "load_backbone", lambda *args, **kwargs: comet().backbone)
+    path, said = recipe(tmp_path), []
+    whole = yaml.safe_load(path.read_text())
+    whole["stages"].append(whole["stages"][0] | {"name": "three"} | slip)
+    path.write_text(yaml.safe_dump(whole))
+    with pytest.raises(RecipeError, match="three"):
+        run_recipe(path, say=said.append)
+    assert not said
+
+
+def test_a_comet_without_a_memory_is_not_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "load_backbone", lambda *args, **kwargs: comet().backbone)
+    with pytest.raises(RecipeError, match="no memory to train"):
+        run_recipe(recipe(tmp_path), [f"comet.{key}=0" for key in ("global_slots", "fifo_slots", "stride")])
 
 
 def test_what_a_stage_must_say_is_named(tmp_path: Path) -> None:

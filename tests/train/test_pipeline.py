@@ -140,6 +140,32 @@ def test_gradients_equal_one_process(tmp_path: Path, world: int) -> None:
                 )
 
 
+def test_what_is_computed_again_is_cast_as_before() -> None:
+    """``backward`` is called outside of autocast, as a training loop does."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        plans = PLANS["mixed"]
+        rows, labels = batch(plans)
+        gradients = []
+        for save in (True, False):
+            model = made()
+
+            def local(number: int, hidden: Tensor, model: CoMeT = model) -> Tensor:
+                wanted = chunk_labels(labels, plans, number)
+                return nn.functional.cross_entropy(model.logits(hidden).float(), wanted, reduction="sum")
+
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = ChunkPipeline(model, save_activations=save).loss(rows, plans, local)
+            loss.backward()
+            gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    finally:
+        dist.destroy_process_group()
+    kept, again = gradients
+    assert kept.keys() == again.keys()
+    for name, gradient in kept.items():
+        torch.testing.assert_close(again[name], gradient, atol=1e-6, rtol=1e-4)
+
+
 @torch.no_grad()
 def test_layer_after_layer_equals_chunk_after_chunk() -> None:
     """Invariant 5: the cells in another order."""

@@ -142,6 +142,24 @@ def test_a_recipe_goes_on_from_a_saved_method_and_trains_the_head_alone(ram: RAM
     assert after["relevance.window_weight"].item() != 1.0
 
 
+def test_each_stage_trains_its_own(ram: RAM, small_recipe: Path) -> None:
+    """What one stage freezes, another may train."""
+    whole = json.loads(small_recipe.read_text())
+    (stage,) = whole["stages"]
+    whole["stages"] = [stage | {"name": name} for name in ("relevance", "reader")]
+    small_recipe.write_text(json.dumps(whole))
+    before = {n: p.detach().to(torch.bfloat16).float() for n, p in ram.own_parameters().items()}
+    last = run_recipe(small_recipe, say=lambda line: None)
+    one, both = (
+        RAM.from_pretrained(folder, ram.backbone).own_parameters()
+        for folder in (last.parent / "relevance" / "method", last)
+    )
+    first = {n.partition(".")[0] for n, p in one.items() if not torch.equal(p.float(), before[n])}
+    second = {n.partition(".")[0] for n, p in both.items() if not torch.equal(p.float(), one[n].float())}
+    assert first == {"relevance", "encoder"}
+    assert second - {"align"} == {"decoder"}
+
+
 def test_what_goes_on_is_trained_in_float32(small_recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Saved in bfloat16, where the optimiser's small updates would be rounded away."""
     seen = set()

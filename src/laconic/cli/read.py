@@ -51,6 +51,8 @@ def run(
     """
     if out.suffix != MEMORY:
         raise LaconicError(f"{out} is not named as a memory file.", f"Write {out}{MEMORY}.")
+    if out.is_dir():
+        raise MemoryFileError(f"{out} is a folder.", "Choose the name of a file.")
     if append and not out.is_file():
         raise MemoryFileError(f"There is no {out} to append to.", "Leave --append out.")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):

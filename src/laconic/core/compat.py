@@ -87,8 +87,8 @@ def layer_windows(model: PreTrainedModel) -> dict[str, int | None]:
     return {name: window if name == "sliding_attention" else None for name in sorted(set(types))}
 
 
-def drops_cache(model: PreTrainedModel) -> bool:
-    """Whether layers will ignore a cache: they do in training with gradient checkpointing, with a warning at most.
+def drops_cache(model: torch.nn.Module) -> bool:
+    """Whether its layers will ignore a cache: they do in training with gradient checkpointing, with a warning at most.
 
     Leans on the modules' ``gradient_checkpointing`` mark: the model's property of that name was renamed in 5.23.
     """

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write ``content`` (text as UTF-8) under a temporary name, then rename: a kill leaves the old file, never half."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())  # else a power cut could leave the new name on an empty file
-    os.replace(part, path)
+    """Write ``content`` (text as UTF-8) under a temporary name, then rename: a kill leaves the old file, never half.
+
+    Of two writers one wins. A link stays one; what it points to is replaced.
+    """
+    path = Path(os.path.realpath(path))
+    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with part.open("xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut could leave the new name on an empty file
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -24,6 +24,8 @@ LENGTH_DEPENDENT = {"dynamic", "longrope"}
 ADDITIVE = {"default", "linear", "llama3"}
 #: tokens that are tried out, and by how much of the largest number two ways to compute the same may differ
 PROBE, ROUNDING = 8, 0.05
+#: the same for what is computed in the same way
+EXACT = 1e-3
 #: cosines and sines by layer type
 Rotary = dict[str, tuple[Tensor, Tensor]]
 
@@ -127,9 +129,18 @@ class LayerStack:
                 if not (_alike(keys, kept.keys) and _alike(values, kept.values)):
                     raise self._strange(model, f"layer {index} has other keys and values than its parts make")
             logits = model.get_output_embeddings()(self.finish(hidden))
-        except AttributeError as error:
+        except (BackboneError, torch.OutOfMemoryError):
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise self._strange(model, str(error)) from error
-        if not _alike(logits, model(input_ids=ids, use_cache=False).logits):
+        whole = model(input_ids=ids, use_cache=False, output_hidden_states=True)
+        # the same sums as the model's own, so that here nothing is rounded
+        first, last = whole.hidden_states[0], whole.hidden_states[-1]
+        if not _alike(first, embedding(ids), EXACT):
+            raise self._strange(model, "it changes what its embeddings are")
+        if not _alike(whole.logits, model.get_output_embeddings()(last), EXACT):
+            raise self._strange(model, "it changes what its head gives")
+        if not _alike(logits, whole.logits):
             raise self._strange(model, "it does something between its layers")
 
     @staticmethod
@@ -140,7 +151,7 @@ class LayerStack:
         )
 
 
-def _alike(one: Tensor, other: Tensor) -> bool:
+def _alike(one: Tensor, other: Tensor, rounding: float = ROUNDING) -> bool:
     if one.shape != other.shape:
         return False
-    return bool((one - other).abs().max() <= ROUNDING * other.abs().max())
+    return bool((one - other).abs().max() <= rounding * other.abs().max())

@@ -12,6 +12,7 @@ from torch import nn
 
 from laconic.backbone import Backbone
 from laconic.core import persist
+from laconic.core.fingerprint import fingerprint
 from laconic.core.lora import merge_lora
 from laconic.core.options import Options
 from laconic.errors import AdapterError, LaconicError
@@ -23,18 +24,29 @@ class TrainedMethod(nn.Module):
     Attributes:
         name: the method's name in saved folders.
         options: the class of its configuration.
-        version: digest of the saved weights and settings it was loaded from; empty for one that was not.
+        version: digest of the saved weights and settings it was loaded from; empty for one that was not, or has been
+            trained since.
     """
 
     name: ClassVar[str]
     options: ClassVar[type[Options]]
     config: Options
     backbone: Backbone
-    version: str = ""
 
     def __init__(self) -> None:
         super().__init__()
         self._merged = False
+        self._loaded: tuple[str, str] | None = None
+
+    @property
+    def version(self) -> str:
+        return self._loaded[0] if self._loaded is not None and self._loaded[1] == self._fingerprint() else ""
+
+    def _loaded_as(self, version: str) -> None:
+        self._loaded = (version, self._fingerprint())
+
+    def _fingerprint(self) -> str:
+        return fingerprint(self.own_parameters().items(), torch.float32)
 
     def adapted(self) -> list[nn.Module]:
         """The bodies that may carry LoRA."""
@@ -85,12 +97,15 @@ class TrainedMethod(nn.Module):
             raise AdapterError(f"The description in {folder} is damaged: {error}", "Fetch it again.") from error
         method = cls(backbone, config)  # type: ignore[call-arg]
         persist.load_into(method, persist.read_tensors(Path(folder)), backbone, folder)
-        method.version = persist.version(folder)
+        method._loaded_as(persist.version(folder))
         return method
 
     def merge(self) -> Self:
         """Fold LoRA into weights of its own (more memory, fewer and larger matrix products). Returns self."""
+        version = self.version
         for body in self.adapted():
             merge_lora(body)
         self._merged = True
+        if version:
+            self._loaded_as(version)
         return self.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Self
 
@@ -21,7 +22,7 @@ class Options:
         title: the method's name in messages.
 
     Raises:
-        LaconicError: a value is not of its field's type.
+        LaconicError: a value is not of its field's type, or not finite.
     """
 
     title: ClassVar[str]
@@ -32,6 +33,8 @@ class Options:
             fits = isinstance(value, (int, float) if kind is float else kind)
             if not fits or isinstance(value, bool) != (kind is bool):  # a bool is an int to Python
                 raise LaconicError(f"{field_.name} is {value!r}, which is no {kind.__name__}.")
+            if kind is float and not math.isfinite(value):
+                raise LaconicError(f"{field_.name} is {value!r}, which is not finite.")
 
     def require_one_of(self, name: str, choices: tuple[str, ...]) -> None:
         """Raise ``LaconicError`` unless the field has one of these values."""

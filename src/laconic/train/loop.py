@@ -23,6 +23,7 @@ from torch import nn
 
 from laconic.core.files import write_whole
 from laconic.errors import RecipeError
+from laconic.train.checks import finite, positive
 
 
 class Task(Protocol):
@@ -67,16 +68,17 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         whole = (self.steps, self.accumulation, self.log_every, self.checkpoint_every)
-        if not all(isinstance(number, int) and number >= 1 for number in whole):
+        if not all(map(positive, whole)):
             raise RecipeError("steps, accumulation, log_every and checkpoint_every must be whole numbers above 0.")
-        if not isinstance(self.warmup_steps, int) or self.warmup_steps < 0:
+        if self.warmup_steps != 0 and not positive(self.warmup_steps):
             raise RecipeError("warmup_steps must be a whole number, 0 or more.")
         if not isinstance(self.autocast, bool):
             raise RecipeError("autocast must be true or false.")
-        real = (self.learning_rate, self.weight_decay, self.max_grad_norm)
-        if not all(isinstance(number, int | float) and number >= 0 for number in real):
+        if not all(number == 0 or finite(number) for number in (self.learning_rate, self.weight_decay)):
             # YAML takes 1e-3 for a text
-            raise RecipeError("learning_rate, weight_decay and max_grad_norm must be numbers.", "Write 1.0e-3.")
+            raise RecipeError("learning_rate and weight_decay must be numbers, 0 or more.", "Write 1.0e-3.")
+        if not finite(self.max_grad_norm):
+            raise RecipeError("max_grad_norm must be a number above 0: gradients are cut down to it.", "Write 1.0.")
 
     def pace(self, step: int) -> float:
         """The learning rate's factor at a step: linear warm-up, then a cosine to zero."""
@@ -86,8 +88,8 @@ class LoopConfig:
         return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> int:
-    """Train ``task`` to the end, from the newest checkpoint in ``folder`` if there is one; returns the steps it took.
+def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> None:
+    """Train ``task`` to the end, from the newest checkpoint in ``folder`` if there is one.
 
     ``folder`` receives ``checkpoint.pt`` (replaced whole) and ``log.jsonl`` (a line per logged step).
     """
@@ -145,7 +147,6 @@ def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> int:
             _save(checkpoint, so_far, trained, optimizer)
     if log is not None:
         log.close()
-    return config.steps - first
 
 
 def _shares(weights: list[float], accelerator: Accelerator, world: int) -> list[float]:

@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from laconic.core.modes import autocast_here
 from laconic.methods.comet.cells import Chunk
 from laconic.methods.comet.memory import Counts, LayerState
 from laconic.methods.comet.model import CoMeT, by_chunk
@@ -115,6 +116,7 @@ class _Run:
             counts.append(counts[-1].behind(lengths, closes, stride, capacity))
         # with fewer chunks than ranks the last ones hand on what they are given
         self.before, self.after = (self._empty(counts[min(n, len(every))]) for n in (first, stop))
+        self.cast = autocast_here(self.comet.backbone.device)  # going back, the caller's may be over
         self.passages: list[_Passage] = []
         self.last: dict[int, Tensor] = {}
 
@@ -155,7 +157,7 @@ class _Run:
             passage = self.passages.pop()
             outputs, after = passage.outputs, passage.after
             if outputs is None or after is None:
-                with torch.enable_grad():
+                with torch.enable_grad(), self.cast():
                     outputs, after = self._layer(index, passage.hidden, passage.state)
             arrived = messages.receive() or (None, None)
             _walk([*outputs, *after], [*gradients, *arrived])

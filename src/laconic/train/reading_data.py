@@ -56,7 +56,7 @@ def check_reading(stage: dict[str, Any], where: str, look: str) -> None:
     if not isinstance(chunks, list) or not chunks or not all(map(positive, chunks)):
         raise RecipeError(f"{where}: chunks must be a list of whole numbers above 0.", look)
     plans = stage["plans"]
-    if not isinstance(plans, list) or not plans or not all(plan in PLANS for plan in plans):
+    if not isinstance(plans, list) or not plans or not all(isinstance(plan, str) and plan in PLANS for plan in plans):
         raise RecipeError(f"{where}: plans must be a list of {', '.join(PLANS)}.", look)
     if not isinstance(stage["books"], str):
         raise RecipeError(f"{where}: books must name a set of books.", look)

@@ -129,17 +129,18 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[s
     provenance: dict[str, Any] = {"recipe": recipe}
     if recipe["start"] is not None:
         provenance["start"] = take_over(method, recipe["start"], say)
+    # all of them before the first is trained: what does not fit the method is found now
+    tasks = [trainer.task(method, *pair, recipe["seed"]) for pair in zip(recipe["stages"], data, strict=True)]
     output = Path(recipe["output"])
     main = state.is_main_process  # of several processes one writes
     if main:
         _claim(output, recipe)
     target = output / "method"
-    for number, (stage, items) in enumerate(zip(recipe["stages"], data, strict=True), 1):
+    for number, stage in enumerate(recipe["stages"], 1):
         say(f"stage {number} of {len(data)}: {stage['name']}")
-        task = trainer.task(method, stage, items, recipe["seed"])
-        ran = run(task, LoopConfig(seed=recipe["seed"], **stage["loop"]), output / stage["name"], say)
+        run(tasks.pop(0), LoopConfig(seed=recipe["seed"], **stage["loop"]), output / stage["name"], say)
         kept = output / stage["name"] / "method"
-        if main and (ran or not kept.exists()):  # to be tried, compared, averaged and gone on from
+        if main:  # to be tried, compared, averaged and gone on from
             method.save_pretrained(kept, dtype=torch.bfloat16, provenance=provenance | {"stages_done": number})
             say(f"saved {kept}")
     if main:

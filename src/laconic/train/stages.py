@@ -31,12 +31,13 @@ class StageTask:
         """
         self.synchronise, self.weight = synchronise, weight
         self.module, self.examples, self.parameters = module, examples, parameters
-        self.module.requires_grad_(False)
-        for trained, _ in parameters.values():
-            for parameter in trained:
-                parameter.requires_grad_(True)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """As an optimiser wants them; from here on nothing else of the module is trained, till another stage begins."""
+        self.module.requires_grad_(False)
+        for trained, _ in self.parameters.values():
+            for parameter in trained:
+                parameter.requires_grad_(True)
         return [{"params": list(ps), "lr": learning_rate * times} for ps, times in self.parameters.values()]
 
     def batch(self, step: int, rank: int, world: int) -> Any:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
+from laconic.core.compat import drops_cache
 from laconic.core.layers import LayerStack, Masks, Rotary
 from laconic.core.layout import Kind, Layout
+from laconic.errors import BackboneError
 from laconic.methods.comet.memory import Counts, LayerMemory, LayerState, Update, take
 
 
@@ -73,6 +75,11 @@ class Cell(nn.Module):
 
     def forward(self, chunk: Chunk, hidden: Tensor, slots: Tensor, queue: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Hidden states [B, E, D] and the layer's memory in, both out: a function of tensors alone."""
+        if drops_cache(self.layer):
+            raise BackboneError(
+                "Gradient checkpointing is on, and with it a layer drops the memory in front of it.",
+                "Turn it off; save_activations=False recomputes layers here.",
+            )
         frame, state = chunk.frame, LayerState(slots, queue)
         cache = Cache(layer_class_to_replicate=DynamicLayer)
         if frame.front_rotary is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from laconic.methods.comet.memory import Counts, LayerState, Memory
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.comet.stream import ChunkStream
 
-FORMAT = 1
+#: 2: knows the backbone's settings
+FORMAT = 2
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 HEADER = "laconic.memory"
 
 
@@ -53,7 +55,7 @@ class SavedMemory:
     """A stream of one row, and the documents that went into it."""
 
     stream: ChunkStream
-    sources: list[Source] = field(default_factory=list)
+    sources: list[Source]
 
 
 def text_digest(text: str) -> str:
@@ -64,9 +66,13 @@ def save_memory(path: str | os.PathLike[str], saved: SavedMemory) -> None:
     """Write a memory file; an older one is replaced only by a complete new one.
 
     Raises:
-        MemoryFileError: a state is not finite, or the file cannot be written.
+        MemoryFileError: a state is not finite or half done, nothing says what was read, or the file cannot be written.
     """
     stream, comet = saved.stream, saved.stream.comet
+    if stream.interrupted:
+        raise MemoryFileError("Reading broke off halfway; nothing of it can be kept.", "Save a stream before it.")
+    if not saved.sources:
+        raise MemoryFileError("Nothing says what this memory has read.", "Give it a Source for each document.")
     memory = stream.memory
     assert memory.counts.batch == 1, "a memory file holds one row"
     live = int(memory.counts.live[0])
@@ -78,7 +84,11 @@ def save_memory(path: str | os.PathLike[str], saved: SavedMemory) -> None:
     _require_finite(tensors, "The memory")
     header = {
         "format": FORMAT,
-        "backbone": {"name": comet.backbone.name, "content_hash": comet.backbone.content_hash},
+        "backbone": {
+            "name": comet.backbone.name,
+            "content_hash": comet.backbone.content_hash,
+            "settings": comet.backbone.settings,
+        },
         "method": comet.name,
         "version": _version(comet),
         "config": comet.config.to_dict(),
@@ -107,6 +117,8 @@ def load_memory(path: str | os.PathLike[str], comet: CoMeT) -> SavedMemory:
     slots, queue, tail = (tensors[name] for name in ("slots", "queue", "tail"))
     config, layers, width = comet.config, len(comet.stack), comet.backbone.width
     fits = slots.shape == (layers, config.global_slots, width) and queue.ndim == 3 and len(tail) <= config.chunk_tokens
+    vocabulary = comet.decoder.get_input_embeddings().weight.shape[0]
+    fits = fits and bool(((tail >= 0) & (tail < vocabulary)).all())
     if not fits or queue.shape[::2] != (layers, width) or queue.shape[1] > config.fifo_slots:
         raise MemoryFileError(f"The states in {path} do not fit its description.", "Read the document again.")
     like = comet.empty_memory().layers[0]
@@ -118,6 +130,8 @@ def load_memory(path: str | os.PathLike[str], comet: CoMeT) -> SavedMemory:
         ),
         Counts(*(torch.tensor([number]) for number in (queue.shape[1], header["chunks"], header["tokens"]))),
     )
+    if not memory.finite:
+        raise MemoryFileError(f"{path} holds numbers that {comet.decoder.dtype} does not.", "Load with --dtype fp32.")
     stream = ChunkStream(comet, memory)
     if len(tail):
         stream.feed([tail.long()])
@@ -136,8 +150,12 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Source], dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-        if header["format"] > FORMAT:
-            raise MemoryFileError(f"{path} was written by a newer version of laconic.", "Upgrade laconic.")
+        if header["format"] != FORMAT:
+            older = header["format"] in range(1, FORMAT)
+            raise MemoryFileError(
+                f"{path} was written by {'an older' if older else 'another'} version of laconic.",
+                "Read the document again." if older else "Upgrade laconic.",
+            )
         if set(tensors) != {"slots", "queue", "tail"} or header.pop("digest") != _digest(header, tensors):
             raise KeyError("digest")
         if set(header) != {"format", "backbone", "method", "version", "config", "chunks", "tokens", "sources"}:
@@ -145,7 +163,7 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Source], dict[str, Tensor]]:
         sources = [Source(**source) for source in header["sources"]]
         if not _plausible(header, sources, tensors):
             raise ValueError("its counts contradict each other")
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, MemoryFileError):
             raise
         raise MemoryFileError(
@@ -157,11 +175,20 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Source], dict[str, Tensor]]:
 
 
 def _plausible(header: dict[str, Any], sources: list[Source], tensors: dict[str, Tensor]) -> bool:
-    """Whether chunks, tokens and queue can be those of one reading."""
+    """Whether it can be the memory of one reading: kinds of values, and chunks, tokens and queue among themselves."""
+    slots, queue, tail = (tensors[name] for name in ("slots", "queue", "tail"))
     chunks, tokens = header["chunks"], header["tokens"]
-    whole = isinstance(chunks, int) and isinstance(tokens, int) and 0 <= chunks <= tokens
-    read = all(isinstance(s.read, int) and isinstance(s.tokens, int) and 0 <= s.read <= s.tokens for s in sources)
-    return whole and read and bool(sources) and (chunks > 0 or not tensors["queue"].numel())
+    if not (slots.dtype in DTYPES and queue.dtype in DTYPES and tail.dtype == torch.int32 and tail.ndim == 1):
+        return False
+    if not isinstance(header["backbone"], dict) or set(header["backbone"]) != {"name", "content_hash", "settings"}:
+        return False
+    read = all(_count(s.read) and _count(s.tokens) and s.read <= s.tokens for s in sources)
+    whole = _count(chunks) and _count(tokens) and chunks <= tokens
+    return read and whole and bool(sources) and (chunks > 0 or not queue.numel())
+
+
+def _count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _check_owner(header: dict[str, Any], comet: CoMeT, path: str | os.PathLike[str]) -> None:
@@ -171,6 +198,12 @@ def _check_owner(header: dict[str, Any], comet: CoMeT, path: str | os.PathLike[s
             f"{path} was read by {made['name']} ({made['content_hash']}), not by {comet.backbone.name} "
             f"({comet.backbone.content_hash}).",
             "Name its backbone with --backbone, or read the document again.",
+        )
+    if made["settings"] != comet.backbone.settings:
+        raise MemoryFileError(
+            f"{path} was read by {made['name']} with other settings ({json.dumps(made['settings'])}, "
+            f"not {json.dumps(comet.backbone.settings)}).",
+            "Load the backbone as it was then, or read the document again.",
         )
     if (header["method"], header["version"]) != (comet.name, _version(comet)):
         raise MemoryFileError(

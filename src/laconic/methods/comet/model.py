@@ -160,9 +160,10 @@ class CoMeT(TrainedMethod):
         mode = torch.is_inference_mode_enabled()
         placed = (decoder.dtype, decoder.device, decoder.config._attn_implementation, mode)
         key = (tuple(lengths), tuple(closes), *counts.shape, capacity, *placed)
-        if self._last is None or self._last[0] != key:
-            self._last = (key, *self._framed(lengths, closes, counts, capacity))
-        _, frame, update = self._last
+        last = self._last  # read once: streams on other threads replace it
+        if last is None or last[0] != key:
+            last = self._last = (key, *self._framed(lengths, closes, counts, capacity))
+        _, frame, update = last
         return Chunk(frame, update, counts.behind(lengths, closes, config.stride, capacity))
 
     def _framed(

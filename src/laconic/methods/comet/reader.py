@@ -12,9 +12,10 @@ from laconic.backbone import Backbone
 from laconic.core.pieces import whole_words
 from laconic.core.results import Answer, Compressed, Stopwatch
 from laconic.core.segments import require_text
-from laconic.errors import BackboneError, DocumentError
+from laconic.errors import BackboneError, DocumentError, LaconicError
 from laconic.generation.answer import Reader, answer_line
 from laconic.generation.greedy import continue_greedily
+from laconic.methods.comet.memory import Memory
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.comet.stream import ChunkStream
 
@@ -48,11 +49,16 @@ class CoMeTReader(Reader):
 
     Args:
         comet: reads and answers.
+
+    Raises:
+        LaconicError: it has no memory, and would forget all but the last chunk.
     """
 
     unbounded = True
 
     def __init__(self, comet: CoMeT) -> None:
+        if not (comet.config.global_slots or comet.config.fifo_slots):
+            raise LaconicError("This CoMeT has no slots and no queue: it would forget all it reads.", "Give it some.")
         super().__init__(comet.backbone, comet.decoder)
         self.comet = comet
 
@@ -78,9 +84,11 @@ class CoMeTReader(Reader):
         """
         stream = ChunkStream(self.comet) if stream is None else stream.fork()
         waiting: list[int] = []
+        encode = self.backbone.token_ids
         portion = PORTION_CHUNKS * self.comet.config.chunk_tokens
         for words in whole_words(pieces):
-            waiting += self.backbone.token_ids(words)
+            waiting += encode(words)
+            encode = self.backbone.continued_ids
             # one token waits, so that the last one read can be continued
             ready = (len(waiting) - 1) // portion * portion
             if ready > 0:
@@ -109,21 +117,21 @@ class CoMeTReader(Reader):
         with watch("read"):
             stream = self._stream(compressed)
         held = stream.held
+        if not all(held):
+            raise DocumentError("Nothing was read; there is nothing to answer from.", "Read a document first.")
         with watch("prefill"):
             full = self.comet.config.chunk_tokens
             stream.close([count + len(ids) > full for count, ids in zip(stream.open, prompts, strict=True)])
             logits = stream.feed(prompts)
-        # attention of some backends passes over a key that is not finite, as if it were not there
-        if not (stream.memory.finite and bool(torch.isfinite(logits).all())):
-            raise BackboneError(
-                "Reading came to numbers that are not finite; no answer follows from them.", "Use --dtype fp32."
-            )
+        require_numbers(logits, stream.memory)
         shown = self.stream_text(on_text)
         peak = [stream.cache_tokens, stream.nbytes]
 
         def advance(tokens: Tensor, live: Sequence[bool]) -> Tensor:
             rows = [token[None] if going else token[None][:0] for token, going in zip(tokens.cpu(), live, strict=True)]
+            memory = stream.memory
             after = stream.feed(rows)
+            require_numbers(after, None if stream.memory is memory else stream.memory)
             peak[:] = max(peak[0], stream.cache_tokens), max(peak[1], stream.nbytes)
             return after
 
@@ -154,7 +162,8 @@ class CoMeTReader(Reader):
     def _stream(self, compressed: Sequence[Compressed]) -> ChunkStream:
         if compressed[0].already_read:
             state = compressed[0].state
-            assert isinstance(state, ChunkStream), "this context was read by another reader"
+            if not isinstance(state, ChunkStream) or state.comet is not self.comet:
+                raise DocumentError("This context was read by another reader.", "Read the document with this one.")
             return state.fork()
         stream = ChunkStream(self.comet, batch=len(compressed))
         stream.feed([self._ids(context) for context in compressed])
@@ -164,3 +173,14 @@ class CoMeTReader(Reader):
         if compressed.text is None:
             raise DocumentError("CoMeT reads text, not embeddings.", "Give it the document itself.")
         return torch.tensor(self.backbone.token_ids(compressed.text), dtype=torch.long)
+
+
+def require_numbers(logits: Tensor, memory: Memory | None) -> None:
+    """Raise ``BackboneError`` where logits, or the memory that was just written, are not finite.
+
+    Attention of some backends passes over a key that is not finite, as if it were not there.
+    """
+    if not (bool(torch.isfinite(logits).all()) and (memory is None or memory.finite)):
+        raise BackboneError(
+            "Reading came to numbers that are not finite; no answer follows from them.", "Use --dtype fp32."
+        )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from laconic.core.cache import EvictingCache
 from laconic.core.layout import Kind, Layout
+from laconic.errors import LaconicError
 from laconic.methods.comet.cells import Frame
 from laconic.methods.comet.chunks import Piece, block_layout, memory_layout
 from laconic.methods.comet.memory import Memory, Update, newest, take
@@ -34,14 +36,19 @@ class ChunkStream:
     Attributes:
         memory: of all closed chunks.
         tail: text tokens of each row's open chunk.
-        outputs: outputs of the last layer at each row's last text token, [B, D]; zeros where there was none.
+        outputs: outputs of the last layer at the last text token of each row, [B, D]; zeros where there was none, no
+            numbers where ``read`` closed a chunk without keeping them.
+        interrupted: whether a portion was cut off halfway (by an interrupt, or for want of memory). What the stream
+            holds is then of no use; whoever may be interrupted feeds a fork.
     """
 
     def __init__(self, comet: CoMeT, memory: Memory | None = None, *, batch: int = 1, workers: int = 1) -> None:
         self.comet, self.workers = comet, workers
         self.memory = comet.empty_memory(batch) if memory is None else memory
         self.tail = [torch.empty(0, dtype=torch.long)] * self.memory.counts.batch
-        self.outputs = torch.zeros(self.memory.counts.batch, comet.backbone.width, device=comet.backbone.device)
+        like = {"device": comet.backbone.device, "dtype": comet.decoder.dtype}
+        self.outputs = torch.zeros(self.memory.counts.batch, comet.backbone.width, **like)
+        self.interrupted = False
         self._forget_chunk()
 
     def _forget_chunk(self) -> None:
@@ -96,7 +103,22 @@ class ChunkStream:
 
     def _append(self, rows: Sequence[Tensor], ends: bool) -> None:
         assert len(rows) == len(self.open), f"{len(rows)} rows were fed to a stream of {len(self.open)}"
-        left = [row.to(self.comet.backbone.device) for row in rows]
+        with self._undivided():
+            self._append_all([row.to(self.comet.backbone.device, torch.long) for row in rows], ends)
+
+    @contextmanager
+    def _undivided(self) -> Iterator[None]:
+        """What is begun here is done to its end, or the stream is of no more use."""
+        if self.interrupted:
+            raise LaconicError(
+                "What this stream was fed last broke off halfway; nothing follows from what it holds.",
+                "Feed a fork() of a stream that has to outlive an interrupt.",
+            )
+        self.interrupted = True
+        yield
+        self.interrupted = False
+
+    def _append_all(self, left: list[Tensor], ends: bool) -> None:
         full = self.comet.config.chunk_tokens
         room = [full - count if count else 0 for count in self.open]
         left = self._round(left, room, ends)
@@ -105,7 +127,9 @@ class ChunkStream:
         else:
             for ids, closes in whole_chunks(left, full, ends):
                 _, self.memory = self.comet.read_chunk(ids, self.memory, closes)
-        left = [row[full_chunks(len(row), full, ends) * full :] for row in left]
+        closed = torch.tensor([full_chunks(len(row), full, ends) for row in left])
+        self.outputs = torch.where(closed.to(self.outputs.device)[:, None] > 0, torch.nan, self.outputs)
+        left = [row[count * full :] for row, count in zip(left, closed.tolist(), strict=True)]
         self._round(left, [full] * len(left), ends)
 
     @torch.no_grad()
@@ -114,7 +138,8 @@ class ChunkStream:
         which = which or [True] * len(self.tail)
         pieces = [Piece(count, 0, chosen and count > 0) for count, chosen in zip(self.open, which, strict=True)]
         if any(piece.closes for piece in pieces):
-            self._block([row[:0] for row in self.tail], pieces)
+            with self._undivided():
+                self._block([row[:0] for row in self.tail], pieces)
         return self.memory
 
     def _round(self, rows: list[Tensor], room: Sequence[int], ends: bool) -> list[Tensor]:

@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from torch import Tensor
 
+from laconic.core.modes import autocast_here
 from laconic.methods.comet.cells import Chunk
 from laconic.methods.comet.memory import LayerState, Memory
 from laconic.methods.comet.model import CoMeT
@@ -30,9 +30,7 @@ def read_wavefront(comet: CoMeT, parts: Iterable[Part], memory: Memory, workers:
     Args:
         workers: chunks that are under way at a time; they share torch's threads.
     """
-    counts, device = memory.counts, comet.backbone.device.type
-    # a thread has modes of its own
-    cast = partial(torch.autocast, device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+    counts, cast = memory.counts, autocast_here(comet.backbone.device)
     states = [_settled(state) for state in memory.layers]
     running: deque[Future[None]] = deque()
     share = max(1, torch.get_num_threads() // workers)
