@@ -5,7 +5,7 @@
 Each row runs in a process of its own, so that peak memory is its own; loading is forgotten (Linux). ``comet`` reads
 as ``laconic read`` does; ``side by side`` has two chunks under way; ``no memory`` runs the backbone on each chunk
 alone; ``full`` is full attention in pieces. Time and memory do not depend on what the weights learnt, so a CoMeT
-that was never trained stands for one that was; LoRA is folded in, as it is where an adapter is loaded.
+that was never trained stands for the one that ships; LoRA is folded in, as it is where an adapter is loaded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from laconic.methods.comet.config import CoMeTConfig
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.comet.stream import ChunkStream
 
-CONFIG = CoMeTConfig(global_slots=16, train="memory")
+CONFIG = CoMeTConfig(global_slots=16, fifo_slots=64, train="memory")
 #: chunks before the clock starts: the queue is full behind them
 WARM = CONFIG.fifo_slots * CONFIG.stride // CONFIG.chunk_tokens + 2
 METHODS = ("comet", "side by side", "no memory", "full")
