@@ -165,16 +165,36 @@ def short_text(result: dict) -> str:
 
 
 def comet_speed(result: dict) -> str:
+    machine = result["environment"]
+    dtype = "bfloat16" if machine["bf16_in_hardware"] else "float32, for want of bfloat16 in hardware"
     lines = [
-        f"**What does reading cost?** {result['environment']['cpus']} CPU cores, one process each "
-        "(`benchmarks/scripts/comet_speed.py`).\n",
-        "| tokens | read by | seconds | tokens/s | peak MiB | state, KiB |\n|---|---|---|---|---|---|",
+        f"**What does reading cost?** {machine['cpus']} CPU cores, {dtype}, one process and one run each; "
+        "runs differ by some percent (`benchmarks/scripts/comet_speed.py`).\n",
+        "| tokens | read by | seconds | tokens/s | of no memory's | peak MiB | state, KiB |",
+        "|---" * 7 + "|",
     ]
+    alone = {row["tokens"]: row["seconds"] for row in result["rows"] if row["method"] == "no memory"}
     for row in result["rows"]:
         state = f"{row['state_bytes'] / 1024:.0f}" if "state_bytes" in row else "-"
+        share = f"{alone[row['tokens']] / row['seconds']:.0%}" if row["tokens"] in alone else "-"
         lines.append(
             f"| {row['tokens']:,} | {row['method']} | {row['seconds']:.1f} | {row['tokens_per_second']:.0f} | "
-            f"{row['peak_mb']:.0f} | {state} |"
+            f"{share} | {row['peak_mb']:.0f} | {state} |"
+        )
+    return "\n".join(lines)
+
+
+def pipeline_speed(result: dict) -> str:
+    lines = [
+        f"**Training on a text that {result['processes']} processes share**, forward and back, chunks of 64 tokens: how "
+        "much is left of what they do side by side without each other; the schedule's ideal is "
+        f"{result['ideal']:.1%} (`benchmarks/scripts/pipeline_speed.py`).\n",
+        "| chunks | one process, s | side by side, s | pipeline, s | utilisation |\n|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        lines.append(
+            f"| {row['chunks']} | {row['one_process_s']:.1f} | {row['apart_s']:.1f} | {row['pipeline_s']:.1f} | "
+            f"{row['utilisation']:.1%} |"
         )
     return "\n".join(lines)
 
@@ -194,9 +214,11 @@ BLOCKS: dict[str, list[tuple[str, Callable[[dict], str]]]] = {
             "comet_passkey.json",
             recalled("**Is a passkey found?** Whole answers in %, with 95 % interval and questions."),
         ),
+        ("comet_passkey_128k.json", recalled("**And at 128k tokens?** As above, in float32.")),
         ("comet_babilong.json", recalled("**A story's facts hidden in a book** (BABILong), as above.")),
         ("comet_short_text.json", short_text),
         ("comet_speed.json", comet_speed),
+        ("pipeline_speed.json", pipeline_speed),
         ("comet_ablation.json", recalled("**What is each part worth?** A small training without it, as above.")),
     ],
 }
