@@ -186,8 +186,8 @@ def comet_speed(result: dict) -> str:
 
 def pipeline_speed(result: dict) -> str:
     lines = [
-        f"**Training on a text that {result['processes']} processes share**, forward and back, chunks of 64 tokens: how "
-        "much is left of what they do side by side without each other; the schedule's ideal is "
+        f"**Training on a text that {result['processes']} processes share**, forward and back, chunks of 64 tokens: "
+        "how much is left of what they do side by side without each other; the schedule's ideal is "
         f"{result['ideal']:.1%} (`benchmarks/scripts/pipeline_speed.py`).\n",
         "| chunks | one process, s | side by side, s | pipeline, s | utilisation |\n|---|---|---|---|---|",
     ]
