@@ -10,6 +10,6 @@ def positive(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def finite(value: object) -> bool:
-    """A number above 0 that is none of infinity."""
+def above_zero(value: object) -> bool:
+    """A number above 0, whole or not, and not infinite."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf

@@ -12,7 +12,7 @@ from laconic.errors import RecipeError
 from laconic.methods.comet.config import CoMeTConfig
 from laconic.methods.comet.model import CoMeT
 from laconic.train import reading_data
-from laconic.train.checks import finite, positive
+from laconic.train.checks import above_zero, positive
 from laconic.train.comet import ReadingStage, SharedReadingStage, parameters_of
 from laconic.train.reading_data import ReadingData, check_reading, hides, load_reading, reading_examples
 from laconic.train.stages import StageTask
@@ -48,7 +48,7 @@ class CoMeTTrainer:
         if not isinstance(lengths, list) or not lengths or not all(n == 0 or positive(n) for n in lengths):
             raise RecipeError(f"{where}: interludes must be a list of whole numbers.", self.look)
         rate, truncate = stage["memory_rate"], stage["truncate"]
-        if not finite(rate):
+        if not above_zero(rate):
             raise RecipeError(f"{where}: memory_rate must be a number above 0.", self.look)
         if truncate is not None and not positive(truncate):
             raise RecipeError(f"{where}: truncate must be null, or a whole number of chunks.", self.look)

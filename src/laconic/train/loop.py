@@ -23,7 +23,7 @@ from torch import nn
 
 from laconic.core.files import write_whole
 from laconic.errors import RecipeError
-from laconic.train.checks import finite, positive
+from laconic.train.checks import above_zero, positive
 
 
 class Task(Protocol):
@@ -74,10 +74,10 @@ class LoopConfig:
             raise RecipeError("warmup_steps must be a whole number, 0 or more.")
         if not isinstance(self.autocast, bool):
             raise RecipeError("autocast must be true or false.")
-        if not all(number == 0 or finite(number) for number in (self.learning_rate, self.weight_decay)):
+        if not all(number == 0 or above_zero(number) for number in (self.learning_rate, self.weight_decay)):
             # YAML takes 1e-3 for a text
             raise RecipeError("learning_rate and weight_decay must be numbers, 0 or more.", "Write 1.0e-3.")
-        if not finite(self.max_grad_norm):
+        if not above_zero(self.max_grad_norm):
             raise RecipeError("max_grad_norm must be a number above 0: gradients are cut down to it.", "Write 1.0.")
 
     def pace(self, step: int) -> float:

@@ -127,9 +127,11 @@ class ChunkStream:
         else:
             for ids, closes in whole_chunks(left, full, ends):
                 _, self.memory = self.comet.read_chunk(ids, self.memory, closes)
-        closed = torch.tensor([full_chunks(len(row), full, ends) for row in left])
-        self.outputs = torch.where(closed.to(self.outputs.device)[:, None] > 0, torch.nan, self.outputs)
-        left = [row[count * full :] for row, count in zip(left, closed.tolist(), strict=True)]
+        closed = [full_chunks(len(row), full, ends) for row in left]
+        if any(closed):
+            stale = torch.tensor(closed, device=self.outputs.device)[:, None] > 0
+            self.outputs = torch.where(stale, torch.nan, self.outputs)
+        left = [row[count * full :] for row, count in zip(left, closed, strict=True)]
         self._round(left, [full] * len(left), ends)
 
     @torch.no_grad()
