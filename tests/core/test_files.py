@@ -44,11 +44,12 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
 
 
 def test_two_writers_do_not_mix(tmp_path: Path) -> None:
-    path, sizes = tmp_path / "result.json", set()
+    path, sizes, done = tmp_path / "result.json", set(), []
 
     def write(letter: str) -> None:
         for _ in range(20):
             write_whole(path, letter * 200_000)
+        done.append(letter)
 
     write("a")
     threads = [threading.Thread(target=write, args=(letter,)) for letter in "ab"]
@@ -57,3 +58,4 @@ def test_two_writers_do_not_mix(tmp_path: Path) -> None:
     while any(thread.is_alive() for thread in threads):
         sizes.add((path.stat().st_size, len(set(path.read_text()))))
     assert sizes == {(200_000, 1)}
+    assert sorted(done) == ["a", "a", "b"], "nor does one stop the other"
