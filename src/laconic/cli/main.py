@@ -61,6 +61,29 @@ def read(
     run(document, out, append, backbone, adapter, dtype, device, as_json)
 
 
+@app.command()
+def think(
+    problem: Annotated[str, typer.Argument(help="What is to be solved")],
+    method: Annotated[str, typer.Option(help="vanilla, lightthinker, hybridthinker or memosight")] = "hybridthinker",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest solution")] = 1024,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest word each time")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1: words said before become less likely")] = 1.0,
+    seed: int = 0,
+    backbone: Backbone = None,
+    adapter: Annotated[str | None, typer.Option(help="Saved method [default: shipped]")] = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")] = False,
+) -> None:
+    """Solve a problem step by step, finished steps compressed."""
+    from laconic.cli.think import Request, run
+
+    request = Request(
+        problem, method, max_new_tokens, temperature, repetition_penalty, seed, backbone, adapter, dtype, device
+    )
+    run(request, as_json)
+
+
 @app.command("eval")
 def evaluate(
     task: Annotated[list[str], typer.Argument(help="Task names, or .jsonl files with document, question, answers")],

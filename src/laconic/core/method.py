@@ -24,12 +24,14 @@ class TrainedMethod(nn.Module):
     Attributes:
         name: the method's name in saved folders.
         options: the class of its configuration.
+        goes_on_from: other methods whose saved weights its training can begin with.
         version: digest of the saved weights and settings it was loaded from; empty for one that was not, or has been
             trained since.
     """
 
     name: ClassVar[str]
     options: ClassVar[type[Options]]
+    goes_on_from: ClassVar[tuple[str, ...]] = ()
     config: Options
     backbone: Backbone
 

@@ -18,6 +18,7 @@ from laconic.methods.roles import Compressor
 if TYPE_CHECKING:
     from laconic.methods.ram.model import RAM
     from laconic.methods.sft.model import SFT
+    from laconic.methods.thinking.model import Thinker
 
 UNTUNED = "none"
 
@@ -47,6 +48,18 @@ METHODS: dict[str, Entry] = {
     "oracle": Entry("baselines.oracle:Oracle", "segments with the known evidence (evaluation only)"),
 }
 
+#: methods that reason in steps
+THINKERS: dict[str, Entry] = {
+    "vanilla": Entry("vanilla.model:Vanilla", "all it has said"),
+    "lightthinker": Entry("lightthinker.model:LightThinker", "memory tokens of finished steps (arXiv 2502.15589)"),
+    "hybridthinker": Entry(
+        "hybridthinker.model:HybridThinker", "the same, and the last steps word for word (arXiv 2606.03768)"
+    ),
+    "memosight": Entry(
+        "memosight.model:MemoSight", "memory tokens of finished steps; several words a pass (arXiv 2604.14889)"
+    ),
+}
+
 #: methods that take the whole document in, so that no factor can be asked of them
 WHOLE = ("full", "comet")
 #: trained methods whose decoder answers for all that have none of their own
@@ -68,8 +81,33 @@ class LoadedMethod:
 
 
 def available() -> dict[str, str]:
-    """Every method's name with one line on what it does."""
-    return {name: entry.summary for name, entry in METHODS.items()}
+    """Every method's name with one line on what its decoder gets: those that read, then those that reason."""
+    return {name: entry.summary for name, entry in (METHODS | THINKERS).items()}
+
+
+def load_thinker(name: str, backbone: Backbone, adapter: str | os.PathLike[str] | None = None) -> Thinker:
+    """A trained method that reasons, ready for inference.
+
+    Args:
+        adapter: where it is saved; None takes what is shipped for the backbone.
+
+    Raises:
+        LaconicError: no such method.
+        AdapterError: there is no trained one, or it is of another method or backbone.
+    """
+    check_thinker(name)
+    folder = Path(adapter) if adapter is not None else shipped_adapter(backbone, name)
+    if folder is None:
+        raise _untrained(name, backbone)
+    kind: type[Thinker] = _class(THINKERS[name])
+    thinker: Thinker = kind.from_pretrained(folder, backbone)
+    return thinker.merge()
+
+
+def check_thinker(name: str) -> None:
+    """Raise ``LaconicError`` for a name that is no method that reasons."""
+    if name not in THINKERS:
+        raise LaconicError(f"There is no method {name!r} that reasons.", f"Choose from: {', '.join(THINKERS)}.")
 
 
 def load_method(name: str, backbone: Backbone, adapter: str | os.PathLike[str] | None = None) -> LoadedMethod:
@@ -187,8 +225,13 @@ def _check_adapter(names: Sequence[str], adapter: str | os.PathLike[str] | None)
 
 
 def _build(entry: Entry, backbone: Backbone) -> Compressor:
+    compressor: Compressor = _class(entry)(backbone, **dict(entry.options))
+    return compressor
+
+
+def _class(entry: Entry) -> Any:
     module, _, name = entry.target.partition(":")
-    return getattr(import_module(f"laconic.methods.{module}"), name)(backbone, **dict(entry.options))
+    return getattr(import_module(f"laconic.methods.{module}"), name)
 
 
 def reader_name(backbone: Backbone, adapter: str | os.PathLike[str] | None = None) -> str:

@@ -11,7 +11,7 @@ import math
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
-from torch import nn
+from torch import Tensor, nn
 
 from laconic.core.files import write_whole
 from laconic.errors import RecipeError
@@ -30,7 +30,8 @@ class Task(Protocol):
     """What a stage of training trains, and on what.
 
     Attributes:
-        module: its ``forward(batch)`` gives the batch's mean loss and a dict of numbers to log.
+        module: its ``forward(batch)`` gives the batch's mean loss and a dict of numbers to log; a loss with parts that
+            are means over different labels is a vector of them, and their sum is what is minimised.
         synchronise: joins the gradients of processes that all work on one batch; None where each has batches of its own
             and Accelerate joins them.
     """
@@ -42,8 +43,11 @@ class Task(Protocol):
 
     def batch(self, step: int, rank: int, world: int) -> Any: ...
 
-    def weight(self, batch: Any) -> float:
-        """What its loss is the mean of, as the number of labels: batches of one step count by it."""
+    def weight(self, batch: Any) -> float | Sequence[float]:
+        """What its loss is the mean of, as the number of labels: batches of one step count by it.
+
+        A number for each part, where the loss is a vector.
+        """
         ...
 
 
@@ -125,8 +129,8 @@ def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> None:
             torch.manual_seed(hash((config.seed, step, part, rank)) % 2**63)
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.autocast):
                 loss, numbers = module(batch)
-            accelerator.backward(loss * share)
-            window.append({"loss": loss.item(), **numbers})
+            accelerator.backward((loss * share).sum())
+            window.append({"loss": loss.sum().item(), **numbers})
         if task.synchronise is not None:
             task.synchronise()
         norm = accelerator.clip_grad_norm_(trained, config.max_grad_norm)
@@ -149,15 +153,19 @@ def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> None:
         log.close()
 
 
-def _shares(weights: list[float], accelerator: Accelerator, world: int) -> list[float]:
+def _shares(weights: list[float | Sequence[float]], accelerator: Accelerator, world: int) -> Tensor:
     """What each of a process's batches is worth, so that the step's loss is one mean over all batches of all processes.
 
     The gradients of processes are averaged, those of a process's batches summed.
+
+    Returns:
+        A row for each batch: a number, or one for each part of its loss.
     """
-    total = torch.tensor(sum(weights), device=accelerator.device, dtype=torch.float32)
+    own = torch.tensor(weights, device=accelerator.device, dtype=torch.float32)
+    total = own.sum(0)
     if world > 1:
         total = accelerator.reduce(total, "sum")
-    return [weight * world / max(total.item(), 1e-9) for weight in weights]
+    return own * world / total.clamp(min=1e-9)
 
 
 def _save(path: Path, so_far: dict[str, Any], trained: list[nn.Parameter], optimizer: Any) -> None:

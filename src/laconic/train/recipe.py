@@ -21,14 +21,24 @@ from accelerate import PartialState
 from laconic.backbone import load_backbone
 from laconic.core.files import write_whole
 from laconic.errors import RecipeError
+from laconic.methods.hybridthinker.model import HybridThinker
+from laconic.methods.lightthinker.model import LightThinker
+from laconic.methods.memosight.model import MemoSight
+from laconic.methods.vanilla.model import Vanilla
 from laconic.train.comet_recipe import CoMeTTrainer
 from laconic.train.loop import LoopConfig, run
 from laconic.train.ram_recipe import RAMTrainer
 from laconic.train.sft_recipe import SFTTrainer
 from laconic.train.stages import Trainer
 from laconic.train.start import check_start, take_over
+from laconic.train.thinking_recipe import ThinkingTrainer
 
-TRAINERS: dict[str, Trainer] = {"ram": RAMTrainer(), "comet": CoMeTTrainer(), "sft": SFTTrainer()}
+TRAINERS: dict[str, Trainer] = {
+    "ram": RAMTrainer(),
+    "comet": CoMeTTrainer(),
+    "sft": SFTTrainer(),
+    **{kind.name: ThinkingTrainer(kind) for kind in (Vanilla, LightThinker, HybridThinker, MemoSight)},
+}
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

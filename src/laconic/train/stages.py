@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from torch import nn
@@ -21,7 +21,7 @@ class StageTask:
         examples: Callable[[int], Any],
         parameters: dict[str, tuple[list[nn.Parameter], float]],
         synchronise: Callable[[], None] | None = None,
-        weight: Callable[[Any], float] = lambda batch: 1.0,
+        weight: Callable[[Any], float | Sequence[float]] = lambda batch: 1.0,
     ) -> None:
         """
         Args:

@@ -17,6 +17,7 @@ from laconic.core.method import TrainedMethod
 from laconic.errors import AdapterError, RecipeError
 from laconic.methods.registry import shipped_adapter
 
+#: the method's own shipped adapter; ``shipped/vanilla`` is that of another method
 SHIPPED = "shipped"
 
 
@@ -41,10 +42,11 @@ def take_over(method: TrainedMethod, start: str | list[str], say: Callable[[str]
     made, saved = [], []
     for folder in folders:
         description = persist.read_description(folder)
-        persist.check_method(description, method.name, folder)
+        if description["method"] not in method.goes_on_from:
+            persist.check_method(description, method.name, folder)
         persist.check_backbone(description, method.backbone, folder)
         made.append(description["provenance"])
-        saved.append(persist.read_tensors(folder))
+        saved.append({name: t for name, t in persist.read_tensors(folder).items() if t.numel()})
     weights = _average(saved, folders)
     fresh = {n: p.detach() for n, p in method.own_parameters().items() if n not in weights}
     persist.load_into(method, weights | fresh, method.backbone, folders[0])
@@ -55,7 +57,10 @@ def take_over(method: TrainedMethod, start: str | list[str], say: Callable[[str]
 
 
 def _folder(method: TrainedMethod, source: str) -> Path:
-    folder = shipped_adapter(method.backbone, method.name) if source == SHIPPED else Path(source)
+    kind, _, other = source.partition("/")
+    if kind != SHIPPED:
+        return Path(source)
+    folder = shipped_adapter(method.backbone, other or method.name)
     if folder is None:
         raise RecipeError(f"No adapter for {method.backbone.name} is shipped.", "Name a folder as start.")
     return folder

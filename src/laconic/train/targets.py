@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
 from laconic.core.layout import IGNORE
+from laconic.losses.next_token import summed_next_token_loss
 from laconic.train.reading_examples import Example
 
 
@@ -19,12 +19,6 @@ def labels_in(batch: Iterable[Example]) -> int:
 
 def _own_labels(row: Example) -> int:
     return sum(label != IGNORE for label in row.labels)
-
-
-def _scored(logits: Callable[[Tensor], Tensor], outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum of the labels' losses, and which of them are the likeliest."""
-    scores = logits(outputs).float()
-    return nn.functional.cross_entropy(scores, targets, reduction="sum"), scores.argmax(-1) == targets
 
 
 class Targets:
@@ -75,8 +69,7 @@ class Targets:
         if not len(places):
             return None, {}
         targets = wanted[places].to(outputs.device)
-        # of running text, the scores of one chunk can be larger than all that its layers keep; so they are made again
-        loss, hits = checkpoint(_scored, logits, outputs[places.to(outputs.device)], targets, use_reentrant=False)
+        loss, hits = summed_next_token_loss(logits, outputs[places.to(outputs.device)], targets)
         return loss / self.count, dict(zip(places.tolist(), hits.tolist(), strict=True))
 
     @property

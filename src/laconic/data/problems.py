@@ -1,0 +1,67 @@
+"""Problems with their solution in steps: the one record every reasoning task is turned into."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+#: how the last step begins that says the answer
+ANSWER = "The answer is"
+_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
+_SAID = re.compile(rf"{ANSWER}:?.*|{_BOXED.pattern}|####.*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem, the steps that solve it, and what they come to.
+
+    Attributes:
+        steps: one thought each, in order, without line breaks around them; the last says the answer. Empty where
+            nobody wrote them down.
+        answer: what a solution must come to.
+        same: whether a given answer is right.
+    """
+
+    id: str
+    question: str
+    steps: list[str]
+    answer: str
+    same: Callable[[str, str], bool]
+
+    def solved_by(self, text: str) -> bool:
+        """Whether a solution's last stated answer is right; one that states none is wrong."""
+        given = stated_answer(text)
+        return given is not None and self.same(given, self.answer)
+
+
+def stated_answer(text: str) -> str | None:
+    """What a solution says its answer is, the last time it does; None if it never does.
+
+    Understood are "The answer is ...", ``\\boxed{...}`` and GSM8K's ``#### ...``.
+    """
+    said = [re.sub(rf"^({ANSWER}:?|####)", "", match[0], flags=re.IGNORECASE) for match in _SAID.finditer(text)]
+    if not said:
+        return None
+    boxed = _BOXED.search(said[-1])
+    return (boxed[1] if boxed else said[-1]).strip().rstrip(".").strip()
+
+
+def answer_step(answer: str) -> str:
+    """The step that says the answer."""
+    return f"{ANSWER} {answer}."
+
+
+def same_words(given: str, answer: str) -> bool:
+    """The same words in the same order; case, commas and the rest of punctuation aside."""
+    return _words(given) == _words(answer)
+
+
+def same_number(given: str, answer: str) -> bool:
+    """The same number, however its digits are grouped and whatever unit is around it."""
+    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", given)
+    return len(found) == 1 and float(found[0].replace(",", "")) == float(answer.replace(",", ""))
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+", text.lower())

@@ -1,0 +1,91 @@
+"""Loaders of problems with solutions: every file becomes a list of ``Problem``.
+
+What must never be trained on (GSM8K's test, BBH, MMLU, ProsQA's test) is refused to a trainer.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from laconic.data.folder import data_file
+from laconic.data.jsonl import Record, records
+from laconic.data.problems import Problem, answer_step, same_number, same_words
+from laconic.data.segmenters import SEGMENTERS, Segmenter
+from laconic.errors import DataError
+
+Use = Literal["train", "eval"]
+
+
+def _gsm8k(record: Record, cut: Segmenter) -> Iterator[Problem]:
+    """Lines without the calculator's notes; the last, ``#### final``, in our form."""
+    worked = re.sub(r"<<.*?>>", "", record["answer"].partition("####")[0])
+    steps = [*cut(worked), answer_step(record["final"])]
+    yield Problem(record["id"], record["question"], steps, record["final"], same_number)
+
+
+def _rationale(record: Record, cut: Segmenter) -> Iterator[Problem]:
+    steps = [*cut(record["rationale"]), answer_step(record["answer"])]
+    yield Problem(record["id"], record["question"], steps, record["answer"], same_words)
+
+
+def _prosqa(record: Record, cut: Segmenter) -> Iterator[Problem]:
+    """The chain is given step by step and is not cut anew."""
+    answer = record["answer"].rstrip(".")
+    yield Problem(record["id"], record["question"], [*record["steps"], answer_step(answer)], answer, same_words)
+
+
+def _unsolved(record: Record, cut: Segmenter) -> Iterator[Problem]:
+    """BBH and MMLU as LightThinker evaluates them: no solution is given."""
+    yield Problem(record["id"], record["question"], [], record["answer"], _same_choice)
+
+
+def _same_choice(given: str, answer: str) -> bool:
+    """The same words; of a choice named by its letter, the letter alone counts, in brackets or not."""
+    letter = re.fullmatch(r"\(?([A-Z])\)?", answer)
+    if letter is None:
+        return same_words(given, answer)
+    found = re.match(r"\(?([A-Za-z])(?![A-Za-z])", given)
+    return found is not None and found[1].upper() == letter[1]
+
+
+#: by name: what it may be used for, how it is cut if nothing else is asked, and how a record becomes a problem
+SOLUTIONS: dict[str, tuple[Use, str, Callable[[Record, Segmenter], Iterator[Problem]]]] = {
+    "gsm8k_train": ("train", "line", _gsm8k),
+    "flan_cot_rationales": ("train", "sentence", _rationale),
+    "prosqa_valid": ("train", "line", _prosqa),
+    "gsm8k_test": ("eval", "line", _gsm8k),
+    "prosqa_test": ("eval", "line", _prosqa),
+    "lightthinker_eval_bbh": ("eval", "line", _unsolved),
+    "lightthinker_eval_mmlu": ("eval", "line", _unsolved),
+}
+
+
+def load_problems(
+    name: str,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    training: bool = False,
+    segmenter: Segmenter | None = None,
+) -> list[Problem]:
+    """All problems of a file.
+
+    Args:
+        training: they are to be trained on.
+        segmenter: cuts the written solutions; None cuts each file as it is written.
+
+    Raises:
+        DataError: no such task, its file is missing, or it must not be trained on.
+    """
+    if name not in SOLUTIONS:
+        raise DataError(f"There is no task {name!r}.", f"Choose from: {', '.join(SOLUTIONS)}.")
+    use, usual, make = SOLUTIONS[name]
+    if training and use != "train":
+        raise DataError(f"{name} is for evaluation and must not be trained on.", f"Trainable: {', '.join(TRAINABLE)}.")
+    cut = segmenter or SEGMENTERS[usual]
+    return [problem for _, record in records(data_file(name, folder)) for problem in make(record, cut)]
+
+
+TRAINABLE = tuple(name for name, (use, _, _) in SOLUTIONS.items() if use == "train")

@@ -1,0 +1,102 @@
+"""Reasoning behind ``generate`` of transformers: ``decoder.generate(..., custom_generate=thinker.generating())``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    EosTokenCriteria,
+    GenerationConfig,
+    LogitsProcessorList,
+    MaxLengthCriteria,
+    PreTrainedModel,
+    StoppingCriteriaList,
+)
+
+from laconic.errors import LaconicError
+from laconic.generation.thinking import think
+
+if TYPE_CHECKING:
+    from laconic.methods.thinking.model import Thinker
+
+
+class Generating:
+    """What ``generate`` calls in place of its own loop.
+
+    Greedy or sampled, batched (padding on the left), with any logits processors, stopping criteria and streamer.
+    Processors see a row alone, without its padding, and one word behind another, however many are made in a pass.
+    """
+
+    def __init__(self, thinker: Thinker) -> None:
+        self.thinker = thinker
+
+    def __call__(
+        self,
+        model: PreTrainedModel,
+        input_ids: Tensor,
+        logits_processor: LogitsProcessorList | None = None,
+        stopping_criteria: StoppingCriteriaList | None = None,
+        generation_config: GenerationConfig | None = None,
+        streamer: Any = None,
+        attention_mask: Tensor | None = None,
+        **unused: Any,
+    ) -> Tensor:
+        """Token ids ``[B, T]``: prompts, words and the end that was said, padded on the right.
+
+        Raises:
+            LaconicError: another model's ``generate``, beams, padding on the right, or a dictionary as output.
+        """
+        assert generation_config is not None, "generate of transformers hands its settings on"
+        self._check(model, generation_config)
+        prompts = self._prompts(input_ids, attention_mask)
+        room = generation_config.max_length - input_ids.shape[1]
+        ends = _list(generation_config.eos_token_id)
+        criteria = [one for one in stopping_criteria or [] if not isinstance(one, MaxLengthCriteria | EosTokenCriteria)]
+
+        def stops(row: int, words: Sequence[int]) -> bool:
+            said = torch.tensor([[*prompts[row], *words]], device=input_ids.device)
+            return any(bool(one(said, None).any()) for one in criteria)
+
+        found = think(
+            self.thinker,
+            prompts,
+            max_new_tokens=room,
+            processors=list(logits_processor or []),
+            sample=bool(generation_config.do_sample),
+            seed=int(torch.randint(2**31, ())),  # as transformers: what torch.manual_seed says
+            stop_ids=frozenset(ends),
+            stops=stops if criteria else None,
+            on_word=lambda row, word, live: streamer.put(torch.tensor([word])) if streamer is not None else None,
+        )
+        if streamer is not None:
+            streamer.end()
+        padding = generation_config.pad_token_id
+        pad = int(ends[0] if padding is None and ends else padding or 0)
+        rows = [
+            torch.tensor(thoughts.words + (ends[:1] if thoughts.stopped_by == "end" else []), dtype=torch.long)
+            for thoughts in found
+        ]
+        new = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad).to(input_ids.device)
+        return torch.cat([input_ids, new], dim=1)
+
+    def _check(self, model: PreTrainedModel, config: GenerationConfig) -> None:
+        if model is not self.thinker.decoder:
+            raise LaconicError(
+                "This model is not the one that was taught to reason.", "Call thinker.decoder.generate(...)."
+            )
+        if (config.num_beams or 1) > 1 or config.return_dict_in_generate:
+            raise LaconicError("Beams and dictionaries as output are not supported.", "Leave them out of generate.")
+
+    def _prompts(self, input_ids: Tensor, mask: Tensor | None) -> list[list[int]]:
+        if mask is None:
+            return [row.tolist() for row in input_ids]
+        if not bool((mask[:, 1:] >= mask[:, :-1]).all()):
+            raise LaconicError("A prompt is padded on the right.", 'Set tokenizer.padding_side = "left".')
+        return [row[own.bool()].tolist() for row, own in zip(input_ids, mask, strict=True)]
+
+
+def _list(value: Any) -> list[int]:
+    return [] if value is None else [int(one) for one in torch.as_tensor(value).flatten()]

@@ -1,0 +1,138 @@
+"""Solving problems with a method that reasons: text in, text and the bill out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from laconic.core.results import Stopwatch
+from laconic.data.problems import stated_answer
+from laconic.generation.choosing import processors_for
+from laconic.generation.thinking import think
+from laconic.generation.thought_rows import Thoughts
+
+if TYPE_CHECKING:
+    from laconic.methods.thinking.model import Thinker
+
+#: told (row, text, live tokens) as text comes
+OnText = Callable[[int, str, int], None]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What came of a problem.
+
+    Attributes:
+        text: all that was said, up to what stopped it.
+        answer: what the text says its answer is; the last step where it says none.
+        prompt_tokens: of the problem with what is around it.
+        bill: words, passes, tokens in the cache.
+        seconds: by stage, of the whole batch that the problem was solved in.
+    """
+
+    text: str
+    steps: list[str]
+    answer: str
+    prompt_tokens: int
+    bill: Thoughts
+    seconds: dict[str, float]
+
+
+def solve(
+    thinker: Thinker,
+    problems: Sequence[str],
+    *,
+    max_new_tokens: int = 1024,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    repetition_penalty: float = 1.0,
+    stop: Sequence[str] = (),
+    seed: int = 0,
+    two_passes: bool = False,
+    on_text: OnText | None = None,
+) -> list[Solution]:
+    """Solve problems side by side.
+
+    Args:
+        temperature: 0 takes the likeliest word each time.
+        repetition_penalty: divides the score of what was said before; the ends of steps are spared.
+        stop: texts that end a solution, which do not belong to it.
+
+    Raises:
+        QuestionError: a problem is empty.
+        BudgetError: a problem fills the window.
+        LaconicError: a setting that means nothing.
+    """
+    exempt = [thinker.step_end]
+    settings = {"top_k": top_k, "top_p": top_p, "repetition_penalty": repetition_penalty}
+    processors = processors_for(temperature=temperature, exempt=exempt, **settings)  # type: ignore[arg-type]
+    prompts = [thinker.prompt_ids(problem) for problem in problems]
+    streams = [_Stream(thinker, row, on_text) for row in range(len(prompts))]
+    watch = Stopwatch(thinker.backbone.device)
+    found = think(
+        thinker,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        processors=processors,
+        sample=temperature > 0,
+        seed=seed,
+        stops=(lambda row, words: _holds(thinker, words, stop)) if stop else None,
+        on_word=lambda row, word, live: streams[row].push(word, live),
+        two_passes=two_passes,
+        watch=watch,
+    )
+    return [
+        _solution(thinker, prompt, thoughts, stop, watch.seconds)
+        for prompt, thoughts in zip(prompts, found, strict=True)
+    ]
+
+
+def _solution(
+    thinker: Thinker, prompt: list[int], thoughts: Thoughts, stop: Sequence[str], seconds: dict[str, float]
+) -> Solution:
+    text = _text(thinker, thoughts.words)
+    places = [at for at in (text.find(one) for one in stop) if at >= 0]
+    text = text[: min(places)] if places else text
+    steps, words = [], list[int]()
+    for word in [*thoughts.words, thinker.step_end]:
+        words.append(word)
+        if word == thinker.step_end:
+            steps.append(_text(thinker, words[:-1]).strip())
+            words = []
+    steps = [step for step in steps if step]
+    answer = stated_answer(text) or (steps[-1] if steps else "")
+    return Solution(text, steps, answer, len(prompt), thoughts, dict(seconds))
+
+
+def _text(thinker: Thinker, words: Sequence[int]) -> str:
+    return str(thinker.backbone.tokenizer.decode(words, skip_special_tokens=True))
+
+
+def _holds(thinker: Thinker, words: Sequence[int], stop: Sequence[str]) -> bool:
+    """Whether the last words hold one of the texts: a text has at most as many tokens as bytes."""
+    longest = max(len(text.encode()) for text in stop)
+    tail = _text(thinker, words[-longest - 1 :])
+    return any(text in tail for text in stop)
+
+
+class _Stream:
+    """Turns a row's words into text as they come; a character cut over two tokens waits for its rest."""
+
+    def __init__(self, thinker: Thinker, row: int, on_text: OnText | None) -> None:
+        self.thinker, self.row, self.on_text = thinker, row, on_text
+        self.words: list[int] = []
+        self.shown = 0
+
+    def push(self, word: int, live: int) -> None:
+        if self.on_text is None:
+            return
+        self.words.append(word)
+        text = _text(self.thinker, self.words)
+        if text.endswith("\ufffd") and word != self.thinker.step_end:
+            return
+        self.on_text(self.row, text[self.shown :], live)
+        self.shown = len(text)
+        if word == self.thinker.step_end:  # what is decoded again and again stays short
+            self.words, self.shown = [], 0

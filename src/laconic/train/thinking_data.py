@@ -1,0 +1,104 @@
+"""What a stage that trains on reasoning is made from, as recipes name it: puzzles and solutions in files."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from laconic.core.thoughts import Trace
+from laconic.data.problems import Problem
+from laconic.data.puzzles import PUZZLES, puzzle
+from laconic.data.segmenters import SEGMENTERS
+from laconic.data.solutions import TRAINABLE, load_problems
+from laconic.errors import RecipeError
+from laconic.methods.thinking.model import Thinker
+from laconic.train.checks import positive
+from laconic.train.thinking import Drawn, Row
+
+#: what such a stage says besides its name and loop
+KEYS = ("task", "difficulty", "segmenter", "limit", "rows", "pack")
+#: problems of one task whose solutions are about as long as each other, from which a step's rows are drawn
+NEIGHBOURS = 64
+
+
+def check_thinking(stage: dict[str, Any], where: str, look: str) -> None:
+    """Raise ``RecipeError`` for a slip in the keys that say what is trained on."""
+    task, difficulty = stage["task"], stage["difficulty"]
+    if not isinstance(stage["name"], str) or not stage["name"].replace("-", "").isalnum():
+        raise RecipeError(f"{where} has a name that is no plain word.", look)
+    if not isinstance(task, list) or not task or not all(name in (*PUZZLES, *TRAINABLE) for name in task):
+        raise RecipeError(f"{where}: task must be a list of {', '.join((*PUZZLES, *TRAINABLE))}.", look)
+    if not isinstance(difficulty, list) or not difficulty or not all(map(positive, difficulty)):
+        raise RecipeError(f"{where}: difficulty must be a list of numbers of steps.", look)
+    if stage["segmenter"] is not None and stage["segmenter"] not in SEGMENTERS:
+        raise RecipeError(f"{where}: segmenter must be null or one of {', '.join(SEGMENTERS)}.", look)
+    if not positive(stage["limit"]) or not positive(stage["rows"]):
+        raise RecipeError(f"{where}: limit and rows must be whole numbers above 0.", look)
+    if stage["pack"] is not None and not positive(stage["pack"]):
+        raise RecipeError(f"{where}: pack must be null, or a whole number of tokens.", look)
+
+
+def load_solutions(stage: dict[str, Any]) -> dict[str, list[Problem]]:
+    """Problems of the stage's files by name, shorter solutions first.
+
+    Raises:
+        DataError: a file is missing, or must not be trained on.
+    """
+    cut = SEGMENTERS[stage["segmenter"]] if stage["segmenter"] else None
+    names = [name for name in stage["task"] if name not in PUZZLES]
+    return {
+        name: sorted(load_problems(name, training=True, segmenter=cut), key=lambda p: sum(map(len, p.steps)))
+        for name in names
+    }
+
+
+def thinking_examples(
+    thinker: Thinker, stage: dict[str, Any], files: dict[str, list[Problem]], seed: int
+) -> Callable[[int], list[Row]]:
+    """Steps of all tasks, as often one as the other; the rows of a step are of one task and about one length.
+
+    Which problems a step has follows from the recipe's seed, the stage's name and the step alone, so all methods see
+    the same; what a method draws for a trace (shortcuts, how far foresight tokens guess) is drawn apart from that, anew
+    each time.
+    """
+
+    def problems(draw: random.Random, count: int) -> list[Problem]:
+        task = draw.choice(stage["task"])
+        if task in PUZZLES:
+            difficulty = draw.choice(stage["difficulty"])
+            return [puzzle(task, draw, difficulty) for _ in range(count)]
+        start = draw.randrange(max(1, len(files[task]) - NEIGHBOURS))
+        near = files[task][start : start + NEIGHBOURS]
+        return [draw.choice(near) for _ in range(count)]
+
+    def drawn(trace: Trace, draw: random.Random) -> Drawn:
+        offset = draw.randint(1, thinker.guesses) if thinker.guesses else None
+        return Drawn(trace, thinker.training_reaches(len(trace.steps), draw), offset)
+
+    def look(number: int) -> list[Row]:
+        own = f"{seed}/{stage['name']}/{number}"
+        draw = random.Random(f"{own}/{type(thinker).name}")
+        chosen = problems(random.Random(own), stage["rows"])
+        traces = [thinker.trace(p.question, p.steps, stage["limit"]) for p in chosen]
+        rows = [[drawn(trace, draw)] for trace in traces]
+        return packed(rows, stage["pack"]) if stage["pack"] else list(rows)
+
+    return look
+
+
+def packed(rows: Sequence[Row], tokens: int) -> list[Row]:
+    """The same traces in fewer rows: as many to a row as fit so many words, longest first."""
+    fuller: list[list[Drawn]] = []
+    for drawn in sorted((one for row in rows for one in row), key=_words, reverse=True):
+        for row in fuller:
+            if sum(map(_words, row)) + _words(drawn) <= tokens:
+                row.append(drawn)
+                break
+        else:
+            fuller.append([drawn])
+    return list(fuller)
+
+
+def _words(drawn: Drawn) -> int:
+    return len(drawn.trace.prompt) + sum(map(len, drawn.trace.steps))

@@ -1,0 +1,55 @@
+"""The stages of methods that reason in steps, as recipes name them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from laconic.backbone import Backbone
+from laconic.core.options import Options
+from laconic.data.problems import Problem
+from laconic.errors import RecipeError
+from laconic.methods.thinking.model import Thinker
+from laconic.train import thinking_data
+from laconic.train.checks import above_zero
+from laconic.train.stages import StageTask
+from laconic.train.thinking import ThinkingStage, labels_in_rows
+from laconic.train.thinking_data import check_thinking, load_solutions, thinking_examples
+
+
+class ThinkingTrainer:
+    """Of one method; the stages of all are alike, so that they can be trained on the same traces."""
+
+    keys = (*thinking_data.KEYS, "soft_rate")
+
+    def __init__(self, kind: type[Thinker]) -> None:
+        self.kind = kind
+        self.options: type[Options] = kind.options
+        self.look = f"See recipes/{kind.name}/cpu.yaml."
+
+    def check(self, stage: dict[str, Any], where: str) -> None:
+        check_thinking(stage, where, self.look)
+        if not above_zero(stage["soft_rate"]):
+            raise RecipeError(f"{where}: soft_rate must be a number above 0.", self.look)
+
+    def data(self, stage: dict[str, Any]) -> dict[str, list[Problem]]:
+        return load_solutions(stage)
+
+    def make(self, backbone: Backbone, config: Any) -> Thinker:
+        """Raises ``RecipeError`` where the optimiser's small steps would be rounded away."""
+        if config.train == "full" and backbone.dtype != torch.float32:
+            raise RecipeError(
+                f"A whole decoder does not learn in {backbone.dtype}.",
+                "Set dtype: fp32 (with autocast: true in each loop, if you like), or train: lora.",
+            )
+        return self.kind(backbone, config)
+
+    def task(self, method: Thinker, stage: dict[str, Any], data: dict[str, list[Problem]], seed: int) -> StageTask:
+        decoder = [
+            p for name, p in method.decoder.named_parameters() if method.config.train == "full" or "lora_" in name
+        ]
+        soft = [tokens.weight for tokens in method.soft_tokens if len(tokens)]
+        parameters = {"decoder": (decoder, 1.0)} | ({"soft": (soft, stage["soft_rate"])} if soft else {})
+        module = ThinkingStage(method, method.foresight_weight)
+        return StageTask(module, thinking_examples(method, stage, data, seed), parameters, weight=labels_in_rows)

@@ -1,0 +1,386 @@
+"""Decoding in steps: the same as the training mask, the same with guesses as without, the same in company as alone."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from thinkers import KINDS, PROBLEMS, teacher_forced, thinker, trace_of
+from tiny import ARCHITECTURES
+from torch import Tensor
+
+from laconic.core.cache import EvictingCache
+from laconic.core.layout import Kind
+from laconic.errors import BudgetError
+from laconic.generation.choosing import Chooser, Guess, processors_for
+from laconic.generation.thinking import think
+from laconic.generation.thought_rows import Thoughts
+from laconic.methods.thinking.model import Thinker
+
+SCHEMES = ("sequential", "uniform")
+COMPRESSING = [kind for kind in KINDS if kind != "vanilla"]
+
+
+class Recorder:
+    """A processor that keeps the scores that each word was chosen by, and lets no text end."""
+
+    def __init__(self, prompt: int, end: int) -> None:
+        self.prompt, self.end, self.scores = prompt, end, dict[int, Tensor]()
+
+    def __call__(self, words: Tensor, scores: Tensor) -> Tensor:
+        self.scores[words.shape[1] - self.prompt] = scores[0].clone()
+        return scores.index_fill(1, torch.tensor(self.end), -torch.inf)
+
+
+def plain(model: Thinker, problem: str, count: int) -> list[int]:
+    """Greedy words one by one, each from a pass over everything anew under the training mask."""
+    words: list[int] = []
+    in_step = 0
+    while len(words) < count:
+        word = int(teacher_forced(model, trace_of(model, problem, words))[-1].argmax())
+        if in_step >= model.longest_step - 1:
+            word = model.step_end
+        elif word == model.backbone.tokenizer.eos_token_id:
+            break
+        words.append(word)
+        in_step = 0 if word == model.step_end else in_step + 1
+    return words
+
+
+def run(model: Thinker, problems: list[str], count: int = 40, **options: Any) -> list[Thoughts]:
+    return think(model, [model.prompt_ids(problem) for problem in problems], max_new_tokens=count, **options)
+
+
+def steps_of(model: Thinker, words: list[int]) -> list[int]:
+    """Words of each step, the open one last if there is one."""
+    return [len(step) for step in trace_of(model, PROBLEMS[0], words).steps]
+
+
+# --- exactness ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_decoding_with_eviction_is_the_training_mask(arch: str, kind: str, scheme: str) -> None:
+    """Scores within 1e-4 over six steps and more, with guesses under way where the method has them."""
+    model = thinker(kind, arch, layout=scheme)
+    prompt = model.prompt_ids(PROBLEMS[0])
+    end = model.backbone.tokenizer.eos_token_id
+    recorder = Recorder(len(prompt), end)
+    said = think(model, [prompt], max_new_tokens=40, processors=[recorder])[0]
+    assert said.words.count(model.step_end) >= 6
+    wanted = teacher_forced(model, trace_of(model, PROBLEMS[0], said.words))
+    in_step = 0
+    for place, word in enumerate(said.words):
+        if in_step < model.longest_step - 1:
+            assert torch.allclose(recorder.scores[place], wanted[place], atol=1e-4), place
+            assert word == int(wanted[place].index_fill(0, torch.tensor(end), -torch.inf).argmax())
+        in_step = 0 if word == model.step_end else in_step + 1
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_company_changes_nothing(kind: str) -> None:
+    """Prompts of different lengths, steps that end at different times, rows that finish early."""
+    model = thinker(kind)
+    budgets = [40, 40, 40]
+    together = run(model, PROBLEMS)
+    for problem, found, budget in zip(PROBLEMS, together, budgets, strict=True):
+        assert run(model, [problem], budget)[0] == found
+    stops = {0: 7, 1: 40, 2: 19}  # rows leave the batch at different times
+    early = run(model, PROBLEMS, stops=lambda row, words: len(words) >= stops[row])
+    for row, (few, all_of_them) in enumerate(zip(early, together, strict=True)):
+        assert few.words == all_of_them.words[: stops[row]]
+        assert few.live == all_of_them.live[: stops[row]]
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_company_changes_no_drawn_word(kind: str) -> None:
+    model = thinker(kind)
+    options: dict[str, Any] = {"sample": True, "processors": settings(temperature=0.8)}
+    together = run(model, PROBLEMS[:1] * 2 + PROBLEMS[2:], seed=5, **options)
+    assert together[0].words != together[1].words  # each row draws for itself
+    alone = run(model, PROBLEMS[:1], seed=5, **options)[0]
+    assert alone == together[0]
+    assert run(model, PROBLEMS[2:], seed=7, **options)[0].words == together[2].words
+
+
+def settings(**changes: Any) -> list[Any]:
+    return processors_for(
+        **({"temperature": 0.0, "top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "exempt": []} | changes)
+    )
+
+
+# --- guesses --------------------------------------------------------------------------------------------------------
+
+
+class Source:
+    """Where guesses come from in place of the foresight tokens'."""
+
+    def __init__(self, how: str, words: list[int], prompt: int) -> None:
+        self.how, self.words, self.prompt, self.draw = how, words, prompt, random.Random(0)
+
+    def guess(self, chooser: Chooser, row: int, at: tuple[int, int], ahead: int) -> Guess:
+        said = len(chooser.said[row]) - self.prompt
+        place = said + ahead
+        right = self.words[place] if place < len(self.words) else 7
+        if self.how == "right" or (self.how == "often" and self.draw.random() < 0.6):
+            return Guess(right, None)
+        if self.how == "wrong":
+            return Guess((right + 1) % 100, None)
+        return Guess(self.draw.randrange(100), None)
+
+
+@pytest.mark.parametrize("two_passes", [False, True])
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+@pytest.mark.parametrize("how", ["right", "often", "wrong", "random", "own"])
+@pytest.mark.parametrize("kind", ["memosight", "memosight, retaining"])
+def test_guesses_change_no_word(
+    kind: str, how: str, penalty: float, two_passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = thinker(kind)
+    without = thinker(kind, foresight=0)
+    for name, parameter in without.own_parameters().items():
+        parameter.data.copy_(model.own_parameters()[name].data)
+    chosen = settings(repetition_penalty=penalty, exempt=[model.step_end])
+    for count in (40, 41, 42):  # the budget ends at every place of a round
+        wanted = run(without, PROBLEMS[:1], count, processors=chosen)[0]
+        assert wanted.words.count(model.step_end) >= 3
+        with monkeypatch.context() as patch:
+            if how != "own":
+                source = Source(how, wanted.words, len(model.prompt_ids(PROBLEMS[0])))
+                order = iter(range(10**6))
+
+                def guess(
+                    self: Chooser, row: int, at: tuple[int, int], source: Any = source, order: Any = order
+                ) -> Guess:
+                    return source.guess(self, row, at, next(order) % 2)
+
+                patch.setattr(Chooser, "guess", guess)
+            found = run(model, PROBLEMS[:1], count, processors=chosen, two_passes=two_passes)[0]
+        assert found.words == wanted.words
+        assert found.live == wanted.live
+        assert found.peak_tokens <= wanted.peak_tokens <= found.peak_fed
+        assert len(found.words) == count
+        assert all(stood <= made for stood, made in zip(found.accepted, found.offered, strict=True))
+        if how == "right":
+            assert found.tokens_per_forward > (1.2 if two_passes else 1.8)
+            lost = sum(found.offered) - sum(found.accepted)
+            assert lost <= found.words.count(model.step_end) + 1  # ends of steps are fed anew
+        if how == "wrong":
+            assert sum(found.accepted) == 0
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_greedy_words_are_those_of_a_pass_over_everything(kind: str) -> None:
+    model = thinker(kind)
+    assert run(model, PROBLEMS[:1], 25)[0].words == plain(model, PROBLEMS[0], 25)
+
+
+def test_drawn_words_follow_the_same_distribution_with_guesses() -> None:
+    """Speculative sampling on a vocabulary of five, against the distribution itself."""
+    wanted = torch.tensor([0.5, 0.2, 0.2, 0.1, 0.0])
+    proposed = torch.tensor([0.1, 0.1, 0.3, 0.0, 0.5])
+    draws = 20_000
+    chooser = Chooser([[0]], [], sample=True, never_guessed=[], seed=3)
+    chooser.look(wanted.log()[None, None])
+    draw = torch.Generator().manual_seed(1)
+    guesses = torch.multinomial(proposed, draws, replacement=True, generator=draw).tolist()
+    found = torch.zeros(5)
+    for word in guesses:
+        found[chooser.word(0, (0, 0), Guess(word, proposed))] += 1
+    assert torch.allclose(found / draws, wanted, atol=0.015)
+    certain = torch.zeros(5)
+    for _ in range(draws):
+        certain[chooser.word(0, (0, 0), Guess(1, None))] += 1
+    assert torch.allclose(certain / draws, wanted, atol=0.015)
+
+
+def test_a_guess_is_never_a_word_that_ends_something() -> None:
+    scores = torch.tensor([5.0, 4.0, 3.0, 2.0])
+    for sample in (False, True):
+        chooser = Chooser([[9]], [], sample=sample, never_guessed=[0, 1])
+        chooser.look(scores[None, None])
+        guesses = [chooser.guess(0, (0, 0)) for _ in range(50)]
+        assert {guess.word for guess in guesses} <= {2, 3}
+        if sample:
+            assert guesses[0].drawn_from is not None
+            assert torch.allclose(
+                guesses[0].drawn_from,
+                torch.tensor([0, 0, 3.0, 2.0])
+                .masked_fill(torch.tensor([True, True, False, False]), -torch.inf)
+                .softmax(-1),
+            )
+
+
+# --- the cache ------------------------------------------------------------------------------------------------------
+
+
+class Watched(EvictingCache):
+    """Notes what it holds whenever it has forgotten something, and the most it ever held."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.contents: list[list[tuple[int, int, int]]] = []
+
+    def keep(self, kept: Tensor) -> None:
+        super().keep(kept)
+        layout = self.layout
+        assert layout is not None
+        real = layout.real[0]
+        fields = (layout.kind[0][real], layout.step[0][real], layout.position[0][real])
+        self.contents.append(list(zip(*(field.tolist() for field in fields), strict=True)))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("kind", COMPRESSING)
+def test_the_cache_holds_prompt_memory_and_the_last_steps(kind: str, scheme: str) -> None:
+    model = thinker(kind, layout=scheme)
+    prompt = model.prompt_ids(PROBLEMS[0])
+    cache = Watched(model.decoder)
+    said = think(model, [prompt], max_new_tokens=40, cache=cache)[0]
+    lengths = steps_of(model, said.words)
+    if said.words[-1] == model.step_end:
+        lengths = lengths[:-1]  # the last end was said, not fed
+    laid = [("P", 0, place) for place in range(len(prompt))]
+    start, at_step = len(prompt), 0
+    expected = {}
+    words: list[list[tuple[str, int, int]]] = []
+    for number, size in enumerate(lengths, 1):
+        closing, after = model.shape.closing(number, start, size)
+        words.append([("T", number, start + place) for place in range(size)])
+        laid += [
+            ("M" if k == Kind.MEMORY else "O", number, p)
+            for k, p in zip(*(closing.kind.tolist(), closing.position.tolist()), strict=True)
+        ]
+        kept = [word for step in words[max(0, number - model.retention) :] for word in step]
+        expected[number] = sorted(laid + kept, key=str)
+        start, at_step = after, number
+    assert at_step >= 5
+    letters = {Kind.PROMPT: "P", Kind.TEXT: "T", Kind.MEMORY: "M", Kind.CONTINUE: "O"}
+    for contents in cache.contents:
+        assert not any(k == Kind.FORESIGHT for k, _, _ in contents)
+        named = sorted(((letters[k], s, p) for k, s, p in contents), key=str)
+        closed = max((s for k, s, _ in contents if k == Kind.CONTINUE), default=0)
+        if closed and all(s <= closed for _, s, _ in contents):  # right behind a closing
+            assert named == expected[closed]
+    assert any(max(s for _, s, _ in contents) >= 5 for contents in cache.contents)
+
+
+@pytest.mark.parametrize("kind", COMPRESSING)
+def test_the_peak_is_the_closed_formula(kind: str) -> None:
+    model = thinker(kind)
+    for problem in PROBLEMS:
+        said = run(model, [problem], 45)[0]
+        sizes = steps_of(model, said.words)
+        finished = [
+            size
+            for size, step in zip(sizes, trace_of(model, problem, said.words).steps, strict=True)
+            if step[-1] == model.step_end
+        ]
+        if said.words[-1] == model.step_end:
+            finished = finished[:-1]
+        prompt, keep = len(model.prompt_ids(problem)), model.retention
+        count = model.shape.memory
+        peaks = []
+        for t in range(1, len(finished) + 1):
+            before = sum(count(n) + 1 for n in finished[: t - 1])
+            peaks.append(prompt + before + sum(finished[max(0, t - 1 - keep) : t]) + count(finished[t - 1]) + 1)
+        assert said.peak_tokens == max(peaks)
+        assert said.peak_fed <= said.peak_tokens + (model.guesses + 1) ** 2
+        # the area under the curve, word by word
+        live, held, recent = [], prompt, list[int]()
+        for size in sizes:
+            live += [held + sum(recent) + place + 1 for place in range(size)]
+            held += count(size) + 1
+            recent = [*recent, size][len([*recent, size]) - keep :] if keep else []
+        assert said.live == live
+        assert said.dependency == sum(live)
+
+
+def test_vanilla_reads_all_it_has_said() -> None:
+    model = thinker("vanilla")
+    said = run(model, PROBLEMS[:1], 30)[0]
+    prompt, words = len(model.prompt_ids(PROBLEMS[0])), len(said.words)
+    assert said.peak_tokens == prompt + words - 1
+    assert said.dependency == prompt * words + words * (words + 1) // 2
+    assert said.forwards == words - 1
+
+
+@pytest.mark.parametrize("kind", ["lightthinker", "hybridthinker"])
+def test_hidden_words_leave_no_trace_but_in_memory(kind: str) -> None:
+    """With a step's words replaced in the cache before its last reader, later scores move; afterwards nothing can."""
+    model = thinker(kind)
+    prompt = model.prompt_ids(PROBLEMS[0])
+    found: list[list[int]] = []
+    for spoil in (False, True):
+        cache = Watched(model.decoder)
+        keep = cache.keep
+
+        def spoiling(kept: Tensor, cache: Watched = cache, keep: Any = keep, spoil: bool = spoil) -> None:
+            before = cache.layout
+            assert before is not None
+            gone = ~kept[0]
+            if spoil and bool(gone.any()):
+                for layer in cache.layers:
+                    layer.keys[:, :, gone] = 9.0
+                    layer.values[:, :, gone] = 9.0
+            keep(kept)
+
+        cache.keep = spoiling  # type: ignore[method-assign]
+        found.append(think(model, [prompt], max_new_tokens=40, cache=cache)[0].words)
+    assert found[0] == found[1]
+
+
+# --- ends -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("count", range(1, 12))
+def test_no_more_words_than_asked_for(kind: str, count: int) -> None:
+    said = run(thinker(kind), PROBLEMS[:1], count)[0]
+    assert len(said.words) == len(said.live) == count
+    assert said.stopped_by == "length"
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_an_end_stops_at_any_place(kind: str) -> None:
+    """Whichever word is taken for the end, the words before it stand: behind a prompt, a word, a guess, a memory."""
+    model = thinker(kind)
+    words = run(model, PROBLEMS[:1], 30)[0].words
+    for word in set(words) - {model.step_end}:
+        said = run(model, PROBLEMS[:1], 30, stop_ids=frozenset({word}))[0]
+        assert said.words == words[: words.index(word)]
+        assert said.stopped_by == "end"
+        assert len(said.live) == len(said.words)
+
+
+def test_a_step_that_does_not_end_is_ended() -> None:
+    model = thinker("lightthinker", max_step_tokens=4)
+    words = run(model, PROBLEMS[:1], 23)[0].words
+    assert max(steps_of(model, words)) == 4
+
+
+def test_the_window_ends_what_would_outgrow_it() -> None:
+    for kind in KINDS:
+        model = thinker(kind, "qwen2")
+        endless = Recorder(0, model.backbone.tokenizer.eos_token_id)
+        said = run(model, PROBLEMS[:1], 2000, processors=[endless])[0]
+        assert said.stopped_by == "window"
+        assert 300 < len(said.words) < 520
+    with pytest.raises(BudgetError, match="fills the window"):
+        think(model, [[5] * 512], max_new_tokens=1)
+    with pytest.raises(BudgetError, match="empty"):
+        think(model, [[]], max_new_tokens=1)
+    with pytest.raises(BudgetError, match="0 new tokens"):
+        think(model, [[5]], max_new_tokens=0)
+    assert think(model, [], max_new_tokens=1) == []
+
+
+def test_a_penalty_spares_the_end_of_steps() -> None:
+    scores = torch.tensor([[1.0, 2.0, -1.0, 3.0]])
+    process = settings(repetition_penalty=2.0, exempt=[1])[0]
+    assert process(torch.tensor([[0, 1, 2]]), scores).tolist() == [[0.5, 2.0, -2.0, 3.0]]
+    assert scores.tolist() == [[1.0, 2.0, -1.0, 3.0]]
