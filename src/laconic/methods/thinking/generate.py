@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedModel,
     StoppingCriteriaList,
 )
+from transformers.generation.streamers import BaseStreamer
 
 from laconic.errors import LaconicError
 from laconic.generation.thinking import think
@@ -26,12 +27,16 @@ if TYPE_CHECKING:
 class Generating:
     """What ``generate`` calls in place of its own loop.
 
-    Greedy or sampled, batched (padding on the left), with any logits processors, stopping criteria and streamer.
-    Processors see a row alone, without its padding, and one word behind another, however many are made in a pass.
+    Greedy or sampled, batched (padding on the left), with any logits processors and stopping criteria. Processors see
+    a row alone, without its padding, and one word behind another, however many are made in a pass.
+
+    Args:
+        streamer: gets the words of a single row as they come. It is named here, since ``generate`` hands none on to a
+            function (transformers 5.23).
     """
 
-    def __init__(self, thinker: Thinker) -> None:
-        self.thinker = thinker
+    def __init__(self, thinker: Thinker, streamer: BaseStreamer | None = None) -> None:
+        self.thinker, self.streamer = thinker, streamer
 
     def __call__(
         self,
@@ -40,18 +45,18 @@ class Generating:
         logits_processor: LogitsProcessorList | None = None,
         stopping_criteria: StoppingCriteriaList | None = None,
         generation_config: GenerationConfig | None = None,
-        streamer: Any = None,
-        attention_mask: Tensor | None = None,
-        **unused: Any,
+        **inputs: Any,
     ) -> Tensor:
         """Token ids ``[B, T]``: prompts, words and the end that was said, padded on the right.
 
         Raises:
-            LaconicError: another model's ``generate``, beams, padding on the right, or a dictionary as output.
+            LaconicError: another model's ``generate``, beams, padding on the right, a dictionary as output, or a
+                streamer for several rows.
         """
         assert generation_config is not None, "generate of transformers hands its settings on"
-        self._check(model, generation_config)
-        prompts = self._prompts(input_ids, attention_mask)
+        self._check(model, generation_config, len(input_ids))
+        # not a parameter of its own: generate would hand over what is named here twice
+        prompts = self._prompts(input_ids, inputs.get("attention_mask"))
         room = generation_config.max_length - input_ids.shape[1]
         ends = _list(generation_config.eos_token_id)
         criteria = [one for one in stopping_criteria or [] if not isinstance(one, MaxLengthCriteria | EosTokenCriteria)]
@@ -69,10 +74,10 @@ class Generating:
             seed=int(torch.randint(2**31, ())),  # as transformers: what torch.manual_seed says
             stop_ids=frozenset(ends),
             stops=stops if criteria else None,
-            on_word=lambda row, word, live: streamer.put(torch.tensor([word])) if streamer is not None else None,
+            on_word=self._stream,
         )
-        if streamer is not None:
-            streamer.end()
+        if self.streamer is not None:
+            self.streamer.end()
         padding = generation_config.pad_token_id
         pad = int(ends[0] if padding is None and ends else padding or 0)
         rows = [
@@ -82,11 +87,17 @@ class Generating:
         new = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad).to(input_ids.device)
         return torch.cat([input_ids, new], dim=1)
 
-    def _check(self, model: PreTrainedModel, config: GenerationConfig) -> None:
+    def _stream(self, row: int, word: int, live: int) -> None:
+        if self.streamer is not None:
+            self.streamer.put(torch.tensor([word]))
+
+    def _check(self, model: PreTrainedModel, config: GenerationConfig, rows: int) -> None:
         if model is not self.thinker.decoder:
             raise LaconicError(
                 "This model is not the one that was taught to reason.", "Call thinker.decoder.generate(...)."
             )
+        if self.streamer is not None and rows > 1:
+            raise LaconicError("A streamer shows a single row.", "Give one prompt, or no streamer.")
         if (config.num_beams or 1) > 1 or config.return_dict_in_generate:
             raise LaconicError("Beams and dictionaries as output are not supported.", "Leave them out of generate.")
 

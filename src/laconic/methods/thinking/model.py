@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.generation.streamers import BaseStreamer
 
 from laconic.backbone import Backbone
 from laconic.core.compat import attention_mask_form
@@ -127,9 +128,9 @@ class Thinker(TrainedMethod):
         """Solve problems side by side; see ``laconic.methods.thinking.solving.solve``."""
         return solve(self, problems, **options)
 
-    def generating(self) -> Generating:
-        """For ``self.decoder.generate(..., custom_generate=...)``."""
-        return Generating(self)
+    def generating(self, streamer: BaseStreamer | None = None) -> Generating:
+        """For ``self.decoder.generate(..., custom_generate=...)``; see ``laconic.methods.thinking.generate``."""
+        return Generating(self, streamer)
 
     # --- sequences -------------------------------------------------------------------------------------------------
 
