@@ -19,8 +19,8 @@ from laconic.core.files import write_whole
 from laconic.data.loaders import load_task
 from laconic.data.schema import QAItem
 from laconic.errors import BudgetError
+from laconic.eval.environment import environment
 from laconic.eval.metrics import evidence_recall, mean_with_interval
-from laconic.eval.runner import environment
 from laconic.methods.registry import load_method, load_methods
 from laconic.methods.roles import Compressor
 

@@ -258,10 +258,20 @@ def test_puzzles_are_solved_by_their_own_steps_and_by_nothing_else() -> None:
     for name in PUZZLES:
         answers = set()
         for seed in range(30):
-            made = puzzle(name, random.Random(seed), 1 + seed % 9)
+            made = puzzle(name, random.Random(seed), 1 + seed % 9, training=bool(seed % 2))
             assert made.solved_by("\n".join(made.steps))
             assert not made.solved_by("\n".join(made.steps[:-1]))
             assert not made.solved_by("The answer is nothing.")
             assert len(made.steps) == 2 + seed % 9
             answers.add(made.answer)
         assert len(answers) > 4
+
+
+def test_what_is_asked_in_evaluation_is_never_trained_on() -> None:
+    for name in PUZZLES:
+        trained, asked = (
+            {puzzle(name, random.Random(seed), 2, training=training).question for seed in range(400)}
+            for training in (True, False)
+        )
+        assert len(asked) > 50
+        assert not trained & asked

@@ -7,6 +7,7 @@ state exactly.
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable
 
@@ -49,7 +50,7 @@ def shuffle(draw: random.Random, difficulty: int) -> tuple[str, list[str], str]:
 
 def arithmetic(draw: random.Random, difficulty: int) -> tuple[str, list[str], str]:
     """A number that is added to and subtracted from in turns."""
-    value, more, less = draw.randrange(5, 16), draw.randrange(2, 8), draw.randrange(1, 6)
+    value, more, less = draw.randrange(3, 40), draw.randrange(2, 10), draw.randrange(1, 10)
     question = (
         f"A tank holds {value} litres. On odd days {more} litres flow in, on even days {less} flow out. How many "
         f"litres are there after {difficulty} days? It is never less than nothing."
@@ -138,8 +139,11 @@ PUZZLES: dict[str, tuple[Callable[[random.Random, int], tuple[str, list[str], st
 }
 
 
-def puzzle(name: str, draw: random.Random, difficulty: int, ident: str = "") -> Problem:
+def puzzle(name: str, draw: random.Random, difficulty: int, *, training: bool, ident: str = "") -> Problem:
     """A problem of this kind whose solution takes ``difficulty`` steps, and one more that says the answer.
+
+    Args:
+        training: one to train on. What is asked in evaluation, a fifth of all, is never among those.
 
     Raises:
         DataError: there is no such kind, or no step at all.
@@ -149,5 +153,11 @@ def puzzle(name: str, draw: random.Random, difficulty: int, ident: str = "") -> 
     if difficulty < 1:
         raise DataError(f"A puzzle of {difficulty} steps is none.", "Ask for 1 or more.")
     make, same = PUZZLES[name]
-    question, steps, answer = make(draw, difficulty)
-    return Problem(ident, question, [*steps, answer_step(answer)], answer, same)
+    while True:
+        question, steps, answer = make(draw, difficulty)
+        if _held_out(question) != training:
+            return Problem(ident, question, [*steps, answer_step(answer)], answer, same)
+
+
+def _held_out(question: str) -> bool:
+    return hashlib.sha256(question.encode()).digest()[0] < 51

@@ -8,13 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +18,8 @@ from laconic.core.results import Answer, Compressed
 from laconic.data.schema import QAItem
 from laconic.errors import BudgetError, DataError, LaconicError, QuestionError
 from laconic.eval import metrics
+from laconic.eval.environment import environment
+from laconic.eval.journal import Journal, Line
 from laconic.methods.registry import WHOLE, LoadedMethod
 
 MEASURES = ("em", "f1", "rouge_l", "contains", "recall")
@@ -30,7 +27,6 @@ MEASURES = ("em", "f1", "rouge_l", "contains", "recall")
 REFUSALS = (BudgetError, QuestionError, DataError)
 # batches are cut from this many waiting contexts, sorted by length, so that little of a batch is padding
 POOL_BATCHES = 4
-Line = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -76,52 +72,25 @@ def evaluate(
     Raises:
         DataError: ``out`` cannot be written (found before the work).
     """
-    journal = out.with_suffix(".items.jsonl")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        journal.open("a").close()
-    except OSError as error:
-        raise DataError(f"{out} cannot be written: {error}.", "Choose a file in a folder you may write to.") from error
-    done = {(line["setting"], line["item"]): line for line in _finished(journal)}
+    journal = Journal(out)
     rows: list[Line] = []
-    with journal.open("a", encoding="utf-8") as book:
-        for task, items in tasks.items():
-            cells: list[list[Line]] = []
-            for name, method in methods.items():
-                for factor in [1.0] if name in WHOLE else factors:
-                    dtype, device = str(method.reader.backbone.dtype), method.reader.backbone.device.type
-                    setting = Setting(
-                        task, name, method.version, factor, reader, backbone, max_new_tokens, dtype, device
-                    )
-                    left = [item for item in items if (setting.key, _digest(item)) not in done]
-                    for line in _run(setting, method, left, batch_size):
-                        book.write(json.dumps(line) + "\n")
-                        book.flush()
-                        done[(line["setting"], line["item"])] = line
-                    cells.append([done[(setting.key, _digest(item))] for item in items])
-                    rows.append(_row(setting, cells[-1]))
-                    say(_sentence(rows[-1]))
-            _pair(rows[-len(cells) :], cells)
-            _differences(rows[-len(cells) :], cells, against)
+    for task, items in tasks.items():
+        cells: list[list[Line]] = []
+        for name, method in methods.items():
+            for factor in [1.0] if name in WHOLE else factors:
+                dtype, device = str(method.reader.backbone.dtype), method.reader.backbone.device.type
+                setting = Setting(task, name, method.version, factor, reader, backbone, max_new_tokens, dtype, device)
+                left = [item for item in items if (setting.key, _digest(item)) not in journal.done]
+                for line in _run(setting, method, left, batch_size):
+                    journal.add(line)
+                cells.append([journal.done[setting.key, _digest(item)] for item in items])
+                rows.append(_row(setting, cells[-1]))
+                say(_sentence(rows[-1]))
+        _pair(rows[-len(cells) :], cells)
+        _differences(rows[-len(cells) :], cells, against)
     result = {"rows": rows, "environment": environment(), "rouge": metrics.ROUGE_SETTINGS, "notes": notes or {}}
     write_whole(out, json.dumps(result, indent=1) + "\n")
     return result
-
-
-def _finished(journal: Path) -> Iterator[Line]:
-    """The journal's whole lines; one that a kill tore is dropped, and the file ends in a line break again."""
-    text = journal.read_text(encoding="utf-8", errors="replace")
-    if text and not text.endswith("\n"):
-        with journal.open("a") as book:
-            book.write("\n")
-    for written in text.splitlines():
-        try:
-            line = json.loads(written)
-        except ValueError:
-            continue
-        # lines of before items had digests cannot say what they were made of
-        if isinstance(line, dict) and {"item", "setting"} <= set(line):
-            yield line
 
 
 def _digest(item: QAItem) -> str:
@@ -271,34 +240,3 @@ def _sentence(row: Line) -> str:
     scores = "  ".join(f"{m} {row[m]['mean']:.1f}" for m in MEASURES if m in row)
     head = f"{row['task']}  {row['method']}  {row['factor']:g}x (delivered {row.get('delivered_factor', '-')}x)"
     return f"{head}  {scores}  items {row['items']}  skipped {row['skipped']}"
-
-
-def environment() -> dict[str, Any]:
-    """What a number depends on besides the code."""
-    names = ("laconic", "torch", "transformers", "bm25s", "rouge_score")
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = None
-    return {
-        "date": str(date.today()),
-        "commit": commit,
-        "cpus": os.cpu_count(),
-        "machine": platform.machine(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in names},
-    }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -67,7 +67,7 @@ def thinking_examples(
         task = draw.choice(stage["task"])
         if task in PUZZLES:
             difficulty = draw.choice(stage["difficulty"])
-            return [puzzle(task, draw, difficulty) for _ in range(count)]
+            return [puzzle(task, draw, difficulty, training=True) for _ in range(count)]
         start = draw.randrange(max(1, len(files[task]) - NEIGHBOURS))
         near = files[task][start : start + NEIGHBOURS]
         return [draw.choice(near) for _ in range(count)]

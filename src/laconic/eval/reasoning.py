@@ -1,0 +1,197 @@
+"""Methods that reason x tasks: is the answer right, and what did the cache hold; resumable.
+
+Token counts are what was said: ends of steps are words, memory, restart and foresight tokens are none. The peak is that
+of the tokens a row holds in the cache, the block just fed included, without foresight tokens and guesses that did not
+stand (``peak_fed`` has them).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from laconic.core.files import write_whole
+from laconic.data.problems import Problem
+from laconic.data.puzzles import PUZZLES, puzzle
+from laconic.data.solutions import load_problems
+from laconic.errors import DataError
+from laconic.eval import metrics
+from laconic.eval.environment import environment
+from laconic.eval.journal import Journal, Line
+from laconic.methods.thinking.model import Thinker
+from laconic.methods.thinking.solving import Solution
+
+#: what a row is the mean of
+MEANS = ("generated_tokens", "steps", "peak_tokens", "peak_fed", "peak_bytes", "dependency")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One cell of the table."""
+
+    task: str
+    method: str
+    version: str
+    config: str  # of the method, as JSON: decoding can differ from training
+    backbone: str
+    max_new_tokens: int
+    repetition_penalty: float
+    dtype: str
+    device: str
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def reasoning_task(name: str, limit: int, seed: int = 0) -> list[Problem]:
+    """Problems to ask: ``shuffle-12`` (a puzzle and its number of steps), or a file such as ``gsm8k_test``.
+
+    Raises:
+        DataError: there is no such task.
+    """
+    kind, _, difficulty = name.rpartition("-")
+    if kind in PUZZLES and difficulty.isdecimal():
+        made: dict[str, Problem] = {}
+        draw = random.Random(f"asked/{seed}/{name}")
+        for _ in range(50 * limit):  # few rules may leave few problems
+            one = puzzle(kind, draw, int(difficulty), training=False, ident=f"{name}-{len(made)}")
+            if len(made) < limit:
+                made.setdefault(one.question, one)
+        return list(made.values())
+    try:
+        problems = load_problems(name)
+    except DataError as error:
+        forms = ", ".join(f"{kind}-12" for kind in PUZZLES)
+        raise DataError(f"{error.problem}", f"{error.remedy} Generated ones look like {forms}.") from error
+    return random.Random(f"asked/{seed}").sample(problems, min(limit, len(problems)))
+
+
+def evaluate_reasoning(
+    methods: dict[str, Thinker],
+    tasks: dict[str, list[Problem]],
+    out: Path,
+    *,
+    max_new_tokens: int = 1024,
+    repetition_penalty: float = 1.0,
+    batch_size: int = 16,
+    notes: dict[str, Any] | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Solve every task with every method, greedily; the result is written to ``out``, its items beside it."""
+    journal = Journal(out)
+    rows = []
+    for task, problems in tasks.items():
+        for name, thinker in methods.items():
+            backbone = thinker.backbone
+            setting = Setting(
+                task,
+                name,
+                thinker.version,
+                json.dumps(thinker.config.to_dict()),
+                backbone.content_hash,
+                max_new_tokens,
+                repetition_penalty,
+                str(backbone.dtype),
+                backbone.device.type,
+            )
+            left = [p for p in problems if (setting.key, _digest(p)) not in journal.done]
+            left.sort(key=lambda p: len(p.question))
+            for start in range(0, len(left), batch_size):
+                some = left[start : start + batch_size]
+                found = thinker.solve(
+                    [p.question for p in some], max_new_tokens=max_new_tokens, repetition_penalty=repetition_penalty
+                )
+                for problem, solution in zip(some, found, strict=True):
+                    journal.add(_line(setting, thinker, problem, solution))
+            rows.append(_row(setting, [journal.done[setting.key, _digest(p)] for p in problems]))
+            say(_sentence(rows[-1]))
+    result = {"rows": rows, "environment": environment(), "notes": notes or {}}
+    write_whole(out, json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def expected_peak(thinker: Thinker, prompt: int, words: Sequence[int], ended: bool) -> int:
+    """The closed formula of the peak (HybridThinker's specification, invariant 5), for what was said.
+
+    Args:
+        ended: the model said the end itself, so that the last word was fed.
+    """
+    held, peak, open_, recent = prompt, prompt, 0, list[int]()
+    for word in words if ended else words[:-1]:
+        open_ += 1
+        peak = max(peak, held + sum(recent) + open_)
+        if word != thinker.step_end:
+            continue
+        memory = thinker.memory_count(open_)
+        closing = memory + 1 if memory else 0
+        peak = max(peak, held + sum(recent) + open_ + closing)
+        held += closing
+        recent.append(open_)
+        if memory:
+            recent = recent[len(recent) - min(len(recent), thinker.retention) :]
+        open_ = 0
+    return peak
+
+
+def _digest(problem: Problem) -> str:
+    content = [problem.id, problem.question, problem.answer]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _line(setting: Setting, thinker: Thinker, problem: Problem, solution: Solution) -> Line:
+    bill = solution.bill
+    expected = expected_peak(thinker, solution.prompt_tokens, bill.words, bill.stopped_by == "end")
+    return {
+        "setting": setting.key,
+        "item": _digest(problem),
+        "id": problem.id,
+        "answer": solution.answer,
+        "right": problem.solved_by(solution.text),
+        "stopped_by": bill.stopped_by,
+        "prompt_tokens": solution.prompt_tokens,
+        "generated_tokens": len(bill.words),
+        "steps": len(solution.steps),
+        "peak_tokens": bill.peak_tokens,
+        "peak_as_computed": bill.peak_tokens == expected,
+        "peak_fed": bill.peak_fed,
+        "peak_bytes": bill.peak_bytes,
+        "dependency": bill.dependency,
+        "forwards": bill.forwards,
+        "offered": bill.offered,
+        "accepted": bill.accepted,
+    }
+
+
+def _row(setting: Setting, lines: Sequence[Line]) -> Line:
+    right = metrics.mean_with_interval([float(line["right"]) for line in lines])
+    row: Line = {**asdict(setting), "items": len(lines)}
+    row["accuracy"] = {k: round(100 * v, 2) for k, v in zip(("mean", "low", "high"), right, strict=True)}
+    row["ended"] = round(100 * sum(line["stopped_by"] == "end" for line in lines) / len(lines), 1)
+    row |= {name: round(sum(line[name] for line in lines) / len(lines), 2) for name in MEANS}
+    row["peak_as_computed"] = all(line["peak_as_computed"] for line in lines)
+    said, passes = (sum(line[key] for line in lines) for key in ("generated_tokens", "forwards"))
+    row["tokens_per_forward"] = round((said - len(lines)) / max(passes, 1), 3)
+    row["acceptance"] = _acceptance(lines)
+    return row
+
+
+def _acceptance(lines: Sequence[Line]) -> list[float]:
+    """The share of guesses that stood, first, second and further words."""
+    most = max((len(line["offered"]) for line in lines), default=0)
+    totals = [
+        [sum(line[key][place] for line in lines if place < len(line[key])) for key in ("accepted", "offered")]
+        for place in range(most)
+    ]
+    return [round(stood / made, 4) for stood, made in totals]
+
+
+def _sentence(row: Line) -> str:
+    head = f"{row['task']}  {row['method']}  accuracy {row['accuracy']['mean']:.1f}  items {row['items']}"
+    counts = f"tokens {row['generated_tokens']:.0f}  peak {row['peak_tokens']:.0f}"
+    return f"{head}  {counts}  per pass {row['tokens_per_forward']:.2f}"

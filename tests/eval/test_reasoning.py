@@ -1,0 +1,115 @@
+"""The evaluation of reasoning: what is asked, what is counted, and that a run goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from thinkers import KINDS, thinker
+
+from laconic.data.problems import Problem, same_number, same_words, stated_answer
+from laconic.data.puzzles import PUZZLES
+from laconic.data.segmenters import by_blank_line, by_line, by_sentence, by_tokens
+from laconic.errors import DataError
+from laconic.eval.reasoning import evaluate_reasoning, expected_peak, reasoning_task
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_the_peak_is_what_the_formula_says_whatever_ended_the_text(kind: str) -> None:
+    model = thinker(kind)
+    problems = ["First we add.", "What is the passkey? Remember it.", "The sky is blue."]
+    for count in (1, 5, 6, 7, 12, 33):
+        for solution in model.solve(problems, max_new_tokens=count):
+            bill = solution.bill
+            ended = bill.stopped_by == "end"
+            assert expected_peak(model, solution.prompt_tokens, bill.words, ended) == bill.peak_tokens
+    words = model.solve(problems[:1], max_new_tokens=20)[0].bill.words
+    end = words[7]
+    model.decoder.generation_config.eos_token_id = [2, end]
+    try:
+        ended_early = model.solve(problems[:1], max_new_tokens=20)[0]
+    finally:
+        model.decoder.generation_config.eos_token_id = 2
+    bill = ended_early.bill
+    assert bill.stopped_by == "end"
+    assert expected_peak(model, ended_early.prompt_tokens, bill.words, True) == bill.peak_tokens
+
+
+def test_a_run_goes_on_where_it_stopped_and_sees_what_changed(tmp_path: Path) -> None:
+    methods = {"lightthinker": thinker("lightthinker"), "memosight": thinker("memosight")}
+    tasks = {"machine-2": reasoning_task("machine-2", 5)}
+    out = tmp_path / "reasoning.json"
+
+    def run() -> dict:
+        return evaluate_reasoning(methods, tasks, out, max_new_tokens=20, batch_size=2, say=lambda text: None)  # type: ignore[arg-type]
+
+    first = run()
+    book = out.with_suffix(".items.jsonl")
+    whole = book.read_text()
+    assert len(whole.splitlines()) == 10
+    book.write_text(whole[: len(whole) // 2])
+    again = run()
+    assert again["rows"] == first["rows"] == json.loads(out.read_text())["rows"]
+    assert len(book.read_text().splitlines()) >= 10
+    for row in first["rows"]:
+        assert row["items"] == 5
+        assert row["peak_as_computed"] is True
+        assert row["peak_tokens"] <= row["peak_fed"]
+        assert 0 <= row["accuracy"]["low"] <= row["accuracy"]["mean"] <= row["accuracy"]["high"] <= 100
+    light, sight = first["rows"]
+    assert light["tokens_per_forward"] == 1
+    assert light["acceptance"] == []
+    assert len(sight["acceptance"]) in (1, 2)
+    tasks["machine-2"][0] = replace(tasks["machine-2"][0], answer="other")
+    assert len(book.read_text().splitlines()) < len((run(), book.read_text())[1].splitlines())
+
+
+def test_what_is_asked_is_the_same_for_all_and_no_problem_twice() -> None:
+    for name in PUZZLES:
+        asked = reasoning_task(f"{name}-3", 40)
+        assert [p.question for p in asked] == [p.question for p in reasoning_task(f"{name}-3", 40)]
+        assert len({p.question for p in asked}) == len(asked) == 40
+        assert {len(p.steps) for p in asked} == {4}
+    with pytest.raises(DataError, match="shuffle-12"):
+        reasoning_task("nothing", 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("so\nThe answer is 5.", "5"),
+        ("The answer is 5.\nNo. The answer is: 7", "7"),
+        (r"thus \boxed{red, blue} it is", "red, blue"),
+        (r"The answer is \boxed{9}.", "9"),
+        ("a\n#### 1,200", "1,200"),
+        ("nothing said", None),
+    ],
+)
+def test_the_answer_is_what_was_stated_last(text: str, answer: str | None) -> None:
+    assert stated_answer(text) == answer
+
+
+def test_answers_are_compared_as_what_they_are() -> None:
+    assert same_number("1,200 dollars", "1200")
+    assert same_number("$-3.50", "-3.5")
+    assert not same_number("12 or 13", "12")
+    assert not same_number("none", "0")
+    assert same_words("Red, blue", "red blue")
+    assert not same_words("blue, red", "red, blue")
+    assert not Problem("", "q", [], "5", same_number).solved_by("5")  # nothing stated
+
+
+def test_segmenters() -> None:
+    text = "One. Two? It is 3.5 now!\n\nFour\nfive.\n \nSix"
+    assert by_blank_line(text) == ["One. Two? It is 3.5 now!", "Four\nfive.", "Six"]
+    assert by_line(text) == ["One. Two? It is 3.5 now!", "Four", "five.", "Six"]
+    assert by_sentence(text) == ["One.", "Two?", "It is 3.5 now!", "Four", "five.", "Six"]
+    tokenizer = thinker("vanilla").backbone.tokenizer
+    said = "the number of ships that passed is twelve"
+    pieces = by_tokens(3, tokenizer)(said)  # type: ignore[arg-type]
+    assert " ".join(pieces) == said
+    assert all(len(tokenizer(" " + piece, add_special_tokens=False)["input_ids"]) <= 4 for piece in pieces)
+    with pytest.raises(DataError, match="0 tokens"):
+        by_tokens(0, tokenizer)  # type: ignore[arg-type]
