@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from laconic.backbone import Backbone, load_backbone
-    from laconic.methods.registry import load_method
+    from laconic.methods.registry import load_method, load_thinker
 
 __version__ = "0.1.0"
-__all__ = ["Backbone", "__version__", "load_backbone", "load_method"]
+__all__ = ["Backbone", "__version__", "load_backbone", "load_method", "load_thinker"]
 
 _HOMES = {
     "Backbone": "laconic.backbone",
     "load_backbone": "laconic.backbone",
     "load_method": "laconic.methods.registry",
+    "load_thinker": "laconic.methods.registry",
 }
 
 

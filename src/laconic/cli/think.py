@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -46,6 +46,8 @@ def run(request: Request, as_json: bool) -> None:
         LaconicError: whatever is wrong with the request.
     """
     check_thinker(request.method)
+    if request.problem == "-":
+        request = replace(request, problem=sys.stdin.read())
     if not request.problem.strip():
         raise QuestionError("The problem is empty.", "Say what is to be solved.")
     people = Console(stderr=True, quiet=as_json, highlight=False)

@@ -1,0 +1,77 @@
+"""What does compressing finished steps save, and what does it cost in answers? The same training for all methods.
+
+    python benchmarks/scripts/reasoning.py --seeds 0 1 2 --out benchmarks/results/reasoning.json
+    python benchmarks/scripts/reasoning.py --shipped --out benchmarks/results/reasoning_shipped.json
+
+Every method goes on from the shipped vanilla adapter, on the same examples for the same steps (``recipes/<method>``,
+vanilla itself by ``recipes/vanilla/more.yaml``), once for each seed; ``--shipped`` asks the adapters in the package
+instead. Puzzles that are asked were never trained on. Beside the table, a picture of the tokens in the cache while the
+first problem of each task is solved. A run that was cut short goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from laconic.backbone import Backbone, load_backbone
+from laconic.eval import curves
+from laconic.eval.reasoning import evaluate_reasoning, reasoning_task
+from laconic.methods.registry import THINKERS, load_thinker
+from laconic.methods.thinking.model import Thinker
+from laconic.train.recipe import run_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = {name: f"{name}/{'more' if name == 'vanilla' else 'cpu'}.yaml" for name in THINKERS}
+TASKS = [f"{kind}-12" for kind in ("shuffle", "arithmetic", "variables", "machine", "lists")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", default=list(THINKERS), choices=list(THINKERS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--shipped", action="store_true", help="ask what ships, train nothing")
+    parser.add_argument("--tasks", nargs="+", default=TASKS, help="shuffle-12 and such, gsm8k_test, ...")
+    parser.add_argument("--limit", type=int, default=50, help="problems of each task")
+    parser.add_argument("--max-new-tokens", type=int, default=512)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "reasoning")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change every training")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "reasoning.json")
+    args = parser.parse_args()
+    tasks = {name: reasoning_task(name, args.limit) for name in args.tasks}
+    backbone = load_backbone()
+    methods = shipped(args, backbone) if args.shipped else trained(args, backbone)
+    evaluate_reasoning(
+        methods,
+        tasks,
+        args.out,
+        max_new_tokens=args.max_new_tokens,
+        batch_size=args.batch_size,
+        notes={"limit": args.limit, "seeds": [] if args.shipped else args.seeds, "set": args.set},
+    )
+    for name, problems in tasks.items():
+        one = {}
+        for method, thinker in methods.items():
+            solution = thinker.solve([problems[0].question], max_new_tokens=args.max_new_tokens)[0]
+            one[method] = (solution.prompt_tokens, solution.bill.live)
+        curves.draw(one, args.out.with_suffix(f".{name}.png"), f"{name}: {problems[0].question[:60]}...")
+
+
+def shipped(args: argparse.Namespace, backbone: Backbone) -> dict[str, Thinker]:
+    return {name: load_thinker(name, backbone) for name in args.methods}
+
+
+def trained(args: argparse.Namespace, backbone: Backbone) -> dict[str, Thinker]:
+    found = {}
+    for seed in args.seeds:
+        for name in args.methods:
+            print(f"--- {name}, seed {seed}", flush=True)
+            changes = [f"seed={seed}", f"output={args.runs / f'{name}-{seed}'}", *args.set]
+            folder = run_recipe(ROOT / "recipes" / RECIPES[name], changes)
+            found[f"{name}, seed {seed}"] = load_thinker(name, backbone, folder)
+    return found
+
+
+if __name__ == "__main__":
+    main()
