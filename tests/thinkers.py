@@ -12,6 +12,7 @@ from laconic.backbone import Backbone
 from laconic.core.layout import Kind
 from laconic.core.thoughts import Trace, lay_out
 from laconic.core.visibility import attention_mask
+from laconic.methods.baselines.anchors import Anchors
 from laconic.methods.hybridthinker.model import HybridThinker
 from laconic.methods.lightthinker.model import LightThinker
 from laconic.methods.memosight.model import MemoSight
@@ -22,6 +23,7 @@ KINDS: dict[str, tuple[type[Thinker], dict[str, Any]]] = {
     "vanilla": (Vanilla, {}),
     "lightthinker": (LightThinker, {"memory_tokens": 2}),
     "hybridthinker": (HybridThinker, {"memory_tokens": 2, "retention": 2}),
+    "anchors": (Anchors, {}),
     "memosight": (MemoSight, {"compression": 3, "foresight": 2}),
     "memosight, retaining": (MemoSight, {"compression": 3, "foresight": 2, "retention": 2}),
 }

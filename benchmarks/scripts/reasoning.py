@@ -17,7 +17,9 @@ from pathlib import Path
 from laconic.backbone import Backbone, load_backbone
 from laconic.eval import curves
 from laconic.eval.reasoning import evaluate_reasoning, reasoning_task
-from laconic.methods.registry import THINKERS, load_thinker
+from laconic.methods.baselines.heavy_hitters import HeavyHitters
+from laconic.methods.baselines.window_thinker import WindowThinker
+from laconic.methods.registry import THINKERS, load_thinker, shipped_adapter
 from laconic.methods.thinking.model import Thinker
 from laconic.train.recipe import run_recipe
 
@@ -31,6 +33,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(THINKERS), choices=list(THINKERS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--shipped", action="store_true", help="ask what ships, train nothing")
+    parser.add_argument("--held", nargs="*", type=int, default=[128], help="tokens of a window, of scored eviction")
     parser.add_argument("--tasks", nargs="+", default=TASKS, help="shuffle-12 and such, gsm8k_test, ...")
     parser.add_argument("--limit", type=int, default=50, help="problems of each task")
     parser.add_argument("--max-new-tokens", type=int, default=512)
@@ -42,6 +45,7 @@ def main() -> None:
     tasks = {name: reasoning_task(name, args.limit) for name in args.tasks}
     backbone = load_backbone()
     methods = shipped(args, backbone) if args.shipped else trained(args, backbone)
+    methods |= untrained(args, backbone)
     evaluate_reasoning(
         methods,
         tasks,
@@ -59,7 +63,21 @@ def main() -> None:
 
 
 def shipped(args: argparse.Namespace, backbone: Backbone) -> dict[str, Thinker]:
-    return {name: load_thinker(name, backbone) for name in args.methods}
+    return {name: load_thinker(name, backbone) for name in args.methods if shipped_adapter(backbone, name)}
+
+
+def untrained(args: argparse.Namespace, backbone: Backbone) -> dict[str, Thinker]:
+    """The shipped vanilla adapter with less of a cache."""
+    folder = shipped_adapter(backbone, "vanilla")
+    if folder is None:
+        return {}
+    found: dict[str, Thinker] = {}
+    for tokens in args.held:
+        for name, kind in (("window", WindowThinker), ("heavy hitters", HeavyHitters)):
+            thinker = kind.from_pretrained(folder, backbone).merge()
+            thinker.tokens = tokens
+            found[f"{name}, {tokens} tokens"] = thinker
+    return found
 
 
 def trained(args: argparse.Namespace, backbone: Backbone) -> dict[str, Thinker]:

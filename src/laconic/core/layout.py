@@ -36,6 +36,7 @@ class Kind:
     FORESIGHT: Final = 5  #: soft token that guesses a word ahead
     END: Final = 6  #: end of the whole sequence
     COMPRESSION: Final = 7  #: soft token whose states stand for the words before it in later chunks
+    ANCHOR: Final = 9  #: word that ends a step and is all that stays of it (AnLLM)
     READOUT: Final = 8  #: soft token at a chunk's end that reads the chunk out into slots
 
 

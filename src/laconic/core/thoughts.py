@@ -42,11 +42,18 @@ class Shape:
         memory: how many memory tokens keep a step of so many words (its end included); 0 anywhere means that steps are
             not compressed and have no restart token either.
         scheme: which positions memory tokens have.
+        anchors: a step's end is itself what stays of the step.
     """
 
     step_end: int
     memory: Callable[[int], int]
     scheme: Scheme
+    anchors: bool = False
+
+    @property
+    def end_kind(self) -> int:
+        """What the token is that ends a step."""
+        return Kind.ANCHOR if self.anchors else Kind.TEXT
 
     def closing(self, step: int, start: int, words: int) -> tuple[Layout, int]:
         """The memory and restart tokens of a step of so many words from ``start`` on, and where the next one starts."""
@@ -85,6 +92,7 @@ def lay_out(trace: Trace, shape: Shape, offset: int | None = None) -> tuple[Layo
         parts.append(run(Kind.TEXT, sequential(start, len(words)), step=step))
         ids.append(said)
         if words[-1] == shape.step_end:
+            parts[-1].kind[-1] = shape.end_kind
             closing, start = shape.closing(step, start, len(words))
             parts.append(closing)
             ids.append(closing_rows(closing))
@@ -95,16 +103,20 @@ def lay_out(trace: Trace, shape: Shape, offset: int | None = None) -> tuple[Layo
 
 def _said_next(layout: Layout, ids: Tensor, end: int | None) -> Tensor:
     label = torch.full_like(ids, IGNORE)
-    spoken = layout.kind[1:] == Kind.TEXT
+    spoken = _is_word(layout.kind[1:])
     label[:-1][spoken] = ids[1:][spoken]
     if end is not None:
         label[-1] = end
     return label
 
 
+def _is_word(kind: Tensor) -> Tensor:
+    return (kind == Kind.TEXT) | (kind == Kind.ANCHOR)
+
+
 def _with_foresight(layout: Layout, ids: Tensor, offset: int) -> tuple[Layout, Tensor]:
     """A foresight token before every word; section 3 of MemoSight's specification."""
-    words = (layout.kind == Kind.TEXT).nonzero()[:, 0]
+    words = _is_word(layout.kind).nonzero()[:, 0]
     step, position = layout.step[words], layout.position[words]
     # the last word of the step that a word is in, by place among the words
     last = torch.searchsorted(step, step, right=True) - 1
@@ -156,8 +168,12 @@ def documents_apart(rule: Rule, document: Tensor) -> Rule:
     return apart
 
 
-def to_come(step: int, reach: int) -> Layout:
-    """The kinds of tokens that can still follow in step ``step`` and after it, for ``readable_by``."""
+def to_come(step: int, reach: int, position: int = 0) -> Layout:
+    """The kinds of tokens that can still follow in step ``step`` and after it, for ``readable_by``.
+
+    Args:
+        position: of the next token, for rules that go by positions and show less the further one comes.
+    """
     kinds = (Kind.TEXT, Kind.MEMORY, Kind.CONTINUE)
     steps: Sequence[int] = range(step, step + reach + 1)
-    return concatenate([run(kind, sequential(0, 1), step=number) for number in steps for kind in kinds])
+    return concatenate([run(kind, sequential(position, 1), step=number) for number in steps for kind in kinds])

@@ -117,7 +117,7 @@ def evaluate_reasoning(
 
 
 def expected_peak(thinker: Thinker, prompt: int, words: Sequence[int], ended: bool) -> int:
-    """The closed formula of the peak (HybridThinker's specification, invariant 5), for what was said.
+    """The closed formula of the peak (HybridThinker's specification, invariant 5), for what was said, step by step.
 
     Args:
         ended: the model said the end itself, so that the last word was fed.
@@ -131,9 +131,9 @@ def expected_peak(thinker: Thinker, prompt: int, words: Sequence[int], ended: bo
         memory = thinker.memory_count(open_)
         closing = memory + 1 if memory else 0
         peak = max(peak, held + sum(recent) + open_ + closing)
-        held += closing
+        held += closing + thinker.anchors
         recent.append(open_)
-        if memory:
+        if thinker.forgets == "steps":
             recent = recent[len(recent) - min(len(recent), thinker.retention) :]
         open_ = 0
     return peak
@@ -146,7 +146,9 @@ def _digest(problem: Problem) -> str:
 
 def _line(setting: Setting, thinker: Thinker, problem: Problem, solution: Solution) -> Line:
     bill = solution.bill
-    expected = expected_peak(thinker, solution.prompt_tokens, bill.words, bill.stopped_by == "end")
+    expected = bill.peak_tokens  # of what forgets word by word there is no formula
+    if thinker.forgets != "words":
+        expected = expected_peak(thinker, solution.prompt_tokens, bill.words, bill.stopped_by == "end")
     return {
         "setting": setting.key,
         "item": _digest(problem),

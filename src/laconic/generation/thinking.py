@@ -11,7 +11,7 @@ One pass verifies the guesses of the pass before and makes new ones, behind whic
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ from laconic.errors import BudgetError
 from laconic.generation.choosing import Chooser, Processor
 from laconic.generation.thought_rows import Block, Row, Rules, Thoughts
 
+#: behind what something can leave the cache: nothing, a step's end, every word
+Forgets = Literal["nothing", "steps", "words"]
+
 
 class ThinkingModel(Protocol):
     """What the loop asks of a method."""
@@ -41,6 +44,9 @@ class ThinkingModel(Protocol):
 
     @property
     def guesses(self) -> int: ...
+
+    @property
+    def forgets(self) -> Forgets: ...
 
     @property
     def longest_step(self) -> int: ...
@@ -85,7 +91,7 @@ def think(
     if not prompts:
         return []
     rows = [Row(number, list(prompt)) for number, prompt in enumerate(prompts)]
-    rules = Rules(model.shape, model.longest_step, max_new_tokens, stop_ids | _ends(model), stops)
+    rules = Rules(model.shape, model.longest_step, max_new_tokens, stop_ids | model_ends(model), stops)
     never = [model.shape.step_end, *rules.stop_ids]
     chooser = Chooser([row.said for row in rows], processors, sample=sample, never_guessed=never, seed=seed)
     if cache is None:
@@ -110,7 +116,7 @@ def _check(model: ThinkingModel, prompts: Sequence[Sequence[int]]) -> None:
             raise BudgetError(f"A prompt of {len(prompt)} tokens fills the window of {window}.", "Shorten the problem.")
 
 
-def _ends(model: ThinkingModel) -> frozenset[int]:
+def model_ends(model: ThinkingModel) -> frozenset[int]:
     """What ends a text: chat models end a turn with another token than a text, and name both."""
     ends = model.decoder.generation_config.eos_token_id
     own = [model.backbone.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])]
@@ -138,10 +144,13 @@ class _Loop:
         layouts = [run(Kind.PROMPT, sequential(0, len(row.said))) for row in self.live]
         self.chooser.look(self._feed(layouts, [torch.tensor(row.said) for row in self.live], 1))
         token_bytes = self.cache.nbytes // (len(self.live) * self.cache.physical_length)
-        for place, row in enumerate(self.live):
-            row.start = row.held = len(row.said)
+        for row in self.live:
+            row.start = len(row.said)
             row.thoughts.token_bytes = token_bytes
-            _raise_peak(row.thoughts, row.held, row.held)
+            _raise_peak(row.thoughts, row.start, row.start)
+        width = self.cache.physical_length
+        self._forget([[False] * (width - row.start) + [True] * row.start for row in self.live], closed=False)
+        for place, row in enumerate(self.live):
             ahead: list[int] = []  # a prompt has no foresight tokens: nothing is guessed before the first word is fed
             self.rules.hear(row, self.chooser, place, [0], [ahead])
             self._report(row, 0)
@@ -169,7 +178,7 @@ class _Loop:
             stood.append(self.rules.hear(row, self.chooser, place, speakers, ahead))
             stays.append([False] * first + block.standing(stood[-1]))
             _raise_peak(row.thoughts, row.held + sum(stays[-1]), row.held + len(block.layout))
-        self._forget(stays, [len(block.layout) > 1 and block.closes for block in blocks])
+        self._forget(stays, any(block.closes for block in blocks))
         for row, accepted in zip(self.live, stood, strict=True):
             self._report(row, accepted)
         self._drop_finished()
@@ -195,23 +204,28 @@ class _Loop:
         ).logits
         return scores
 
-    def _forget(self, stays: list[list[bool]], closed: list[bool]) -> None:
-        """Drop padding, foresight tokens and guesses that did not stand; of closed steps, what nobody reads again."""
+    def _forget(self, stays: list[list[bool]], closed: bool) -> None:
+        """Drop padding, foresight tokens and guesses that did not stand, and what nobody will read again."""
         for row, own in zip(self.live, stays, strict=True):
             row.held += sum(own)
-        if all(map(all, stays)) and not any(closed):
+        forgets = self.model.forgets == "words" or (closed and self.model.forgets == "steps")
+        if all(map(all, stays)) and not forgets:
             return
         layout = self.cache.layout
         assert layout is not None
         kept = torch.ones_like(layout.real)
         kept[:, -len(stays[0]) :] = torch.tensor(stays, device=kept.device)
-        if any(closed):
-            future = batch([to_come(row.step, self.model.retention) for row in self.live], "left")
-            kept &= readable_by(self.rule, future.map(lambda field: field.to(kept.device)), layout)
+        if forgets:
+            kept &= self._readable(layout)
         self.cache.keep(kept)
         assert self.cache.layout is not None
         for row, held in zip(self.live, self.cache.layout.real.sum(1).tolist(), strict=True):
             row.held = held
+
+    def _readable(self, layout: Layout) -> Tensor:
+        """Which cached tokens something that can still come may read."""
+        future = [to_come(row.step, self.model.retention, row.start + row.fed) for row in self.live]
+        return readable_by(self.rule, batch(future, "left").map(lambda field: field.to(layout.kind.device)), layout)
 
     def _report(self, row: Row, stood: int) -> None:
         """Bill and show the words that this pass added: guesses that stood are in the cache, the one behind is not."""

@@ -131,7 +131,7 @@ class Row:
         return Block(concatenate(parts), torch.tensor(ids), speakers, places, closes=False)
 
     def _closing(self, shape: Shape, position: int, ahead: int) -> Block:
-        end = run(Kind.TEXT, sequential(position, 1), step=self.step)
+        end = run(shape.end_kind, sequential(position, 1), step=self.step)
         closing, after = shape.closing(self.step, self.start, self.fed + 1)
         foresight = run(Kind.FORESIGHT, sequential(after, ahead), step=self.step + 1)
         ids = torch.cat([torch.tensor([self.pending]), closing_rows(closing), torch.zeros(ahead, dtype=torch.long)])

@@ -58,6 +58,7 @@ THINKERS: dict[str, Entry] = {
     "memosight": Entry(
         "memosight.model:MemoSight", "memory tokens of finished steps; several words a pass (arXiv 2604.14889)"
     ),
+    "anchors": Entry("baselines.anchors:Anchors", "the last token of finished steps (arXiv 2402.07616)"),
 }
 
 #: methods that take the whole document in, so that no factor can be asked of them

@@ -21,6 +21,7 @@ from accelerate import PartialState
 from laconic.backbone import load_backbone
 from laconic.core.files import write_whole
 from laconic.errors import RecipeError
+from laconic.methods.baselines.anchors import Anchors
 from laconic.methods.hybridthinker.model import HybridThinker
 from laconic.methods.lightthinker.model import LightThinker
 from laconic.methods.memosight.model import MemoSight
@@ -37,7 +38,7 @@ TRAINERS: dict[str, Trainer] = {
     "ram": RAMTrainer(),
     "comet": CoMeTTrainer(),
     "sft": SFTTrainer(),
-    **{kind.name: ThinkingTrainer(kind) for kind in (Vanilla, LightThinker, HybridThinker, MemoSight)},
+    **{kind.name: ThinkingTrainer(kind) for kind in (Vanilla, LightThinker, HybridThinker, MemoSight, Anchors)},
 }
 
 

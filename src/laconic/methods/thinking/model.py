@@ -26,6 +26,7 @@ from laconic.core.sharing import shared_twin, unshared
 from laconic.core.thoughts import Shape, Trace, finished_words_hidden
 from laconic.core.visibility import Rule
 from laconic.errors import BackboneError, DataError, LaconicError, QuestionError
+from laconic.generation.thinking import Forgets
 from laconic.methods.thinking.config import CHAT, ThinkingConfig
 from laconic.methods.thinking.generate import Generating
 from laconic.methods.thinking.solving import Solution, solve
@@ -59,7 +60,7 @@ class Thinker(TrainedMethod):
                 "Lower max_step_tokens.",
             )
         self.step_end = single_token(backbone, self.config.step_end)
-        self.shape = Shape(self.step_end, self.memory_count, self.config.layout)
+        self.shape = Shape(self.step_end, self.memory_count, self.config.layout, self.anchors)
         self.decoder: PreTrainedModel = shared_twin(backbone.model)
         if self.config.train == "full":
             unshared(self.decoder).requires_grad_(True)
@@ -103,6 +104,16 @@ class Thinker(TrainedMethod):
     @property
     def guesses(self) -> int:
         return 0
+
+    @property
+    def anchors(self) -> bool:
+        """Whether a step's end is itself what stays of the step."""
+        return False
+
+    @property
+    def forgets(self) -> Forgets:
+        """Behind what something can leave the cache."""
+        return "steps"
 
     @property
     def longest_step(self) -> int:

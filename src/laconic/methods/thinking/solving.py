@@ -84,14 +84,15 @@ def solve(
         watch=watch,
     )
     return [
-        _solution(thinker, prompt, thoughts, stop, watch.seconds)
+        solution_of(thinker, prompt, thoughts, stop, watch.seconds)
         for prompt, thoughts in zip(prompts, found, strict=True)
     ]
 
 
-def _solution(
+def solution_of(
     thinker: Thinker, prompt: list[int], thoughts: Thoughts, stop: Sequence[str], seconds: dict[str, float]
 ) -> Solution:
+    """What a row's words come to."""
     text = _text(thinker, thoughts.words)
     places = [at for at in (text.find(one) for one in stop) if at >= 0]
     text = text[: min(places)] if places else text

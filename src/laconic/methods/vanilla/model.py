@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from laconic.core.visibility import Rule, causal
+from laconic.generation.thinking import Forgets
 from laconic.methods.thinking.config import ThinkingConfig
 from laconic.methods.thinking.model import Thinker
 
@@ -33,6 +34,10 @@ class Vanilla(Thinker):
 
     def memory_count(self, words: int) -> int:
         return 0
+
+    @property
+    def forgets(self) -> Forgets:
+        return "nothing"
 
     def rule(self, reach: object) -> Rule:
         return causal

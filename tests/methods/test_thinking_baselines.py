@@ -1,0 +1,108 @@
+"""What reasoning methods are compared to: anchors, a window, scored eviction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from thinkers import PROBLEMS, backbone_of, thinker
+from transformers import DynamicCache
+
+from laconic.core.layout import Kind
+from laconic.core.thoughts import Trace, lay_out
+from laconic.core.visibility import visible
+from laconic.methods.baselines.heavy_hitters import HeavyHitters
+from laconic.methods.baselines.window_thinker import WindowThinker
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vanilla") / "vanilla"
+    thinker("vanilla").save_pretrained(folder)
+    return folder
+
+
+def test_of_a_step_only_its_end_stays_and_that_has_read_its_step_alone() -> None:
+    model = thinker("anchors")
+    end = model.step_end
+    layout, _ = lay_out(Trace([5, 6], [[10, 11, end], [12, end], [13, 14]], None), model.shape)
+    seen = visible(model.rule(0), layout.map(lambda field: field[None]))[0].int().tolist()
+    assert layout.kind.tolist() == [1, 1, 2, 2, Kind.ANCHOR, 2, Kind.ANCHOR, 2, 2]
+    assert seen == [
+        [1, 0, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0, 0, 0],
+        [0, 0, 1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 1, 1, 0, 0, 0],
+        [0, 0, 0, 0, 0, 1, 1, 0, 0],
+        [1, 1, 0, 0, 1, 0, 1, 1, 0],
+        [1, 1, 0, 0, 1, 0, 1, 1, 1],
+    ]
+
+
+@torch.no_grad()
+def test_a_window_reads_the_first_and_the_last_tokens(saved: Path) -> None:
+    """Against passes over everything, in which all else is masked; and it never holds more."""
+    model = WindowThinker.from_pretrained(saved, backbone_of("llama"))
+    model.tokens = 12
+    found = model.solve(PROBLEMS[:1], max_new_tokens=25)[0]
+    said = model.prompt_ids(PROBLEMS[0])
+    words: list[int] = []
+    for word in found.bill.words:
+        ids = torch.tensor([said + words])
+        place = torch.arange(ids.shape[1])
+        reads = (place[None] <= place[:, None]) & ((place[None] < 4) | (place[None] > place[:, None] - 8))
+        mask = torch.zeros(reads.shape).masked_fill(~reads, torch.finfo(torch.float32).min)[None, None]
+        in_step = len(words) - 1 - max((n for n, w in enumerate(words) if w == model.step_end), default=-1)
+        if in_step < model.longest_step - 1:
+            assert word == int(model.decoder(ids, attention_mask=mask).logits[0, -1].argmax())
+        words.append(word)
+    assert found.bill.live[-1] <= 12 + 1
+    assert found.bill.peak_tokens <= max(len(said), 12 + 1)
+
+
+@torch.no_grad()
+def test_scored_eviction_keeps_the_most_attended_and_the_most_recent(saved: Path) -> None:
+    """Against a cache that is cut by hand, layer by layer; and without a limit it is the plain decoder."""
+    wide = HeavyHitters.from_pretrained(saved, backbone_of("llama"))
+    wide.tokens = 10_000
+    vanilla = thinker("vanilla", max_step_tokens=400)
+    unlimited = wide.solve(PROBLEMS[:1], max_new_tokens=20)[0]
+    assert unlimited.bill.words == vanilla.solve(PROBLEMS[:1], max_new_tokens=20)[0].bill.words
+    model = HeavyHitters.from_pretrained(saved, backbone_of("llama"))
+    model.tokens = 8
+    found = model.solve(PROBLEMS[:1], max_new_tokens=20)[0]
+    prompt = model.prompt_ids(PROBLEMS[0])
+    cache, totals = DynamicCache(), list[torch.Tensor]()
+    fed, position, words = prompt, 0, list[int]()
+    while len(words) < 20:
+        where = torch.arange(position, position + len(fed))[None]
+        out = model.decoder(
+            torch.tensor([fed]), position_ids=where, past_key_values=cache, use_cache=True, output_attentions=True,
+            attention_mask=None if len(fed) > 1 else torch.zeros(1, 1, 1, cache.layers[0].get_seq_length() + 1),
+        )  # fmt: skip
+        position += len(fed)
+        fresh = []
+        for layer, weights, before in zip(
+            cache.layers, out.attentions, totals or [torch.zeros(0)] * len(cache.layers), strict=True
+        ):
+            total = weights[0].sum((0, 1))
+            total[: len(before)] += before
+            while len(total) > 8:
+                worst = int(total[:-4].argmin())  # the last four are safe
+                rest = [n for n in range(len(total)) if n != worst]
+                layer.keys, layer.values = layer.keys[:, :, rest], layer.values[:, :, rest]
+                total = total[rest]
+            fresh.append(total)
+        totals = fresh
+        words.append(int(out.logits[0, -1].argmax()))
+        fed = words[-1:]
+        if words[-1] == 2:
+            words.pop()
+            break
+    assert found.bill.words == words
+    assert found.bill.live[-1] == 9
+    with pytest.raises(TypeError, match="temperature"):
+        model.solve(PROBLEMS[:1], temperature=0.5)
