@@ -87,6 +87,25 @@ def test_packing_changes_no_loss_and_no_gradient(kind: str) -> None:
         assert torch.allclose(one, other, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("implementation", ["eager", "flex_attention"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "vanilla"])
+@torch.no_grad()
+def test_other_attention_computes_the_same_loss(kind: str, implementation: str) -> None:
+    """FlexAttention with its BlockMask, packed or not, as SDPA with the dense mask."""
+    model = thinker(kind)
+    apart = [[one] for one in drawn(model)]
+    for rows in (apart, packed(apart, 60)):
+        model.decoder.set_attn_implementation("sdpa")
+        wanted, _ = ThinkingStage(model, model.foresight_weight)(rows)
+        model.decoder.set_attn_implementation(implementation)
+        # what FlexAttention computes, without the compiler, whose code for it does not build on every CPU
+        with torch.compiler.set_stance("force_eager"):
+            found, _ = ThinkingStage(model, model.foresight_weight)(rows)
+        assert torch.allclose(found, wanted, atol=1e-5)
+    model.decoder.set_attn_implementation("sdpa")
+
+
 def test_what_is_packed_is_all_there_and_fits() -> None:
     model = thinker("vanilla")
     rows = [[one] for one in drawn(model) * 3]
