@@ -23,6 +23,7 @@ KINDS: dict[str, tuple[type[Thinker], dict[str, Any]]] = {
     "vanilla": (Vanilla, {}),
     "lightthinker": (LightThinker, {"memory_tokens": 2}),
     "hybridthinker": (HybridThinker, {"memory_tokens": 2, "retention": 2}),
+    "hybridthinker, gap": (HybridThinker, {"memory_tokens": 2, "retention": 2, "shortcut_mode": "gap"}),
     "anchors": (Anchors, {}),
     "memosight": (MemoSight, {"compression": 3, "foresight": 2}),
     "memosight, retaining": (MemoSight, {"compression": 3, "foresight": 2, "retention": 2}),
@@ -70,5 +71,5 @@ def teacher_forced(model: Thinker, trace: Trace) -> torch.Tensor:
         position_ids=rows.position,
     ).logits[0]
     speaks = torch.ones(len(layout), dtype=torch.bool)
-    speaks[:-1] = layout.kind[1:] == Kind.TEXT
+    speaks[:-1] = (layout.kind[1:] == Kind.TEXT) | (layout.kind[1:] == Kind.ANCHOR)
     return scores[speaks]

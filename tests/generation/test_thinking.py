@@ -20,7 +20,7 @@ from laconic.generation.thought_rows import Thoughts
 from laconic.methods.thinking.model import Thinker
 
 SCHEMES = ("sequential", "uniform")
-COMPRESSING = [kind for kind in KINDS if kind != "vanilla"]
+COMPRESSING = [kind for kind in KINDS if kind not in ("vanilla", "anchors")]
 
 
 class Recorder:

@@ -159,6 +159,7 @@ class EvictingCache(Cache):
         kept = kept & self.layout.real
         counts = kept.sum(dim=1)
         shortest, longest = counts.min().item(), counts.max().item()
+        self._ragged = shortest != longest
         if shortest == len(self.layout):
             return
         # a stable sort puts what goes before what stays and keeps the order of both: rows end up flush right
@@ -174,7 +175,6 @@ class EvictingCache(Cache):
             position=self.layout.position,
             label=self.layout.label,
         )
-        self._ragged = shortest != longest
 
     def shift(self, stack: LayerStack, first: int, by: int) -> None:
         """Move the keys from column ``first`` on ``by`` positions later (earlier, if negative).

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from laconic.backbone import Backbone
 from laconic.core.cache import EvictingCache
+from laconic.core.compat import layer_windows
 from laconic.core.layout import Kind, Layout, batch, run
 from laconic.core.positions import sequential
 from laconic.core.results import Stopwatch
@@ -47,6 +48,9 @@ class ThinkingModel(Protocol):
 
     @property
     def forgets(self) -> Forgets: ...
+
+    @property
+    def reads_all(self) -> bool: ...
 
     @property
     def longest_step(self) -> int: ...
@@ -139,6 +143,8 @@ class _Loop:
         self.model, self.live, self.rules, self.chooser = model, rows, rules, chooser
         self.on_word, self.two_passes, self.cache = on_word, two_passes, cache
         self.rule = model.rule(model.retention)
+        # in a cache without what nobody reads again, a word reads all; not if a window counts in other positions
+        self.reads_all = model.reads_all and not any(layer_windows(model.decoder).values())
 
     def read_prompts(self) -> None:
         layouts = [run(Kind.PROMPT, sequential(0, len(row.said))) for row in self.live]
@@ -194,9 +200,10 @@ class _Loop:
         block = batch(layouts, "left").map(lambda field: field.to(device))
         padded = torch.nn.utils.rnn.pad_sequence(list(ids), batch_first=True, padding_side="left").to(device)
         keys = self.cache.announce(block)
+        alone = block.kind.numel() == 1 and self.reads_all  # one word of one row needs no mask
         scores: Tensor = model.decoder(
             inputs_embeds=model.embedded(block.kind, padded),
-            attention_mask=attention_mask(model.decoder, self.rule, keys, len(block)),
+            attention_mask=None if alone else attention_mask(model.decoder, self.rule, keys, len(block)),
             position_ids=block.position,
             past_key_values=self.cache,
             use_cache=True,
@@ -240,6 +247,8 @@ class _Loop:
             self.live = [self.live[place] for place in going]
             if going:
                 self.cache.batch_select_indices(torch.tensor(going, device=self.model.backbone.device))
+                assert self.cache.layout is not None
+                self.cache.keep(self.cache.layout.real)  # what was padding for all that are left
 
 
 def _raise_peak(thoughts: Thoughts, tokens: int, fed: int) -> None:

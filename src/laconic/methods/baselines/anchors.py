@@ -44,6 +44,10 @@ class Anchors(Thinker):
     def anchors(self) -> bool:
         return True
 
+    @property
+    def reads_all(self) -> bool:
+        return False  # an anchor does not
+
     def rule(self, reach: int | Tensor) -> Rule:
         hidden = finished_words_hidden(0)
 

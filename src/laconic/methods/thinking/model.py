@@ -116,6 +116,11 @@ class Thinker(TrainedMethod):
         return "steps"
 
     @property
+    def reads_all(self) -> bool:
+        """Whether a word reads all that something after it may read."""
+        return True
+
+    @property
     def longest_step(self) -> int:
         """Words at which a step is ended by force."""
         return self.config.max_step_tokens

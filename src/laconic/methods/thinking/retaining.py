@@ -22,6 +22,10 @@ class RetainingThinker(Thinker):
     def retention(self) -> int:
         return self.config.retention
 
+    @property
+    def reads_all(self) -> bool:
+        return self.config.shortcut_mode != "gap"
+
     def training_reaches(self, steps: int, draw: random.Random) -> list[int]:
         c = self.config
         return reaches(steps, c.retention, c.shortcuts, c.shortcut_mode, draw)
