@@ -201,6 +201,29 @@ def pipeline_speed(result: dict) -> str:
     return "\n".join(lines)
 
 
+def reasoned(title: str) -> Callable[[dict], str]:
+    def table(result: dict) -> str:
+        lines = [
+            f"{title} (`benchmarks/scripts/reasoning.py`)\n",
+            "| task | method | right, % (95 %) | tokens written | peak cache tokens | of vanilla's | tokens a pass | "
+            "guesses that stand |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        peaks = {row["task"]: row["peak_tokens"] for row in result["rows"] if row["method"].startswith("vanilla")}
+        for row in result["rows"]:
+            right = row["accuracy"]
+            share = f"{row['peak_tokens'] / peaks[row['task']]:.0%}" if row["task"] in peaks else "-"
+            stood = ", ".join(f"{one:.0%}" for one in row["acceptance"]) or "-"
+            lines.append(
+                f"| {row['task']} | {row['method']} | {right['mean']:.0f} ({right['low']:.0f}-{right['high']:.0f}; "
+                f"{row['items']}) | {row['generated_tokens']:.0f} | {row['peak_tokens']:.0f} | {share} | "
+                f"{row['tokens_per_forward']:.2f} | {stood} |"
+            )
+        return "\n".join(lines)
+
+    return table
+
+
 #: by the name of the block in the README: result files, each with what draws it
 BLOCKS: dict[str, list[tuple[str, Callable[[dict], str]]]] = {
     "numbers": [
@@ -222,6 +245,13 @@ BLOCKS: dict[str, list[tuple[str, Callable[[dict], str]]]] = {
         ("comet_speed.json", comet_speed),
         ("pipeline_speed.json", pipeline_speed),
         ("comet_ablation.json", recalled("**What is each part worth?** A small training without it, as above.")),
+    ],
+    "numbers of reasoning": [
+        (
+            "reasoning_shipped.json",
+            reasoned("**What is saved, and is the answer still right?** The adapters that ship."),
+        ),
+        ("reasoning.json", reasoned("**The same training for all methods, several seeds.**")),
     ],
 }
 
