@@ -1,0 +1,124 @@
+"""How fast is reasoning one problem at a time, and what of it is bookkeeping?
+
+    python benchmarks/scripts/reasoning_speed.py --out benchmarks/results/reasoning_speed.json
+
+The adapters that ship, greedily, on problems of twelve steps. Vanilla is also run by ``generate`` of transformers,
+which says the same words: the loop's own overhead is their difference. Bookkeeping is what of decoding is spent outside
+of the decoder's forward pass. Figures are medians of several runs; all take turns, so that a slow minute hits everybody.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from measuring import save
+
+from laconic.backbone import load_backbone
+from laconic.eval.reasoning import reasoning_task
+from laconic.methods.registry import THINKERS, load_thinker, shipped_adapter
+from laconic.methods.thinking.model import Thinker
+
+ROOT = Path(__file__).resolve().parents[2]
+TASKS = ("machine-12", "arithmetic-12")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", type=int, default=3, help="of each task")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "reasoning_speed.json")
+    args = parser.parse_args()
+    backbone = load_backbone()
+    thinkers = {name: load_thinker(name, backbone) for name in THINKERS if shipped_adapter(backbone, name)}
+    problems = [p.question for task in TASKS for p in reasoning_task(task, args.problems)]
+    ways: dict[str, Callable[[str], dict[str, float]]] = {"generate": Generate(thinkers["vanilla"])}
+    ways |= {name: Engine(thinker) for name, thinker in thinkers.items()}
+    if "memosight" in thinkers:
+        ways["memosight, two passes"] = Engine(thinkers["memosight"], two_passes=True)
+    runs: dict[str, list[list[dict[str, float]]]] = {name: [] for name in ways}
+    for problem in problems:
+        for name, way in ways.items():
+            way(problem)  # warm
+            runs[name].append([])
+        for _ in range(args.repeats):
+            for name, way in ways.items():
+                runs[name][-1].append(way(problem))
+    rows = [row(name, found) for name, found in runs.items()]
+    for one in rows:
+        print(one, flush=True)
+    save(args.out, "reasoning speed", rows=rows, problems=len(problems), repeats=args.repeats, tasks=list(TASKS))
+
+
+def row(name: str, found: list[list[dict[str, float]]]) -> dict[str, Any]:
+    """The sums over problems of the medians over runs."""
+    keys = found[0][0]
+    total = {key: sum(statistics.median(one[key] for one in runs) for runs in found) for key in keys}
+    told = {"method": name, "tokens": int(total["tokens"]), "seconds": round(total["seconds"], 3)}
+    told["tokens_per_second"] = round(total["tokens"] / total["seconds"], 2)
+    if "passes" in total:
+        told["tokens_per_pass"] = round((total["tokens"] - len(found)) / total["passes"], 3)
+        told["bookkeeping"] = round(1 - total["forward"] / total["seconds"], 4)
+    return told
+
+
+class Generate:
+    """``generate`` of transformers on the vanilla decoder."""
+
+    def __init__(self, thinker: Thinker) -> None:
+        self.thinker = thinker
+
+    def __call__(self, problem: str) -> dict[str, float]:
+        ids = torch.tensor([self.thinker.prompt_ids(problem)])
+        started = time.perf_counter()
+        out = self.thinker.decoder.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=512, do_sample=False
+        )
+        seconds = time.perf_counter() - started
+        said = out[0, ids.shape[1] :].tolist()
+        assert said[:-1] == self.thinker.solve([problem], max_new_tokens=512)[0].bill.words
+        return {"tokens": len(said) - 1, "seconds": seconds}
+
+
+class Engine:
+    """The loop of this package."""
+
+    def __init__(self, thinker: Thinker, two_passes: bool = False) -> None:
+        self.thinker, self.two_passes = thinker, two_passes
+
+    def __call__(self, problem: str) -> dict[str, float]:
+        with timed_forward(self.thinker) as spent:
+            started = time.perf_counter()
+            bill = self.thinker.solve([problem], max_new_tokens=512, two_passes=self.two_passes)[0].bill
+            seconds = time.perf_counter() - started
+        return {"tokens": len(bill.words), "seconds": seconds, "forward": sum(spent), "passes": bill.forwards}
+
+
+@contextmanager
+def timed_forward(thinker: Thinker) -> Iterator[list[float]]:
+    """The seconds of every forward pass of its decoder."""
+    spent: list[float] = []
+    forward = thinker.decoder.forward
+
+    def timing(*args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            spent.append(time.perf_counter() - started)
+
+    thinker.decoder.forward = timing  # type: ignore[method-assign]
+    try:
+        yield spent
+    finally:
+        del thinker.decoder.forward
+
+
+if __name__ == "__main__":
+    main()
