@@ -29,7 +29,7 @@ def finished_text_hidden(horizon: int, retained: Tensor | None = None) -> Rule:
     def rule(q: Tokens, k: Tokens) -> Tensor:
         reach: Tensor | int = horizon if retained is None else horizon * retained[q.row, k.step]
         last = k.step + reach - (q.kind == Kind.CONTINUE).long()
-        allowed = (q.kind != Kind.END) & (k.step <= q.step) & (q.step <= last)
+        allowed = (k.step <= q.step) & (q.step <= last)
         return (k.kind != Kind.TEXT) | allowed
 
     return rule
@@ -42,7 +42,7 @@ def plain_finished_text_hidden(q: Token, k: Token, horizon: int, retained: Tenso
         horizon = 0
     if q.kind == Kind.CONTINUE:
         return k.step <= q.step <= k.step + horizon - 1
-    return q.kind != Kind.END and k.step <= q.step <= k.step + horizon
+    return k.step <= q.step <= k.step + horizon
 
 
 def own_foresight_only(q: Tokens, k: Tokens) -> Tensor:

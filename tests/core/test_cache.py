@@ -37,7 +37,7 @@ def blocks_of(prompt: int, steps: list[int], scheme: Scheme) -> list[Layout]:
         injected = [run(Kind.MEMORY, memory, step=step), run(Kind.CONTINUE, sequential(after, 1), step=step)]
         blocks += [*words[:-1], concatenate([words[-1], *injected])]
         start = after + 1
-    return [*blocks, run(Kind.END, sequential(start, 1), step=len(steps) + 1)]
+    return [*blocks, run(Kind.TEXT, sequential(start, 1), step=len(steps) + 1)]
 
 
 def random_ids(rows: int, length: int) -> Tensor:
@@ -135,7 +135,7 @@ def test_a_finished_bottleneck_leaves_prompt_memory_and_restarts() -> None:
         _, _, cache = decoded(model, RULES["bottleneck"], [blocks_of(*EXAMPLES[0], "sequential")])
     assert cache.layout is not None
     prompt, steps = EXAMPLES[0]
-    kinds = [Kind.PROMPT] * prompt + [Kind.MEMORY, Kind.MEMORY, Kind.CONTINUE] * len(steps) + [Kind.END]
+    kinds = [Kind.PROMPT] * prompt + [Kind.MEMORY, Kind.MEMORY, Kind.CONTINUE] * len(steps) + [Kind.TEXT]
     assert cache.layout.kind[0].tolist() == kinds
     assert cache.get_seq_length() == prompt + sum(steps) + 3 * len(steps) + 1
 

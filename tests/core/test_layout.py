@@ -12,7 +12,9 @@ from laconic.core.layout import IGNORE, Kind, Layout, Side, batch, concatenate, 
 FIELDS = ("kind", "step", "position", "label")
 PADDING = {"kind": Kind.PAD, "step": 0, "position": 0, "label": IGNORE}
 
-tokens = st.tuples(st.integers(Kind.PROMPT, Kind.END), st.integers(0, 9), st.integers(0, 99), st.integers(-100, 99))
+tokens = st.tuples(
+    st.integers(Kind.PROMPT, Kind.FORESIGHT), st.integers(0, 9), st.integers(0, 99), st.integers(-100, 99)
+)
 sequences = st.lists(tokens, max_size=12)
 sides = st.sampled_from(["left", "right"])
 

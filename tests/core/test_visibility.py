@@ -59,7 +59,7 @@ def layouts(draw: st.DrawFn, max_length: int = 14) -> Layout:
         column = st.lists(values, min_size=length, max_size=length)
         return torch.tensor(draw(st.lists(column, min_size=rows, max_size=rows)))
 
-    kinds, steps = st.integers(Kind.PAD, Kind.END), st.integers(0, STEPS - 1)
+    kinds, steps = st.integers(Kind.PAD, Kind.FORESIGHT), st.integers(0, STEPS - 1)
     kind = field(kinds)
     return Layout(kind, field(steps), field(st.integers(0, 20)), torch.full_like(kind, IGNORE))
 

@@ -34,9 +34,8 @@ class Kind:
     MEMORY: Final = 3  #: soft token that keeps what a step or segment said
     CONTINUE: Final = 4  #: restart token after the memory tokens of a step
     FORESIGHT: Final = 5  #: soft token that guesses a word ahead
-    END: Final = 6  #: end of the whole sequence
+    ANCHOR: Final = 6  #: word that ends a step and is all that stays of it (AnLLM)
     COMPRESSION: Final = 7  #: soft token whose states stand for the words before it in later chunks
-    ANCHOR: Final = 9  #: word that ends a step and is all that stays of it (AnLLM)
     READOUT: Final = 8  #: soft token at a chunk's end that reads the chunk out into slots
 
 

@@ -88,10 +88,11 @@ class Chooser:
         self.generators = [torch.Generator().manual_seed(seed + row) for row in range(len(said))]
         self._scores = torch.empty(0)
         self._best: list[list[int]] = []
+        self._guessed: list[list[int]] = []
 
     def look(self, scores: Tensor) -> None:
         """The scores ``[B, Q, V]`` of the tokens just fed, which the next calls choose from."""
-        self._scores = scores
+        self._scores, self._guessed = scores, []
         if not self.sample and not self.processors:
             self._best = scores.argmax(-1).tolist()  # all at once: an accelerator is waited for only here
 
@@ -123,6 +124,11 @@ class Chooser:
 
     def guess(self, row: int, at: tuple[int, int]) -> Guess:
         """A guess from a foresight token's scores."""
+        if not self.sample and not self.processors:
+            if not self._guessed:
+                ends = torch.tensor(self.never_guessed, device=self._scores.device)
+                self._guessed = self._scores.index_fill(-1, ends, -torch.inf).argmax(-1).tolist()
+            return Guess(self._guessed[at[0]][at[1]], None)
         scores = self._processed(row, at) if self.processors else self._scores[at].float()
         scores = scores.index_fill(0, torch.tensor(self.never_guessed, device=scores.device), -torch.inf)
         if not self.sample:
