@@ -61,9 +61,13 @@ def steps_of(model: Thinker, words: list[int]) -> list[int]:
 # --- exactness ------------------------------------------------------------------------------------------------------
 
 
+# all kinds on one architecture, those with every sort of token on all of them
+CASES = [("llama", kind) for kind in KINDS]
+CASES += [(arch, kind) for arch in ARCHITECTURES[1:] for kind in ("lightthinker", "memosight, retaining")]
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("kind", list(KINDS))
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(("arch", "kind"), CASES)
 def test_decoding_with_eviction_is_the_training_mask(arch: str, kind: str, scheme: str) -> None:
     """Scores within 1e-4 over six steps and more, with guesses under way where the method has them."""
     model = thinker(kind, arch, layout=scheme)
@@ -134,8 +138,9 @@ class Source:
 
 
 @pytest.mark.parametrize("two_passes", [False, True])
-@pytest.mark.parametrize("penalty", [1.0, 1.3])
-@pytest.mark.parametrize("how", ["right", "often", "wrong", "random", "own"])
+@pytest.mark.parametrize(
+    ("how", "penalty"), [("right", 1.0), ("wrong", 1.0), ("random", 1.0), ("often", 1.3), ("own", 1.0), ("own", 1.3)]
+)
 @pytest.mark.parametrize("kind", ["memosight", "memosight, retaining"])
 def test_guesses_change_no_word(
     kind: str, how: str, penalty: float, two_passes: bool, monkeypatch: pytest.MonkeyPatch
@@ -145,7 +150,7 @@ def test_guesses_change_no_word(
     for name, parameter in without.own_parameters().items():
         parameter.data.copy_(model.own_parameters()[name].data)
     chosen = settings(repetition_penalty=penalty, exempt=[model.step_end])
-    for count in (40, 41, 42):  # the budget ends at every place of a round
+    for count in (29, 30):  # the budget ends at several places of a round
         wanted = run(without, PROBLEMS[:1], count, processors=chosen)[0]
         assert wanted.words.count(model.step_end) >= 3
         with monkeypatch.context() as patch:
@@ -364,7 +369,7 @@ def test_a_step_that_does_not_end_is_ended() -> None:
 
 
 def test_the_window_ends_what_would_outgrow_it() -> None:
-    for kind in KINDS:
+    for kind in ("vanilla", "memosight"):
         model = thinker(kind, "qwen2")
         endless = Recorder(0, model.backbone.tokenizer.eos_token_id)
         said = run(model, PROBLEMS[:1], 2000, processors=[endless])[0]

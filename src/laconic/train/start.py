@@ -49,10 +49,11 @@ def take_over(method: TrainedMethod, start: str | list[str], say: Callable[[str]
         saved.append({name: t for name, t in persist.read_tensors(folder).items() if t.numel()})
     weights = _average(saved, folders)
     fresh = {n: p.detach() for n, p in method.own_parameters().items() if n not in weights}
+    made_new = [name for name, own in fresh.items() if own.numel()]
     persist.load_into(method, weights | fresh, method.backbone, folders[0])
     for parameter in method.own_parameters().values():
         parameter.data = parameter.data.float()  # saved as bfloat16, in which small updates of the optimiser are lost
-    say(f"start: {' and '.join(f.name for f in folders)}" + (f"; fresh: {', '.join(fresh)}" if fresh else ""))
+    say(f"start: {' and '.join(f.name for f in folders)}" + (f"; fresh: {', '.join(made_new)}" if made_new else ""))
     return made[0] if isinstance(start, str) else dict(zip(map(str, range(1, len(made) + 1)), made, strict=True))
 
 
