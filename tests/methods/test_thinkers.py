@@ -137,7 +137,7 @@ def test_training_goes_on_from_vanilla(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_a_solution_is_what_was_said(kind: str) -> None:
     model = thinker(kind)
-    pieces: list[tuple[int, str, int]] = []
+    pieces: list[tuple[int, str, Any]] = []
     found = model.solve(PROBLEMS, max_new_tokens=30, on_text=lambda *piece: pieces.append(piece))
     decode = model.backbone.tokenizer.decode
     for row, solution in enumerate(found):

@@ -16,6 +16,7 @@ from rich.text import Text
 from laconic.cli.loading import open_backbone
 from laconic.core.results import peak_memory_mb
 from laconic.errors import QuestionError
+from laconic.generation.thought_rows import Thoughts
 from laconic.methods.registry import check_thinker, load_thinker
 from laconic.methods.thinking.model import Thinker
 from laconic.methods.thinking.solving import Solution
@@ -78,22 +79,27 @@ def _solve(request: Request, thinker: Thinker, people: Console) -> Solution:
 
 
 class _Watched:
-    """Shows a step as it is written, the tokens in the cache beside it, and leaves a line of each that is done."""
+    """Shows a step as it is written, beside it the tokens in the cache and per pass, and leaves a line of each."""
 
     def __init__(self, thinker: Thinker, people: Console) -> None:
-        self.people, self.open, self.words = people, "", 0
+        self.people, self.open = people, ""
         self.live = Live(console=people, refresh_per_second=12, transient=True)
         self.end = thinker.config.step_end
+        self.guesses = thinker.guesses > 0
+        self.before = (0, 0)  # words and passes up to the open step
 
-    def show(self, row: int, text: str, live: int) -> None:
-        self.words += 1
+    def show(self, row: int, text: str, bill: Thoughts) -> None:
         self.open += text
-        cached = Text(f"{live:>6} in the cache  ", "cyan")
+        head = Text(f"{bill.live[-1]:>6} in the cache  ", "cyan")
+        if self.guesses:
+            words, passes = len(bill.live) - self.before[0], bill.forwards - self.before[1]
+            head += Text(f"{words / max(passes, 1):.1f} a pass  ", "cyan")
         while self.end in self.open:
             step, _, self.open = self.open.partition(self.end)
+            self.before = (len(bill.live), bill.forwards)
             if step.strip():
-                self.people.print(cached + Text(step.strip(), "dim"))
-        self.live.update(cached + Text(self.open))
+                self.people.print(head + Text(step.strip(), "dim"))
+        self.live.update(head + Text(self.open))
 
 
 def _as_json(request: Request, backbone: str, solution: Solution) -> dict[str, Any]:

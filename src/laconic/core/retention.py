@@ -9,10 +9,12 @@ from __future__ import annotations
 import random
 from typing import Literal
 
+#: share of steps that ``dropout`` leaves readable, as in the paper's code
+DROPOUT = 0.2
 Shortcuts = Literal["sampled", "all", "contiguous", "dropout", "gap"]
 
 
-def reaches(steps: int, horizon: int, count: int, mode: Shortcuts, draw: random.Random, rate: float = 0.2) -> list[int]:
+def reaches(steps: int, horizon: int, count: int, mode: Shortcuts, draw: random.Random) -> list[int]:
     """How many following steps may read each of a trace's steps.
 
     Args:
@@ -21,7 +23,6 @@ def reaches(steps: int, horizon: int, count: int, mode: Shortcuts, draw: random.
         mode: ``sampled`` as in the paper. The rest are ablations: ``all`` steps (what decoding does); ``contiguous``,
             as sampled, but no step goes before one that is older; ``dropout``, each step by itself; ``gap``, all
             steps, for a rule that lets a step read one far one alone.
-        rate: of ``dropout``.
 
     Returns:
         A number for each step, first to last.
@@ -29,7 +30,7 @@ def reaches(steps: int, horizon: int, count: int, mode: Shortcuts, draw: random.
     if mode in ("all", "gap"):
         return [horizon] * steps
     if mode == "dropout":
-        return [horizon * (draw.random() < rate) for _ in range(steps)]
+        return [horizon * (draw.random() < DROPOUT) for _ in range(steps)]
     eligible = max(steps - horizon, 0)
     chosen = set(draw.sample(range(eligible), min(count, eligible)))
     reach = [horizon * (step in chosen) for step in range(steps)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from laconic.data.problems import Problem, answer_step, same_number, same_words
 from laconic.errors import DataError
@@ -32,6 +32,14 @@ _MOVES: list[Rule] = [
 ]
 
 
+def _turns(state: State, rules: list[Rule], difficulty: int) -> Iterator[tuple[int, str, State]]:
+    """Two rules by turns: the number of each turn, what is done, and the state it leaves."""
+    for turn in range(difficulty):
+        _, change, told = rules[turn % 2]
+        said, state = told(state), change(state)
+        yield turn + 1, said, state
+
+
 def shuffle(draw: random.Random, difficulty: int) -> tuple[str, list[str], str]:
     """Balls in a row that change places."""
     state = draw.sample(_COLOURS, 4)
@@ -40,12 +48,9 @@ def shuffle(draw: random.Random, difficulty: int) -> tuple[str, list[str], str]:
         f"Balls in a row: {', '.join(state)}. {difficulty} moves, taking turns: {rules[0][0]}, {rules[1][0]}. "
         "What is the row then?"
     )
-    steps = []
-    for turn in range(difficulty):
-        _, move, told = rules[turn % 2]
-        said, state = told(state), move(state)
-        steps.append(f"Move {turn + 1}: {said}, the row is {', '.join(state)}.")
-    return question, steps, ", ".join(state)
+    turns = list(_turns(state, rules, difficulty))
+    steps = [f"Move {number}: {said}, the row is {', '.join(row)}." for number, said, row in turns]
+    return question, steps, ", ".join(turns[-1][2])
 
 
 def arithmetic(draw: random.Random, difficulty: int) -> tuple[str, list[str], str]:
@@ -121,12 +126,9 @@ def lists(draw: random.Random, difficulty: int) -> tuple[str, list[str], str]:
         f"A list: {' '.join(state)}. {difficulty} times, taking turns: {rules[0][0]}; {rules[1][0]}. "
         "What is the list then?"
     )
-    steps = []
-    for turn in range(difficulty):
-        _, change, told = rules[turn % 2]
-        said, state = told(state), change(state)
-        steps.append(f"Time {turn + 1}: {said}, which leaves {' '.join(state)}.")
-    return question, steps, " ".join(state)
+    turns = list(_turns(state, rules, difficulty))
+    steps = [f"Time {number}: {said}, which leaves {' '.join(left)}." for number, said, left in turns]
+    return question, steps, " ".join(turns[-1][2])
 
 
 #: by name: what makes a puzzle, and what checks its answer

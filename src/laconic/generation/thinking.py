@@ -29,6 +29,8 @@ from laconic.errors import BudgetError
 from laconic.generation.choosing import Chooser, Processor
 from laconic.generation.thought_rows import Block, Row, Rules, Thoughts
 
+#: told (row, word, its bill so far)
+OnWord = Callable[[int, int, Thoughts], None]
 #: behind what something can leave the cache: nothing, a step's end, every word
 Forgets = Literal["nothing", "steps", "words"]
 
@@ -70,7 +72,7 @@ def think(
     seed: int = 0,
     stop_ids: frozenset[int] = frozenset(),
     stops: Callable[[int, Sequence[int]], bool] | None = None,
-    on_word: Callable[[int, int, int], None] = lambda row, word, live: None,
+    on_word: OnWord = lambda row, word, bill: None,
     two_passes: bool = False,
     watch: Stopwatch | None = None,
     cache: EvictingCache | None = None,
@@ -82,7 +84,7 @@ def think(
         processors, sample, seed: how words are chosen (``laconic.generation.choosing``).
         stop_ids: tokens that end a row, besides the model's own.
         stops: asked with (row, words so far) behind every word.
-        on_word: told (row, word, live tokens) of every word.
+        on_word: told (row, word, its bill so far) of every word; ``bill.live`` ends with that word.
         watch: gets the seconds of ``prefill`` and ``decode``.
         cache: an empty one to be used, for those who want to look into it.
 
@@ -136,7 +138,7 @@ class _Loop:
         rows: list[Row],
         rules: Rules,
         chooser: Chooser,
-        on_word: Callable[[int, int, int], None],
+        on_word: OnWord,
         two_passes: bool,
         cache: EvictingCache,
     ) -> None:
@@ -239,7 +241,7 @@ class _Loop:
         thoughts = row.thoughts
         for place, word in enumerate(thoughts.words[len(thoughts.live) :]):
             thoughts.live.append(row.held - stood + place + 1)
-            self.on_word(row.number, word, thoughts.live[-1])
+            self.on_word(row.number, word, thoughts)
 
     def _drop_finished(self) -> None:
         going = [place for place, row in enumerate(self.live) if not row.thoughts.stopped_by]

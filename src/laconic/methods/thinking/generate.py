@@ -19,6 +19,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from laconic.errors import LaconicError
 from laconic.generation.thinking import think
+from laconic.generation.thought_rows import Thoughts
 
 if TYPE_CHECKING:
     from laconic.methods.thinking.model import Thinker
@@ -87,7 +88,7 @@ class Generating:
         new = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad).to(input_ids.device)
         return torch.cat([input_ids, new], dim=1)
 
-    def _stream(self, row: int, word: int, live: int) -> None:
+    def _stream(self, row: int, word: int, bill: Thoughts) -> None:
         if self.streamer is not None:
             self.streamer.put(torch.tensor([word]))
 

@@ -15,8 +15,8 @@ from laconic.generation.thought_rows import Thoughts
 if TYPE_CHECKING:
     from laconic.methods.thinking.model import Thinker
 
-#: told (row, text, live tokens) as text comes
-OnText = Callable[[int, str, int], None]
+#: told (row, text, its bill so far) as text comes
+OnText = Callable[[int, str, Thoughts], None]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def solve(
         sample=temperature > 0,
         seed=seed,
         stops=(lambda row, words: _holds(thinker, words, stop)) if stop else None,
-        on_word=lambda row, word, live: streams[row].push(word, live),
+        on_word=lambda row, word, bill: streams[row].push(word, bill),
         two_passes=two_passes,
         watch=watch,
     )
@@ -126,14 +126,14 @@ class _Stream:
         self.words: list[int] = []
         self.shown = 0
 
-    def push(self, word: int, live: int) -> None:
+    def push(self, word: int, bill: Thoughts) -> None:
         if self.on_text is None:
             return
         self.words.append(word)
         text = _text(self.thinker, self.words)
         if text.endswith("\ufffd") and word != self.thinker.step_end:
             return
-        self.on_text(self.row, text[self.shown :], live)
+        self.on_text(self.row, text[self.shown :], bill)
         self.shown = len(text)
         if word == self.thinker.step_end:  # what is decoded again and again stays short
             self.words, self.shown = [], 0
