@@ -9,7 +9,7 @@ import torch
 from tiny import tiny_backbone
 
 from laconic.backbone import Backbone
-from laconic.core.layout import Kind
+from laconic.core.layout import Kind, Layout
 from laconic.core.thoughts import Trace, lay_out
 from laconic.core.visibility import attention_mask
 from laconic.methods.baselines.anchors import Anchors
@@ -60,16 +60,22 @@ def trace_of(model: Thinker, problem: str, words: list[int]) -> Trace:
 
 
 @torch.no_grad()
-def teacher_forced(model: Thinker, trace: Trace) -> torch.Tensor:
-    """Scores of every word of a trace and of one behind it, ``[W + 1, V]``, in one pass under the training mask with
-    all steps reaching as far as decoding lets them."""
-    layout, ids = lay_out(trace, model.shape)
+def all_scores(model: Thinker, trace: Trace, offset: int | None = None) -> tuple[Layout, torch.Tensor]:
+    """A trace's layout and the scores of all its tokens, ``[T, V]``, in one pass under the training mask with all steps
+    reaching as far as decoding lets them."""
+    layout, ids = lay_out(trace, model.shape, offset)
     rows = layout.map(lambda field: field[None])
     scores = model.decoder(
         inputs_embeds=model.embedded(rows.kind, ids[None]),
         attention_mask=attention_mask(model.decoder, model.rule(model.retention), rows),
         position_ids=rows.position,
     ).logits[0]
+    return layout, scores
+
+
+def teacher_forced(model: Thinker, trace: Trace) -> torch.Tensor:
+    """Scores of every word of a trace and of one behind it, ``[W + 1, V]``."""
+    layout, scores = all_scores(model, trace)
     speaks = torch.ones(len(layout), dtype=torch.bool)
     speaks[:-1] = (layout.kind[1:] == Kind.TEXT) | (layout.kind[1:] == Kind.ANCHOR)
     return scores[speaks]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from thinkers import KINDS, PROBLEMS, teacher_forced, thinker, trace_of
+from thinkers import KINDS, PROBLEMS, all_scores, teacher_forced, thinker, trace_of
 from tiny import ARCHITECTURES
 from torch import Tensor
 
@@ -182,6 +182,34 @@ def test_guesses_change_no_word(
 def test_greedy_words_are_those_of_a_pass_over_everything(kind: str) -> None:
     model = thinker(kind)
     assert run(model, PROBLEMS[:1], 25)[0].words == plain(model, PROBLEMS[0], 25)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("kind", ["memosight", "memosight, retaining"])
+def test_a_guess_of_the_decoder_is_that_of_training(kind: str, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its scores: foresight token i behind a word is the one that stands before the next word with offset i."""
+    model = thinker(kind, layout=scheme)
+    prompt = len(model.prompt_ids(PROBLEMS[0]))
+    made: list[tuple[int, Tensor]] = []
+    guess = Chooser.guess
+
+    def noted(self: Chooser, row: int, at: tuple[int, int]) -> Guess:
+        made.append((len(self.said[row]) - prompt - 1, self._scores[at].clone()))
+        return guess(self, row, at)
+
+    monkeypatch.setattr(Chooser, "guess", noted)
+    words = run(model, PROBLEMS[:1], 30)[0].words
+    behind_memory = 0
+    for number, (pending, scores) in enumerate(made):
+        ahead = number % model.guesses + 1
+        # words that the guess stands before matter to nobody; with enough of them it is not at its step's end
+        trace = trace_of(model, PROBLEMS[0], [*words[:pending], *[7] * (ahead + 2)])
+        layout, wanted = all_scores(model, trace, offset=ahead)
+        place = int((layout.kind == Kind.FORESIGHT).nonzero()[pending])
+        assert torch.allclose(scores, wanted[place], atol=1e-4), (pending, ahead)
+        behind_memory += words[pending - 1] == model.step_end
+    assert len(made) > 30
+    assert behind_memory > 4
 
 
 def test_drawn_words_follow_the_same_distribution_with_guesses() -> None:
