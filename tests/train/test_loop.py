@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
+from accelerate import Accelerator
 from torch import nn
 
 from laconic.errors import RecipeError
-from laconic.train.loop import LoopConfig, run
+from laconic.train.loop import LoopConfig, _shares, run
 
 
 class Toy(nn.Module):
@@ -193,3 +194,10 @@ def test_the_pace_warms_up_and_decays() -> None:
     assert config.pace(9) == pytest.approx(1.0)
     assert config.pace(55) == pytest.approx(0.5)
     assert config.pace(100) == pytest.approx(0.0)
+
+
+def test_each_part_of_a_loss_is_shared_out_by_its_own_labels() -> None:
+    """Over a step's batches, what they count for adds up to one, part by part."""
+    shares = _shares([(3.0, 0.0), (1.0, 2.0), (4.0, 6.0)], Accelerator(cpu=True), 1)
+    torch.testing.assert_close(shares, torch.tensor([[3 / 8, 0.0], [1 / 8, 2 / 8], [4 / 8, 6 / 8]]))
+    torch.testing.assert_close(_shares([1.0, 3.0], Accelerator(cpu=True), 1), torch.tensor([0.25, 0.75]))
