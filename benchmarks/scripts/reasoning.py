@@ -12,11 +12,14 @@ first problem of each task is solved. A run that was cut short goes on where it 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from laconic.backbone import Backbone, load_backbone
+from laconic.core.files import write_whole
 from laconic.eval import curves
 from laconic.eval.reasoning import evaluate_reasoning, reasoning_task
+from laconic.eval.seeds import over_seeds
 from laconic.methods.baselines.heavy_hitters import HeavyHitters
 from laconic.methods.baselines.window_thinker import WindowThinker
 from laconic.methods.registry import THINKERS, load_thinker, shipped_adapter
@@ -46,7 +49,7 @@ def main() -> None:
     backbone = load_backbone()
     methods = shipped(args, backbone) if args.shipped else trained(args, backbone)
     methods |= untrained(args, backbone)
-    evaluate_reasoning(
+    result = evaluate_reasoning(
         methods,
         tasks,
         args.out,
@@ -54,6 +57,10 @@ def main() -> None:
         batch_size=args.batch_size,
         notes={"limit": args.limit, "seeds": [] if args.shipped else args.seeds, "set": args.set},
     )
+    if not args.shipped:
+        seeds = {name: [seeded(name, seed) for seed in args.seeds] for name in args.methods}
+        result["over_seeds"] = over_seeds(result["rows"], seeds)
+        write_whole(args.out, json.dumps(result, indent=1) + "\n")
     for name, problems in tasks.items():
         one = {}
         for method, thinker in methods.items():
@@ -87,8 +94,12 @@ def trained(args: argparse.Namespace, backbone: Backbone) -> dict[str, Thinker]:
             print(f"--- {name}, seed {seed}", flush=True)
             changes = [f"seed={seed}", f"output={args.runs / f'{name}-{seed}'}", *args.set]
             folder = run_recipe(ROOT / "recipes" / RECIPES[name], changes)
-            found[f"{name}, seed {seed}"] = load_thinker(name, backbone, folder)
+            found[seeded(name, seed)] = load_thinker(name, backbone, folder)
     return found
+
+
+def seeded(name: str, seed: int) -> str:
+    return f"{name}, seed {seed}"
 
 
 if __name__ == "__main__":

@@ -45,6 +45,15 @@ def test_one_json_object_and_nothing_else(run: Run, adapters: dict[str, str], ki
     assert "bill" in shown.err
 
 
+def test_a_stop_text(run: Run, adapters: dict[str, str]) -> None:
+    options = ["--method", "vanilla", "--adapter", adapters["vanilla"], "--max-new-tokens", "30", "--json"]
+    text = thinker("vanilla").solve([PROBLEM], max_new_tokens=30)[0].text
+    told = json.loads(run("think", PROBLEM, *options, "--stop", text[10:13], "--stop", "never said").out)
+    assert told["stopped_by"] == "stop"
+    assert told["generated_tokens"] < 30
+    assert_refused(run("think", PROBLEM, *options, "--stop", ""), "stop text is empty")
+
+
 def test_a_problem_from_stdin(run: Run, adapters: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["--method", "vanilla", "--adapter", adapters["vanilla"], "--max-new-tokens", "9", "--json"]
     monkeypatch.setattr("sys.stdin", io.StringIO(PROBLEM))

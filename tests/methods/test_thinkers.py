@@ -131,6 +131,19 @@ def test_training_goes_on_from_vanilla(kind: str, tmp_path: Path) -> None:
         take_over(vanilla, str(tmp_path / "other"), say=lambda text: None)
 
 
+def test_training_goes_on_from_another_memory_of_the_same_size(tmp_path: Path) -> None:
+    light = thinker("lightthinker")
+    light.save_pretrained(tmp_path / "light")
+    hybrid = thinker("hybridthinker")
+    take_over(hybrid, str(tmp_path / "light"), say=lambda text: None)
+    for name, parameter in hybrid.own_parameters().items():
+        assert torch.equal(parameter, light.own_parameters()[name]), name
+    sight = thinker("memosight", compression=2)
+    assert len(sight.memory) != len(light.memory)
+    with pytest.raises(AdapterError, match="has the shape"):
+        take_over(sight, str(tmp_path / "light"), say=lambda text: None)
+
+
 # --- ways to call them ----------------------------------------------------------------------------------------------
 
 
@@ -156,6 +169,8 @@ def test_a_stop_text_ends_a_solution() -> None:
     found = model.solve(PROBLEMS[:1], max_new_tokens=30, stop=[stop, "never said"])[0]
     assert found.text == text[: text.find(stop)]
     assert found.bill.stopped_by == "stop"
+    with pytest.raises(LaconicError, match="empty"):
+        model.solve(PROBLEMS[:1], stop=[""])
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

@@ -68,6 +68,7 @@ def think(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest solution")] = 1024,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest word each time")] = 0.0,
     repetition_penalty: Annotated[float, typer.Option(help="Above 1: words said before become less likely")] = 1.0,
+    stop: Annotated[list[str] | None, typer.Option(help="A text that ends the solution; may be given again")] = None,
     seed: int = 0,
     backbone: Backbone = None,
     adapter: Annotated[str | None, typer.Option(help="Saved method [default: shipped]")] = None,
@@ -79,7 +80,17 @@ def think(
     from laconic.cli.think import Request, run
 
     request = Request(
-        problem, method, max_new_tokens, temperature, repetition_penalty, seed, backbone, adapter, dtype, device
+        problem=problem,
+        method=method,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        repetition_penalty=repetition_penalty,
+        stop=stop or [],
+        seed=seed,
+        backbone=backbone,
+        adapter=adapter,
+        dtype=dtype,
+        device=device,
     )
     run(request, as_json)
 

@@ -24,7 +24,7 @@ from laconic.methods.thinking.solving import Solution
 _UNFINISHED = {"length": "--max-new-tokens is used up", "window": "the window is full"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """What the user asked for."""
 
@@ -33,6 +33,7 @@ class Request:
     max_new_tokens: int
     temperature: float
     repetition_penalty: float
+    stop: list[str]
     seed: int
     backbone: str | None
     adapter: str | None
@@ -73,6 +74,7 @@ def _solve(request: Request, thinker: Thinker, people: Console) -> Solution:
             max_new_tokens=request.max_new_tokens,
             temperature=request.temperature,
             repetition_penalty=request.repetition_penalty,
+            stop=request.stop,
             seed=request.seed,
             on_text=watched.show,
         )[0]

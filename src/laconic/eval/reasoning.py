@@ -27,7 +27,7 @@ from laconic.methods.thinking.model import Thinker
 from laconic.methods.thinking.solving import Solution
 
 #: what a row is the mean of
-MEANS = ("generated_tokens", "steps", "peak_tokens", "peak_fed", "peak_bytes", "dependency")
+MEANS = ("generated_tokens", "steps", "peak_tokens", "peak_fed", "peak_bytes", "dependency", "seconds")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def evaluate_reasoning(
                     [p.question for p in some], max_new_tokens=max_new_tokens, repetition_penalty=repetition_penalty
                 )
                 for problem, solution in zip(some, found, strict=True):
-                    journal.add(_line(setting, thinker, problem, solution))
+                    journal.add(_line(setting, thinker, problem, solution, len(some)))
             rows.append(_row(setting, [journal.done[setting.key, _digest(p)] for p in problems]))
             say(_sentence(rows[-1]))
     result = {"rows": rows, "environment": environment(), "notes": notes or {}}
@@ -144,7 +144,8 @@ def _digest(problem: Problem) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def _line(setting: Setting, thinker: Thinker, problem: Problem, solution: Solution) -> Line:
+def _line(setting: Setting, thinker: Thinker, problem: Problem, solution: Solution, together: int) -> Line:
+    """Of a problem that was solved together with so many: its seconds are its share of theirs."""
     bill = solution.bill
     expected = bill.peak_tokens  # of what forgets word by word there is no formula
     if thinker.forgets != "words":
@@ -165,6 +166,7 @@ def _line(setting: Setting, thinker: Thinker, problem: Problem, solution: Soluti
         "peak_bytes": bill.peak_bytes,
         "dependency": bill.dependency,
         "forwards": bill.forwards,
+        "seconds": round(sum(solution.seconds.values()) / together, 4),
         "offered": bill.offered,
         "accepted": bill.accepted,
     }

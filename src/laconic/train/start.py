@@ -48,7 +48,14 @@ def take_over(method: TrainedMethod, start: str | list[str], say: Callable[[str]
         made.append(description["provenance"])
         saved.append({name: t for name, t in persist.read_tensors(folder).items() if t.numel()})
     weights = _average(saved, folders)
-    fresh = {n: p.detach() for n, p in method.own_parameters().items() if n not in weights}
+    own = method.own_parameters()
+    for name in sorted(own.keys() & weights.keys()):
+        if own[name].shape != weights[name].shape:
+            raise AdapterError(
+                f"{name} has the shape {list(weights[name].shape)} in {folders[0]}, and {list(own[name].shape)} here.",
+                f"Set what gives it its size as {folders[0] / persist.DESCRIPTION} does.",
+            )
+    fresh = {n: p.detach() for n, p in own.items() if n not in weights}
     made_new = [name for name, own in fresh.items() if own.numel()]
     persist.load_into(method, weights | fresh, method.backbone, folders[0])
     for parameter in method.own_parameters().values():

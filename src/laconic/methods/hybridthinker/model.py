@@ -11,7 +11,7 @@ class HybridThinker(RetainingThinker):
 
     name = "hybridthinker"
     options = HybridThinkerConfig
-    goes_on_from = ("vanilla",)
+    goes_on_from = ("vanilla", "lightthinker")  # whose memory it keeps
     config: HybridThinkerConfig
 
     @property

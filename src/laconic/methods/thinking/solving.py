@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from laconic.core.results import Stopwatch
 from laconic.data.problems import stated_answer
+from laconic.errors import LaconicError
 from laconic.generation.choosing import processors_for
 from laconic.generation.thinking import think
 from laconic.generation.thought_rows import Thoughts
@@ -65,6 +66,8 @@ def solve(
         BudgetError: a problem fills the window.
         LaconicError: a setting that means nothing.
     """
+    if not all(stop):
+        raise LaconicError("A stop text is empty.", "Leave it out.")
     exempt = [thinker.step_end]
     settings = {"top_k": top_k, "top_p": top_p, "repetition_penalty": repetition_penalty}
     processors = processors_for(temperature=temperature, exempt=exempt, **settings)  # type: ignore[arg-type]

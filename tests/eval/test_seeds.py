@@ -1,0 +1,37 @@
+"""Means over seeds."""
+
+from __future__ import annotations
+
+import pytest
+
+from laconic.eval.seeds import mean_with_t_interval, over_seeds
+
+
+def test_the_interval_is_students() -> None:
+    # three values: t = 4.303, s = 2, so 4.303 * 2 / sqrt(3)
+    mean, low, high = mean_with_t_interval([88.0, 90.0, 92.0])
+    assert mean == 90
+    assert high - mean == mean - low == pytest.approx(4.9687, abs=1e-3)
+    assert mean_with_t_interval([5.0, 5.0]) == (5, 5, 5)
+    for values in ([], [1.0] * 11):
+        with pytest.raises(ValueError, match="values"):
+            mean_with_t_interval(values)
+
+
+def test_seeds_of_a_method_become_a_row() -> None:
+    def row(task: str, method: str, right: float) -> dict:
+        counts = {"items": 50, "generated_tokens": right, "peak_tokens": 100.0, "tokens_per_forward": 1.0}
+        return {"task": task, "method": method, "accuracy": {"mean": right}} | counts
+
+    rows = [row(task, f"light, seed {seed}", 80.0 + seed) for task in ("a", "b") for seed in range(3)]
+    rows += [row("a", "light", 0.0), row("a", "alone, seed 0", 50.0)]
+    seeds = {"light": [f"light, seed {n}" for n in range(3)], "alone": ["alone, seed 0"]}
+    found = over_seeds(rows, seeds)
+    assert [(one["task"], one["method"], one["seeds"]) for one in found] == [
+        ("a", "light", 3),
+        ("a", "alone", 1),
+        ("b", "light", 3),
+    ]
+    assert found[0]["accuracy"] == {"mean": 81.0, "low": 78.52, "high": 83.48}
+    assert found[0]["generated_tokens"] == 81
+    assert found[1]["accuracy"] == {"mean": 50.0, "low": None, "high": None}
