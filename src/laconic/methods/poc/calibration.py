@@ -1,0 +1,131 @@
+"""What a floor promises: margins that texts held out from training say are needed.
+
+A predictor fitted by mean squared error gives a conditional mean, and choosing the smallest ratio that passes favours
+ratios it is too hopeful about. So the floor is raised by a margin, found by running the whole selection on held-out
+texts at every margin of a fixed grid (PoC, arXiv 2603.19733; section 2.6 of its specification, where nothing of this
+is in the paper). Three promises:
+
+- ``mean``: no margin; what is predicted reaches the floor.
+- ``risk``: with confidence ``1 - delta`` the mean retention of texts like the held-out ones is at least the floor
+  (Learn then Test, arXiv 2110.01052, margins tested from the largest down).
+- ``quantile``: a text like the held-out ones stays below the floor with probability ``delta`` at the most (conformal
+  risk control, arXiv 2208.02814, of the violations).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from laconic.errors import DataError
+
+Promise = Literal["mean", "risk", "quantile"]
+
+#: retention that each held-out text had at each margin, margins rising: ``[texts][margins]``
+Outcomes = Sequence[Sequence[float]]
+
+
+def margins(floor: float, count: int = 51) -> list[float]:
+    """An even grid from 0 to just above ``1 - floor``, where the text is left alone and nothing is lost."""
+    top = 1 - floor + 1e-6
+    return [top * number / (count - 1) for number in range(count)]
+
+
+def risk_margin(outcomes: Outcomes, grid: Sequence[float], floor: float, delta: float = 0.1) -> float:
+    """The smallest margin with which mean retention reaches the floor, at confidence ``1 - delta``.
+
+    Retention above 1 counts as 1: a text that gains does not make up for one that loses.
+
+    Raises:
+        DataError: there are no texts, or so few that not even leaving texts alone would prove it.
+    """
+    _check(outcomes, grid, delta)
+    allowed = 1 - floor
+    found = None
+    for place in reversed(range(len(grid))):
+        losses = [min(max(1 - one[place], 0.0), 1.0) for one in outcomes]
+        if mean_above(losses, allowed) > delta:
+            break  # those below are not tested any more: one sequence, one level
+        found = grid[place]
+    if found is None:
+        raise DataError(
+            f"{len(outcomes)} held-out texts are too few to promise {floor} at confidence {1 - delta:g}.",
+            "Label more, lower the floor, or allow a larger delta.",
+        )
+    return found
+
+
+def quantile_margin(outcomes: Outcomes, grid: Sequence[float], floor: float, delta: float = 0.1) -> float:
+    """The smallest margin with which a further text stays below the floor with probability ``delta`` at the most.
+
+    A text counts as kept from the smallest margin on above which it never is below the floor, so that what is counted
+    falls as the margin grows.
+
+    Raises:
+        DataError: there are no texts, or fewer than ``1 / delta - 1``.
+    """
+    _check(outcomes, grid, delta)
+    needed = sorted(_kept_from(one, floor) for one in outcomes)
+    rank = math.ceil((len(needed) + 1) * (1 - delta) - 1e-9)
+    if rank > len(needed):
+        raise DataError(
+            f"{len(needed)} held-out texts are too few to promise a share of {delta:g}.",
+            f"Label at least {math.ceil(1 / delta) - 1}, or allow a larger delta.",
+        )
+    place = needed[max(rank, 1) - 1]
+    if place == len(grid):
+        raise DataError("Even the largest margin leaves texts below the floor.", "End the grid above 1 - floor.")
+    return grid[place]
+
+
+def mean_above(losses: Sequence[float], allowed: float) -> float:
+    """How likely so low a mean of losses in [0, 1] is, at most, if the true one is above ``allowed`` (Hoeffding, Bentkus)."""
+    count = len(losses)
+    mean = sum(losses) / count
+    if mean >= allowed:
+        return 1.0
+    hoeffding = math.exp(-count * _divergence(mean, allowed))
+    bentkus = math.e * _binomial(math.ceil(count * mean - 1e-9), count, allowed)
+    return min(1.0, hoeffding, bentkus)
+
+
+def _divergence(low: float, high: float) -> float:
+    """Between coins that fall with these probabilities, low < high."""
+    if high >= 1:
+        return math.inf
+    found = (1 - low) * math.log((1 - low) / (1 - high))
+    return found + (low * math.log(low / high) if low else 0.0)
+
+
+def _binomial(most: int, count: int, chance: float) -> float:
+    """The probability of ``most`` hits or fewer."""
+    if chance >= 1:
+        return float(most >= count)
+    return sum(
+        math.exp(
+            math.lgamma(count + 1)
+            - math.lgamma(hits + 1)
+            - math.lgamma(count - hits + 1)
+            + hits * math.log(chance)
+            + (count - hits) * math.log1p(-chance)
+        )
+        for hits in range(most + 1)
+    )
+
+
+def _kept_from(outcomes: Sequence[float], floor: float) -> int:
+    """The place from which on retention reaches the floor; one past the end if it never does."""
+    place = len(outcomes)
+    while place and outcomes[place - 1] >= floor - 1e-12:
+        place -= 1
+    return place
+
+
+def _check(outcomes: Outcomes, grid: Sequence[float], delta: float) -> None:
+    if not outcomes:
+        raise DataError("No held-out texts.", "Hold some labelled texts out for calibration.")
+    if not 0 < delta < 1:
+        raise DataError(f"delta is {delta}.", "Choose a share between 0 and 1.")
+    if list(grid) != sorted(grid) or any(len(one) != len(grid) for one in outcomes):
+        raise DataError("Outcomes do not fit the margins.", "Give one for each margin, margins rising.")
