@@ -80,7 +80,7 @@ def quantile_margin(outcomes: Outcomes, grid: Sequence[float], floor: float, del
 
 
 def mean_above(losses: Sequence[float], allowed: float) -> float:
-    """How likely so low a mean of losses in [0, 1] is, at most, if the true one is above ``allowed`` (Hoeffding, Bentkus)."""
+    """How likely a mean of losses this low is at most, if the true one is above ``allowed`` (Hoeffding, Bentkus)."""
     count = len(losses)
     mean = sum(losses) / count
     if mean >= allowed:
