@@ -27,7 +27,7 @@ from laconic.methods.thinking.model import Thinker
 from laconic.methods.thinking.solving import Solution
 
 #: what a row is the mean of
-MEANS = ("generated_tokens", "steps", "peak_tokens", "peak_fed", "peak_bytes", "dependency", "seconds")
+MEANS = ("generated_tokens", "steps", "peak_tokens", "peak_fed", "peak_bytes", "dependency")
 
 
 @dataclass(frozen=True)
@@ -178,6 +178,8 @@ def _row(setting: Setting, lines: Sequence[Line]) -> Line:
     row["accuracy"] = {k: round(100 * v, 2) for k, v in zip(("mean", "low", "high"), right, strict=True)}
     row["ended"] = round(100 * sum(line["stopped_by"] == "end" for line in lines) / len(lines), 1)
     row |= {name: round(sum(line[name] for line in lines) / len(lines), 2) for name in MEANS}
+    timed = [line["seconds"] for line in lines if "seconds" in line]  # older journals have none
+    row["seconds"] = round(sum(timed) / len(timed), 2) if len(timed) == len(lines) else None
     row["peak_as_computed"] = all(line["peak_as_computed"] for line in lines)
     said, passes = (sum(line[key] for line in lines) for key in ("generated_tokens", "forwards"))
     row["tokens_per_forward"] = round((said - len(lines)) / max(passes, 1), 3)
