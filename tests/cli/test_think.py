@@ -51,7 +51,7 @@ def test_a_stop_text(run: Run, adapters: dict[str, str]) -> None:
     told = json.loads(run("think", PROBLEM, *options, "--stop", text[10:13], "--stop", "never said").out)
     assert told["stopped_by"] == "stop"
     assert told["generated_tokens"] < 30
-    assert_refused(run("think", PROBLEM, *options, "--stop", ""), "stop text is empty")
+    assert_refused(run("think", PROBLEM, *options, "--stop", ""), "list of texts")
 
 
 def test_a_problem_from_stdin(run: Run, adapters: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

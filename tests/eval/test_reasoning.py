@@ -12,8 +12,10 @@ from thinkers import KINDS, thinker
 from laconic.data.problems import Problem, same_number, same_words, stated_answer
 from laconic.data.puzzles import PUZZLES
 from laconic.data.segmenters import by_blank_line, by_line, by_sentence, by_tokens
+from laconic.data.solutions import _same_choice
 from laconic.errors import DataError
 from laconic.eval.reasoning import evaluate_reasoning, expected_peak, reasoning_task
+from laconic.methods.baselines.window_thinker import WindowThinker
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -99,11 +101,41 @@ def test_the_answer_is_what_was_stated_last(text: str, answer: str | None) -> No
 def test_answers_are_compared_as_what_they_are() -> None:
     assert same_number("1,200 dollars", "1200")
     assert same_number("$-3.50", "-3.5")
+    assert same_number("10 - 5 = 5", "5")
+    assert same_number("7. That is, 7 apples", "7")
+    assert not same_number("10 - 5 = 5", "10")
     assert not same_number("12 or 13", "12")
     assert not same_number("none", "0")
     assert same_words("Red, blue", "red blue")
     assert not same_words("blue, red", "red, blue")
+    assert not same_words("5", "-5")
+    assert same_words("- no: -5.", "no -5")
+    assert not same_words("?", "!")
     assert not Problem("", "q", [], "5", same_number).solved_by("5")  # nothing stated
+
+
+RIGHT = ["B", "(B)", "b", "(b) two", "B. two", "B) two", "option B", "Choice (B)"]
+WRONG = ["a", "a man", "both", "Bob", "B man", ""]
+
+
+@pytest.mark.parametrize("given", [*RIGHT, *WRONG])
+def test_a_choice_is_its_letter(given: str) -> None:
+    assert _same_choice(given, "B") is _same_choice(given, "(B)") is (given in RIGHT)
+
+
+def test_what_a_baseline_holds_is_part_of_what_is_measured(tmp_path: Path) -> None:
+    thinker("vanilla").save_pretrained(tmp_path / "vanilla")
+    window = WindowThinker.from_pretrained(tmp_path / "vanilla", thinker("vanilla").backbone)
+    tasks = {"machine-2": reasoning_task("machine-2", 2)}
+    reads = []
+    for window.tokens in (40, 12):
+        found = evaluate_reasoning(
+            {"window": window}, tasks, tmp_path / "out.json", max_new_tokens=9, say=lambda text: None
+        )
+        reads.append(found["rows"][0]["dependency"])
+    assert reads[0] > reads[1]
+    with pytest.raises(DataError, match="no problems"):
+        evaluate_reasoning({"window": window}, {"none": []}, tmp_path / "other.json")
 
 
 def test_segmenters() -> None:

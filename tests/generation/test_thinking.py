@@ -412,6 +412,41 @@ def test_the_window_ends_what_would_outgrow_it() -> None:
     assert think(model, [], max_new_tokens=1) == []
 
 
+@pytest.mark.parametrize("room", [1, 2, 3, 10, 24])
+def test_guesses_change_no_word_at_the_windows_edge(room: int) -> None:
+    plain_model, model = thinker("memosight", foresight=0), thinker("memosight")
+    same = dict(model.own_parameters())
+    for name, parameter in plain_model.own_parameters().items():
+        if parameter.numel():
+            parameter.data = same[name].data
+    prompt = (model.prompt_ids(PROBLEMS[0]) * 99)[: model.backbone.window - room]
+    endless = Recorder(0, model.backbone.tokenizer.eos_token_id)
+    wanted = think(plain_model, [prompt], max_new_tokens=99, processors=[endless])[0]
+    assert wanted.stopped_by == "window"
+    for two_passes in (False, True):
+        found = think(model, [prompt], max_new_tokens=99, processors=[endless], two_passes=two_passes)[0]
+        assert (found.words, found.stopped_by) == (wanted.words, "window")
+
+
+@pytest.mark.parametrize("cut", [{"top_k": 1}, {"top_p": 0.01}, {"top_p": 0.1, "repetition_penalty": 1.3}])
+def test_processors_that_leave_a_single_word_stop_no_guess(cut: dict[str, Any]) -> None:
+    """Not even where that word is one that no guess may be."""
+    model = thinker("memosight", max_step_tokens=12)
+    for seed in range(6):
+        run(model, PROBLEMS, 40, sample=True, processors=settings(temperature=0.8, **cut), seed=seed)
+    drawn = run(model, PROBLEMS, sample=True, processors=settings(temperature=0.8, top_k=1))
+    assert [one.words for one in drawn] == [one.words for one in run(model, PROBLEMS)]
+
+
+def test_a_guess_where_nothing_is_left_to_guess() -> None:
+    only_end = processors_for(temperature=0.5, top_k=0, top_p=1.0, repetition_penalty=1.0, exempt=[])
+    only_end.append(lambda words, scores: torch.full_like(scores, -torch.inf).index_fill(1, torch.tensor([3]), 0.0))
+    chooser = Chooser([[1]], only_end, sample=True, never_guessed=[3])
+    chooser.look(torch.tensor([[[0.0, 2.0, 1.0, 9.0]]]))
+    assert chooser.guess(0, (0, 0)) == Guess(1, None)
+    assert chooser.word(0, (0, 0), Guess(1, None)) == 3
+
+
 def test_a_penalty_spares_the_end_of_steps() -> None:
     scores = torch.tensor([[1.0, 2.0, -1.0, 3.0]])
     process = settings(repetition_penalty=2.0, exempt=[1])[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from tiny import tiny_backbone
 from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer
 
 from laconic.errors import AdapterError, BackboneError, LaconicError, QuestionError
+from laconic.generation.choosing import processors_for
 from laconic.methods.hybridthinker.config import HybridThinkerConfig
 from laconic.methods.lightthinker.config import LightThinkerConfig
 from laconic.methods.lightthinker.model import LightThinker
 from laconic.methods.memosight.config import MemoSightConfig
 from laconic.methods.memosight.model import MemoSight
 from laconic.methods.registry import THINKERS, load_thinker
-from laconic.methods.thinking.model import Thinker
+from laconic.methods.thinking.model import Thinker, single_token
 from laconic.methods.vanilla.model import Vanilla
 from laconic.train.start import take_over
 
@@ -48,10 +50,13 @@ def test_settings_that_mean_nothing_are_refused(make: Any, named: str) -> None:
 
 def test_what_a_backbone_cannot_do_is_refused_before_any_work() -> None:
     backbone = tiny_backbone()
-    with pytest.raises(LaconicError, match="no token '<step>'"):
+    with pytest.raises(LaconicError, match="no single token '<step>'"):
         LightThinker(backbone, LightThinkerConfig(step_end="<step>"))
-    with pytest.raises(BackboneError, match="A step of 600 tokens"):
-        LightThinker(backbone, LightThinkerConfig(max_step_tokens=600))
+    for slip in ({"max_step_tokens": 600}, {"memory_tokens": 600}):
+        with pytest.raises(BackboneError, match="A step of"):
+            LightThinker(backbone, LightThinkerConfig(**slip))
+    with pytest.raises(LaconicError, match="ends a text"):
+        LightThinker(backbone, LightThinkerConfig(step_end=backbone.tokenizer.eos_token))
     backbone.model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(BackboneError, match="ignores custom masks"):
         LightThinker(backbone)
@@ -131,6 +136,15 @@ def test_training_goes_on_from_vanilla(kind: str, tmp_path: Path) -> None:
         take_over(vanilla, str(tmp_path / "other"), say=lambda text: None)
 
 
+def test_memory_of_another_layout_is_not_gone_on_from(tmp_path: Path) -> None:
+    thinker("lightthinker").save_pretrained(tmp_path / "light")
+    for kind in ("lightthinker", "hybridthinker"):
+        with pytest.raises(AdapterError, match="layout 'sequential'"):
+            take_over(thinker(kind, layout="uniform"), str(tmp_path / "light"), say=lambda text: None)
+    with pytest.raises(AdapterError, match="step_end"):
+        take_over(thinker("hybridthinker", step_end=" "), str(tmp_path / "light"), say=lambda text: None)
+
+
 def test_training_goes_on_from_another_memory_of_the_same_size(tmp_path: Path) -> None:
     light = thinker("lightthinker")
     light.save_pretrained(tmp_path / "light")
@@ -138,7 +152,7 @@ def test_training_goes_on_from_another_memory_of_the_same_size(tmp_path: Path) -
     take_over(hybrid, str(tmp_path / "light"), say=lambda text: None)
     for name, parameter in hybrid.own_parameters().items():
         assert torch.equal(parameter, light.own_parameters()[name]), name
-    sight = thinker("memosight", compression=2)
+    sight = thinker("memosight", compression=2, layout="sequential")
     assert len(sight.memory) != len(light.memory)
     with pytest.raises(AdapterError, match="has the shape"):
         take_over(sight, str(tmp_path / "light"), say=lambda text: None)
@@ -162,6 +176,34 @@ def test_a_solution_is_what_was_said(kind: str) -> None:
         assert set(solution.seconds) == {"prefill", "decode"}
 
 
+def test_a_prompt_may_hold_braces_of_its_own() -> None:
+    model = thinker("vanilla", prompt="Return it within \\boxed{}. {problem}\n")
+    assert model.prompt_ids("What?") == model.backbone.token_ids("Return it within \\boxed{}. What?\n")
+
+
+def test_a_tokenizer_that_begins_with_a_space_has_a_line_break_too() -> None:
+    class Spaced:
+        name = "spaced"
+
+        @staticmethod
+        def token_ids(text: str) -> list[int]:
+            return [1, *map(ord, text)]
+
+    assert single_token(Spaced(), "\n") == 10  # type: ignore[arg-type]
+    with pytest.raises(LaconicError, match="no single token"):
+        single_token(Spaced(), "ab")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["vanilla", "memosight"])
+def test_steps_and_answer_are_those_of_the_text_that_was_cut(kind: str) -> None:
+    model = thinker(kind)
+    text = model.solve(PROBLEMS[:1], max_new_tokens=30)[0].text
+    for start in range(5, len(text) - 2, 7):
+        found = model.solve(PROBLEMS[:1], max_new_tokens=30, stop=[text[start : start + 2]])[0]
+        assert found.steps == [step.strip() for step in found.text.split("\n") if step.strip()]
+        assert found.answer == (found.steps[-1] if found.steps else "")
+
+
 def test_a_stop_text_ends_a_solution() -> None:
     model = thinker("memosight")
     text = model.solve(PROBLEMS[:1], max_new_tokens=30)[0].text
@@ -169,8 +211,9 @@ def test_a_stop_text_ends_a_solution() -> None:
     found = model.solve(PROBLEMS[:1], max_new_tokens=30, stop=[stop, "never said"])[0]
     assert found.text == text[: text.find(stop)]
     assert found.bill.stopped_by == "stop"
-    with pytest.raises(LaconicError, match="empty"):
-        model.solve(PROBLEMS[:1], stop=[""])
+    for slip in ([""], "ab"):
+        with pytest.raises(LaconicError, match="list of texts"):
+            model.solve(PROBLEMS[:1], stop=slip)
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -194,6 +237,26 @@ def test_generate_of_transformers_says_the_same(kind: str) -> None:
         said = solution.bill.words + ([2] if solution.bill.stopped_by == "end" else [])
         assert row[width : width + len(said)].tolist() == said
         assert set(row[width + len(said) :].tolist()) <= {0}
+
+
+def test_generate_tells_the_end_that_was_said_and_spares_what_solve_spares() -> None:
+    model = thinker("lightthinker")
+    prompt = torch.tensor([model.prompt_ids(PROBLEMS[0])])
+    words = model.solve(PROBLEMS[:1], max_new_tokens=20)[0].bill.words
+    other = words[7]
+
+    def generate(**options: Any) -> list[int]:
+        settings = {"max_new_tokens": 20, "do_sample": False, "custom_generate": model.generating()} | options
+        return model.decoder.generate(prompt, attention_mask=torch.ones_like(prompt), **settings)[0].tolist()
+
+    ended = generate(eos_token_id=[2, other])[prompt.shape[1] :]
+    assert ended == words[: words.index(other) + 1]
+    penalised = model.solve(PROBLEMS[:1], max_new_tokens=20, repetition_penalty=1.8)[0].bill.words
+    assert penalised != words
+    assert generate(repetition_penalty=1.8)[prompt.shape[1] :][: len(penalised)] == penalised
+    process = processors_for(temperature=0, top_k=0, top_p=1.0, repetition_penalty=2.0, exempt=model.unpenalised)[0]
+    scores = torch.ones(1, 300)
+    assert process(prompt, scores)[0, [model.step_end, 2]].tolist() == [1.0, 1.0]
 
 
 def test_generate_streams_stops_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,6 +292,13 @@ def test_generate_streams_stops_and_refuses(capsys: pytest.CaptureFixture[str]) 
 def test_settings_of_solving_that_mean_nothing_are_refused() -> None:
     model: Thinker = thinker("vanilla")
     assert isinstance(model, Vanilla)
-    for slip in ({"temperature": -1.0}, {"top_p": 0.0}, {"top_k": -1}, {"repetition_penalty": 0.0}):
+    for slip in (
+        {"temperature": math.inf},
+        {"repetition_penalty": math.nan},
+        {"temperature": -1.0},
+        {"top_p": 0.0},
+        {"top_k": -1},
+        {"repetition_penalty": 0.0},
+    ):
         with pytest.raises(LaconicError, match="must"):
             model.solve(PROBLEMS[:1], **slip)

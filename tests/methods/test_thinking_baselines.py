@@ -12,6 +12,7 @@ from transformers import DynamicCache
 from laconic.core.layout import Kind
 from laconic.core.thoughts import Trace, lay_out
 from laconic.core.visibility import visible
+from laconic.errors import BudgetError
 from laconic.methods.baselines.heavy_hitters import HeavyHitters
 from laconic.methods.baselines.window_thinker import WindowThinker
 
@@ -21,6 +22,21 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("vanilla") / "vanilla"
     thinker("vanilla").save_pretrained(folder)
     return folder
+
+
+def test_scored_eviction_keeps_the_rules_of_decoding(saved: Path) -> None:
+    model = HeavyHitters.from_pretrained(saved, backbone_of("llama"))
+    model.tokens = 12
+    bill = model.solve(PROBLEMS[:1], max_new_tokens=8, seed=3, temperature=0.0)[0].bill
+    assert bill.forwards == len(bill.words) - 1 == 7
+    with pytest.raises(BudgetError, match="none"):
+        model.solve(PROBLEMS[:1], max_new_tokens=0)
+    with pytest.raises(BudgetError, match="window"):
+        model.solve(["why " * 600])
+    with pytest.raises(TypeError, match="top_k"):
+        model.solve(PROBLEMS[:1], top_k=3)
+    near = model.solve(["why " * 125], max_new_tokens=99)[0].bill
+    assert near.stopped_by == "window" or len(near.words) < 20
 
 
 def test_of_a_step_only_its_end_stays_and_that_has_read_its_step_alone() -> None:

@@ -49,7 +49,10 @@ def run(request: Request, as_json: bool) -> None:
     """
     check_thinker(request.method)
     if request.problem == "-":
-        request = replace(request, problem=sys.stdin.read())
+        try:
+            request = replace(request, problem=sys.stdin.read())
+        except UnicodeDecodeError as error:
+            raise QuestionError("What came in is no UTF-8 text.", "Convert it first.") from error
     if not request.problem.strip():
         raise QuestionError("The problem is empty.", "Say what is to be solved.")
     people = Console(stderr=True, quiet=as_json, highlight=False)
@@ -62,7 +65,7 @@ def run(request: Request, as_json: bool) -> None:
     if as_json:
         print(json.dumps(_as_json(request, backbone.name, solution), ensure_ascii=False))
         return
-    Console().print(Text(solution.answer, "bold"))
+    Console().print(Text(solution.answer, "bold"), soft_wrap=True)
     people.print(_bill(solution))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -49,6 +49,14 @@ class TrainedMethod(nn.Module):
 
     def _fingerprint(self) -> str:
         return fingerprint(self.own_parameters().items(), torch.float32)
+
+    def check_start(self, config: Mapping[str, Any], weights: Collection[str]) -> None:
+        """Raise ``AdapterError`` for a saved method that training cannot go on from.
+
+        Args:
+            config: how it was configured.
+            weights: names of its weights.
+        """
 
     def adapted(self) -> list[nn.Module]:
         """The bodies that may carry LoRA."""

@@ -53,15 +53,16 @@ def answer_step(answer: str) -> str:
 
 
 def same_words(given: str, answer: str) -> bool:
-    """The same words in the same order; case, commas and the rest of punctuation aside."""
-    return _words(given) == _words(answer)
+    """The same words in the same order; case, commas and the rest of punctuation aside, but for a number's sign."""
+    return _words(given) == _words(answer) != []
 
 
 def same_number(given: str, answer: str) -> bool:
-    """The same number, however its digits are grouped and whatever unit is around it."""
-    found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", given)
-    return len(found) == 1 and float(found[0].replace(",", "")) == float(answer.replace(",", ""))
+    """The same number and no other, however its digits are grouped and whatever unit is around it."""
+    result = given.rpartition("=")[2]  # of a sum that is written out
+    found = {float(one.replace(",", "")) for one in re.findall(r"-?\d[\d,]*(?:\.\d+)?", result)}
+    return found == {float(answer.replace(",", ""))}
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"[a-z0-9]+", text.lower())
+    return re.findall(r"(?<!\w)-\d+|[a-z0-9]+", text.lower())

@@ -43,12 +43,12 @@ def _unsolved(record: Record, cut: Segmenter) -> Iterator[Problem]:
 
 
 def _same_choice(given: str, answer: str) -> bool:
-    """The same words; of a choice named by its letter, the letter alone counts, in brackets or not."""
+    """The same words; of a choice named by its letter, the letter counts that is in brackets or stands alone."""
     letter = re.fullmatch(r"\(?([A-Z])\)?", answer)
     if letter is None:
         return same_words(given, answer)
-    found = re.match(r"\(?([A-Za-z])(?![A-Za-z])", given)
-    return found is not None and found[1].upper() == letter[1]
+    found = re.match(r"(?:(?:option|choice)\s+)?(?:\(([a-z])\)|([a-z])(?=$|[).:,]))", given.strip(), re.IGNORECASE)
+    return found is not None and (found[1] or found[2]).upper() == letter[1]
 
 
 #: by name: what it may be used for, how it is cut if nothing else is asked, and how a record becomes a problem

@@ -83,7 +83,14 @@ def evaluate_reasoning(
     notes: dict[str, Any] | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Solve every task with every method, greedily; the result is written to ``out``, its items beside it."""
+    """Solve every task with every method, greedily; the result is written to ``out``, its items beside it.
+
+    Raises:
+        DataError: a task has no problems, or the result cannot be written.
+    """
+    for task, problems in tasks.items():
+        if not problems:
+            raise DataError(f"{task} has no problems.", "Leave it out, or raise the limit.")
     journal = Journal(out)
     rows = []
     for task, problems in tasks.items():
@@ -93,7 +100,7 @@ def evaluate_reasoning(
                 task,
                 name,
                 thinker.version,
-                json.dumps(thinker.config.to_dict()),
+                json.dumps(thinker.config.to_dict() | thinker.decoding),
                 backbone.content_hash,
                 max_new_tokens,
                 repetition_penalty,

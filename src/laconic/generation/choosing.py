@@ -8,6 +8,7 @@ distribution as without guesses.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import NamedTuple
 
 import torch
@@ -39,22 +40,15 @@ def processors_for(
     Raises:
         LaconicError: a setting that means nothing.
     """
-    if temperature < 0 or not 0 < top_p <= 1 or top_k < 0 or repetition_penalty <= 0:
+    known = isfinite(temperature) and isfinite(repetition_penalty)
+    if not known or temperature < 0 or not 0 < top_p <= 1 or top_k < 0 or repetition_penalty <= 0:
         raise LaconicError(
             "temperature and top_k must not be negative, top_p lie in (0, 1], repetition_penalty be above 0.",
             "0 is greedy; 1 leaves top_p and repetition_penalty out.",
         )
     found: list[Processor] = []
     if repetition_penalty != 1:
-        penalty = RepetitionPenaltyLogitsProcessor(repetition_penalty)
-        spared = list(exempt)
-
-        def penalise(words: Tensor, scores: Tensor) -> Tensor:
-            lowered = penalty(words, scores.clone())
-            lowered[:, spared] = scores[:, spared]
-            return lowered
-
-        found.append(penalise)
+        found.append(sparing(RepetitionPenaltyLogitsProcessor(repetition_penalty), exempt))
     if temperature and temperature != 1:
         found.append(TemperatureLogitsWarper(float(temperature)))
     if temperature and top_k:
@@ -62,6 +56,18 @@ def processors_for(
     if temperature and top_p < 1:
         found.append(TopPLogitsWarper(top_p))
     return found
+
+
+def sparing(processor: Processor, exempt: Sequence[int]) -> Processor:
+    """The same processor, but for some tokens, whose scores it leaves alone."""
+    spared = list(exempt)
+
+    def changed(words: Tensor, scores: Tensor) -> Tensor:
+        found = processor(words, scores.clone())
+        found[:, spared] = scores[:, spared]
+        return found
+
+    return changed
 
 
 class Chooser:
@@ -129,15 +135,22 @@ class Chooser:
                 ends = torch.tensor(self.never_guessed, device=self._scores.device)
                 self._guessed = self._scores.index_fill(-1, ends, -torch.inf).argmax(-1).tolist()
             return Guess(self._guessed[at[0]][at[1]], None)
-        scores = self._processed(row, at) if self.processors else self._scores[at].float()
-        scores = scores.index_fill(0, torch.tensor(self.never_guessed, device=scores.device), -torch.inf)
+        ends = torch.tensor(self.never_guessed, device=self._scores.device)
+        possible = self._scores[at].float().index_fill(0, ends, -torch.inf)
+        scores = self._changed(row, possible).index_fill(0, ends, -torch.inf)
         if not self.sample:
             return Guess(int(scores.argmax()), None)
+        if not bool((scores > -torch.inf).any()):  # a processor leaves nothing but ends
+            return Guess(int(possible.argmax()), None)
         drawn_from = scores.softmax(-1)
         return Guess(self._draw(row, drawn_from), drawn_from)
 
     def _processed(self, row: int, at: tuple[int, int]) -> Tensor:
-        scores = self._scores[at].float()[None]
+        return self._changed(row, self._scores[at].float())
+
+    def _changed(self, row: int, scores: Tensor) -> Tensor:
+        """Scores ``[V]`` as the processors change them."""
+        scores = scores[None]
         if self.processors:
             words = torch.tensor([self.said[row]], device=scores.device)
             for process in self.processors:

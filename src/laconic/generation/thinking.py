@@ -123,9 +123,14 @@ def _check(model: ThinkingModel, prompts: Sequence[Sequence[int]]) -> None:
 
 
 def model_ends(model: ThinkingModel) -> frozenset[int]:
+    """What ends a text of a model that reasons."""
+    return text_ends(model.decoder, model.backbone)
+
+
+def text_ends(decoder: PreTrainedModel, backbone: Backbone) -> frozenset[int]:
     """What ends a text: chat models end a turn with another token than a text, and name both."""
-    ends = model.decoder.generation_config.eos_token_id
-    own = [model.backbone.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])]
+    ends = decoder.generation_config.eos_token_id
+    own = [backbone.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])]
     return frozenset(end for end in own if end is not None)
 
 
@@ -194,7 +199,7 @@ class _Loop:
     def _next_block(self, row: Row) -> Block:
         # in two passes, guesses are verified before new ones are made
         ahead = 0 if self.two_passes and row.guesses else self.model.guesses
-        return row.next_block(self.model.shape, ahead)
+        return row.next_block(self.model.shape, ahead, self.model.backbone.window)
 
     def _feed(self, layouts: Sequence[Layout], ids: Sequence[Tensor], scored: int) -> Tensor:
         """Run the rows' blocks; the scores of the last tokens, ``[B, scored, V]``."""

@@ -20,6 +20,7 @@ class Thoughts:
 
     Attributes:
         words: token ids, the ends of steps included, the end of the whole left out.
+        end: the token that ended it, if the model said one.
         stopped_by: ``end`` (the model's own), ``length``, ``stop`` (what the caller looks for), or ``window``.
         forwards: passes it took part in, the reading of its prompt left out.
         live: for every word, the tokens it is read with, itself included; foresight tokens and guesses left out.
@@ -32,6 +33,7 @@ class Thoughts:
     """
 
     words: list[int] = field(default_factory=list)
+    end: int | None = None
     stopped_by: str = ""
     forwards: int = 0
     live: list[int] = field(default_factory=list)
@@ -108,31 +110,35 @@ class Row:
     pending: int = -1
     guesses: list[Guess] = field(default_factory=list)
 
-    def next_block(self, shape: Shape, ahead: int) -> Block:
+    def next_block(self, shape: Shape, ahead: int, window: int) -> Block:
         """The pending word with what is guessed behind it, or what closes the step.
 
         Args:
             ahead: foresight tokens behind every word.
+            window: positions there are; guesses and foresight tokens beyond it are left out.
         """
         position = self.start + self.fed
         if self.pending == shape.step_end:
-            return self._closing(shape, position, ahead)
+            return self._closing(shape, position, ahead, window)
+        self.guesses = self.guesses[: max(window - position - 1, 0)]
         parts: list[Layout] = []
         ids: list[int] = []
         speakers: list[int] = []
         places: list[list[int]] = []
         for at, word in enumerate([self.pending, *(guess.word for guess in self.guesses)], position):
+            fitting = min(ahead, max(window - at - 1, 0))
             speakers.append(len(ids))
-            places.append(list(range(len(ids) + 1, len(ids) + 1 + ahead)))
+            places.append(list(range(len(ids) + 1, len(ids) + 1 + fitting)))
             parts.append(run(Kind.TEXT, sequential(at, 1), step=self.step))
-            if ahead:
-                parts.append(run(Kind.FORESIGHT, sequential(at + 1, ahead), step=self.step))
-            ids += [word] + [0] * ahead
+            if fitting:
+                parts.append(run(Kind.FORESIGHT, sequential(at + 1, fitting), step=self.step))
+            ids += [word] + [0] * fitting
         return Block(concatenate(parts), torch.tensor(ids), speakers, places, closes=False)
 
-    def _closing(self, shape: Shape, position: int, ahead: int) -> Block:
+    def _closing(self, shape: Shape, position: int, ahead: int, window: int) -> Block:
         end = run(shape.end_kind, sequential(position, 1), step=self.step)
         closing, after = shape.closing(self.step, self.start, self.fed + 1)
+        ahead = min(ahead, max(window - after, 0))
         foresight = run(Kind.FORESIGHT, sequential(after, ahead), step=self.step + 1)
         ids = torch.cat([torch.tensor([self.pending]), closing_rows(closing), torch.zeros(ahead, dtype=torch.long)])
         speaker = len(closing)  # its last token; the step's end itself, where nothing is compressed
@@ -203,7 +209,7 @@ class Rules:
         """Take a word over; False if the row ends with it or before it."""
         thoughts = row.thoughts
         if word in self.stop_ids:
-            thoughts.stopped_by = "end"
+            thoughts.stopped_by, thoughts.end = "end", word
             return False
         thoughts.words.append(word)
         row.said.append(word)

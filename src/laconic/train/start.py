@@ -47,6 +47,7 @@ def take_over(method: TrainedMethod, start: str | list[str], say: Callable[[str]
         persist.check_backbone(description, method.backbone, folder)
         made.append(description["provenance"])
         saved.append({name: t for name, t in persist.read_tensors(folder).items() if t.numel()})
+        method.check_start(description["config"], saved[-1])
     weights = _average(saved, folders)
     own = method.own_parameters()
     for name in sorted(own.keys() & weights.keys()):

@@ -68,7 +68,7 @@ def thinking_examples(
         if task in PUZZLES:
             difficulty = draw.choice(stage["difficulty"])
             return [puzzle(task, draw, difficulty, training=True) for _ in range(count)]
-        start = draw.randrange(max(1, len(files[task]) - NEIGHBOURS))
+        start = draw.randrange(max(1, len(files[task]) - NEIGHBOURS + 1))
         near = files[task][start : start + NEIGHBOURS]
         return [draw.choice(near) for _ in range(count)]
 

@@ -17,6 +17,7 @@ from transformers import Cache
 from laconic.core.cache import EvictingLayer
 from laconic.core.results import Stopwatch
 from laconic.core.sharing import layer_list
+from laconic.errors import BudgetError
 from laconic.generation.thinking import Forgets, model_ends
 from laconic.generation.thought_rows import Thoughts
 from laconic.methods.thinking.solving import Solution, solution_of
@@ -33,6 +34,10 @@ class HeavyHitters(Vanilla):
     tokens = 128
 
     @property
+    def decoding(self) -> dict[str, Any]:
+        return {"tokens": self.tokens}
+
+    @property
     def forgets(self) -> Forgets:
         return "words"
 
@@ -42,10 +47,14 @@ class HeavyHitters(Vanilla):
 
         Raises:
             TypeError: an option that would have words chosen otherwise.
+            BudgetError: no words are asked for, or a prompt fills the window.
         """
-        changed = {name for name, value in options.items() if value != 1.0 or name != "repetition_penalty"}
+        plain = {"repetition_penalty": 1.0, "temperature": 0.0, "seed": options.get("seed")}
+        changed = {name for name, value in options.items() if name not in plain or value != plain[name]}
         if changed:
             raise TypeError(f"scored eviction decodes greedily, without {', '.join(sorted(changed))}")
+        if max_new_tokens < 1:
+            raise BudgetError(f"{max_new_tokens} new tokens are none.", "Ask for 1 or more.")
         self.decoder.set_attn_implementation("eager")
         return [self._solve(self.prompt_ids(problem), max_new_tokens) for problem in problems]
 
@@ -53,6 +62,8 @@ class HeavyHitters(Vanilla):
         cache = Cache(layer_class_to_replicate=EvictingLayer)
         scores: list[Tensor] = []
         thoughts, ends, watch = Thoughts(), model_ends(self), Stopwatch(self.backbone.device)
+        if len(prompt) >= self.backbone.window:
+            raise BudgetError(f"A prompt of {len(prompt)} tokens fills the window.", "Shorten the problem.")
         fed, position = prompt, 0
         with watch("decode"), _Attended(layer_list(self.decoder.base_model)[1]) as attended:
             while True:
@@ -69,9 +80,12 @@ class HeavyHitters(Vanilla):
                     break
                 thoughts.words.append(word)
                 thoughts.live.append(cache.layers[0].keys.shape[-2] + 1)
-                thoughts.forwards += 1
+                thoughts.forwards += fed is not prompt
                 if len(thoughts.words) == max_new_tokens:
                     thoughts.stopped_by = "length"
+                    break
+                if position >= self.backbone.window:
+                    thoughts.stopped_by = "window"
                     break
                 fed = [word]
         thoughts.token_bytes = sum(2 * layer.keys[:, :, 0].nbytes for layer in cache.layers)

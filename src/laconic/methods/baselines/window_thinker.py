@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from laconic.core.visibility import Rule
 from laconic.generation.thinking import Forgets
 from laconic.methods.baselines.sink_window import SINK_TOKENS, sinks_and_recent
@@ -16,6 +18,10 @@ class WindowThinker(Vanilla):
     """
 
     tokens = 128
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        return {"tokens": self.tokens}
 
     @property
     def forgets(self) -> Forgets:

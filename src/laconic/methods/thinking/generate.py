@@ -13,11 +13,13 @@ from transformers import (
     LogitsProcessorList,
     MaxLengthCriteria,
     PreTrainedModel,
+    RepetitionPenaltyLogitsProcessor,
     StoppingCriteriaList,
 )
 from transformers.generation.streamers import BaseStreamer
 
 from laconic.errors import LaconicError
+from laconic.generation.choosing import Processor, sparing
 from laconic.generation.thinking import think
 from laconic.generation.thought_rows import Thoughts
 
@@ -70,7 +72,7 @@ class Generating:
             self.thinker,
             prompts,
             max_new_tokens=room,
-            processors=list(logits_processor or []),
+            processors=[self._spared(one) for one in logits_processor or []],
             sample=bool(generation_config.do_sample),
             seed=int(torch.randint(2**31, ())),  # as transformers: what torch.manual_seed says
             stop_ids=frozenset(ends),
@@ -82,11 +84,16 @@ class Generating:
         padding = generation_config.pad_token_id
         pad = int(ends[0] if padding is None and ends else padding or 0)
         rows = [
-            torch.tensor(thoughts.words + (ends[:1] if thoughts.stopped_by == "end" else []), dtype=torch.long)
+            torch.tensor([*thoughts.words, *([] if thoughts.end is None else [thoughts.end])], dtype=torch.long)
             for thoughts in found
         ]
         new = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad).to(input_ids.device)
         return torch.cat([input_ids, new], dim=1)
+
+    def _spared(self, processor: Processor) -> Processor:
+        """A penalty on what was said leaves the ends of steps alone, and what belongs to no text."""
+        repeated = isinstance(processor, RepetitionPenaltyLogitsProcessor)
+        return sparing(processor, self.thinker.unpenalised) if repeated else processor
 
     def _stream(self, row: int, word: int, bill: Thoughts) -> None:
         if self.streamer is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,8 +25,8 @@ from laconic.core.method import TrainedMethod
 from laconic.core.sharing import shared_twin, unshared
 from laconic.core.thoughts import Shape, Trace, finished_words_hidden
 from laconic.core.visibility import Rule
-from laconic.errors import BackboneError, DataError, LaconicError, QuestionError
-from laconic.generation.thinking import Forgets
+from laconic.errors import AdapterError, BackboneError, DataError, LaconicError, QuestionError
+from laconic.generation.thinking import Forgets, text_ends
 from laconic.methods.thinking.config import CHAT, ThinkingConfig
 from laconic.methods.thinking.generate import Generating
 from laconic.methods.thinking.solving import Solution, solve
@@ -54,12 +54,17 @@ class Thinker(TrainedMethod):
         self.config = config or self.options()  # type: ignore[assignment]
         self.backbone = backbone
         attention_mask_form(backbone.model)  # refuses an attention that ignores masks
-        if self.config.max_step_tokens >= backbone.window:
+        longest = self.config.max_step_tokens + self.memory_count(self.config.max_step_tokens) + 1
+        if longest >= backbone.window:
             raise BackboneError(
-                f"A step of {self.config.max_step_tokens} tokens fills the window of {backbone.window}.",
-                "Lower max_step_tokens.",
+                f"A step of {self.config.max_step_tokens} tokens and its memory fill the window of {backbone.window}.",
+                "Lower max_step_tokens, or have fewer memory tokens.",
             )
         self.step_end = single_token(backbone, self.config.step_end)
+        if self.step_end in text_ends(backbone.model, backbone):
+            raise LaconicError(
+                f"step_end {self.config.step_end!r} ends a text of {backbone.name}.", "Choose an ordinary token."
+            )
         self.shape = Shape(self.step_end, self.memory_count, self.config.layout, self.anchors)
         self.decoder: PreTrainedModel = shared_twin(backbone.model)
         if self.config.train == "full":
@@ -71,6 +76,16 @@ class Thinker(TrainedMethod):
         self.restart = MemoryTokens(row, int(self.memory_rows > 0), noise=0.0)
         self.foresight = MemoryTokens(row, int(self.guesses > 0), noise=0.0)
         self.to(backbone.device)
+
+    def check_start(self, config: Mapping[str, Any], weights: Collection[str]) -> None:
+        """Memory that was learnt in other places, or behind another end of steps, is another memory."""
+        for name in ("layout", "step_end"):
+            ours, theirs = getattr(self.config, name), config.get(name)
+            if "memory.weight" in weights and theirs != ours:
+                raise AdapterError(
+                    f"The saved memory was trained with {name} {theirs!r}, and {name} is {ours!r} here.",
+                    f"Set {name} as there, or start from vanilla.",
+                )
 
     def adapted(self) -> list[nn.Module]:
         return [self.decoder]
@@ -85,6 +100,11 @@ class Thinker(TrainedMethod):
     @property
     def soft_tokens(self) -> tuple[MemoryTokens, MemoryTokens, MemoryTokens]:
         return self.memory, self.restart, self.foresight
+
+    @property
+    def unpenalised(self) -> list[int]:
+        """Tokens that no penalty on what was said is for: the ends of steps, and what belongs to no text."""
+        return [self.step_end, *self.backbone.tokenizer.all_special_ids]
 
     # --- what a method says of itself ----------------------------------------------------------------------------
 
@@ -138,6 +158,11 @@ class Thinker(TrainedMethod):
         """Who may read whom (``core.thoughts``), where steps reach so far."""
         return finished_words_hidden(reach)
 
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """What changes its decoding besides the config, for result files."""
+        return {}
+
     # --- reasoning --------------------------------------------------------------------------------------------------
 
     def solve(self, problems: Sequence[str], **options: Any) -> list[Solution]:
@@ -155,7 +180,7 @@ class Thinker(TrainedMethod):
         if not problem.strip():
             raise QuestionError("The problem is empty.", "Say what is to be solved.")
         if self.config.prompt != CHAT:
-            return self.backbone.token_ids(self.config.prompt.format(problem=problem.strip()))
+            return self.backbone.token_ids(self.config.prompt.replace("{problem}", problem.strip()))
         tokenizer = self.backbone.tokenizer
         if not tokenizer.chat_template:
             raise LaconicError(f"{self.backbone.name} has no chat template.", "Set prompt, for instance {problem}\\n.")
@@ -221,9 +246,11 @@ def single_token(backbone: Backbone, text: str) -> int:
     Raises:
         LaconicError: there is none.
     """
-    ids = backbone.token_ids(text)
-    if len(ids) != 1:
-        raise LaconicError(
-            f"The tokenizer of {backbone.name} has no token {text!r}.", 'Choose a step_end it has, for instance "\\n".'
-        )
-    return ids[0]
+    alone, before, behind = map(backbone.token_ids, (text, "a", "a" + text))
+    if len(alone) == 1:
+        return alone[0]
+    if len(behind) == len(before) + 1 and behind[:-1] == before:  # some tokenizers begin every text with a space
+        return behind[-1]
+    raise LaconicError(
+        f"The tokenizer of {backbone.name} has no single token {text!r}.", "Choose a step_end that is one token of it."
+    )

@@ -66,11 +66,10 @@ def solve(
         BudgetError: a problem fills the window.
         LaconicError: a setting that means nothing.
     """
-    if not all(stop):
-        raise LaconicError("A stop text is empty.", "Leave it out.")
-    exempt = [thinker.step_end]
+    if isinstance(stop, str) or not all(stop):
+        raise LaconicError("stop must be a list of texts, none of them empty.", "Write [text], or leave it out.")
     settings = {"top_k": top_k, "top_p": top_p, "repetition_penalty": repetition_penalty}
-    processors = processors_for(temperature=temperature, exempt=exempt, **settings)  # type: ignore[arg-type]
+    processors = processors_for(temperature=temperature, exempt=thinker.unpenalised, **settings)  # type: ignore[arg-type]
     prompts = [thinker.prompt_ids(problem) for problem in problems]
     streams = [_Stream(thinker, row, on_text) for row in range(len(prompts))]
     watch = Stopwatch(thinker.backbone.device)
@@ -99,12 +98,13 @@ def solution_of(
     text = _text(thinker, thoughts.words)
     places = [at for at in (text.find(one) for one in stop) if at >= 0]
     text = text[: min(places)] if places else text
-    steps, words = [], list[int]()
-    for word in [*thoughts.words, thinker.step_end]:
-        words.append(word)
-        if word == thinker.step_end:
-            steps.append(_text(thinker, words[:-1]).strip())
-            words = []
+    steps, before = list[str](), 0
+    ends = [at for at, word in enumerate(thoughts.words) if word == thinker.step_end]
+    for end in [*ends, len(thoughts.words)]:
+        # up to where the text was cut off
+        until = min(len(_text(thinker, thoughts.words[:end])), len(text))
+        steps.append(text[before:until].strip())
+        before = until
     steps = [step for step in steps if step]
     answer = stated_answer(text) or (steps[-1] if steps else "")
     return Solution(text, steps, answer, len(prompt), thoughts, dict(seconds))
