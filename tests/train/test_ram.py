@@ -173,7 +173,7 @@ def test_what_goes_on_is_trained_in_float32(small_recipe: Path, monkeypatch: pyt
 
 
 def test_a_start_of_another_shape_is_refused(small_recipe: Path) -> None:
-    with pytest.raises(AdapterError, match="do not fit"):
+    with pytest.raises(AdapterError, match="has the shape"):
         run_recipe(small_recipe, ["ram.projection=4"], lambda line: None)
     with pytest.raises(RecipeError, match="No adapter for"):
         run_recipe(small_recipe, ["start=shipped", "output=" + str(small_recipe.parent / "other")], lambda line: None)

@@ -67,6 +67,36 @@ def test_the_loss_is_a_mean_over_words_and_one_over_guesses(kind: str) -> None:
     assert (weight == 0.3) == (model.guesses > 0)
 
 
+def test_without_guesses_memosight_has_lightthinkers_loss() -> None:
+    """Invariant 11: as many memory tokens a step, no weight on guesses, and foresight tokens that nobody reads."""
+    light = thinker("lightthinker", memory_tokens=1)
+    sight = thinker("memosight", compression=6, layout="sequential", foresight_weight=0.0)
+    theirs = dict(light.own_parameters())
+    for name, parameter in sight.own_parameters().items():
+        if theirs[name].numel():
+            parameter.data = theirs[name].data
+    traces = [sight.trace(problem, own) for problem, own in zip(PROBLEMS, STEPS, strict=True)]
+    assert {sight.memory_count(len(step)) for trace in traces for step in trace.steps} == {1}
+    losses = [
+        ThinkingStage(model, model.foresight_weight)(
+            [[Drawn(trace, [0] * len(trace.steps), offset)] for trace in traces]
+        )[0]
+        for model, offset in ((light, None), (sight, 2))
+    ]
+    torch.testing.assert_close(losses[0].sum(), losses[1].sum())
+
+
+def test_processes_draw_apart() -> None:
+    """Shortcuts and offsets of a step differ from process to process (HybridThinker's invariant 8)."""
+    model = thinker("hybridthinker")
+    stage = {**STAGE, "difficulty": [12], "task": ["machine"]}
+    task = ThinkingTrainer(type(model)).task(model, stage, {}, 0)
+    reaches = [[one.reach for row in task.batch(0, rank, 4) for one in row] for rank in range(4)]
+    assert len({str(one) for one in reaches}) == 4
+    assert reaches[0] != [one.reach for row in task.batch(1, 0, 4) for one in row]
+    assert reaches[1] == [one.reach for row in task.batch(0, 1, 4) for one in row]
+
+
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_packing_changes_no_loss_and_no_gradient(kind: str) -> None:
     model = thinker(kind)
