@@ -45,10 +45,10 @@ METHODS: dict[str, Entry] = {
     "bm25": Entry("baselines.bm25:BM25", "segments with the best BM25 score"),
     "embedding": Entry("baselines.embedding:Embedding", "segments nearest to the question by sentence embeddings"),
     "selfinfo": Entry(
-        "pruning.perplexity:SelfInformation", "words that are hard to predict (Selective Context, arXiv 2310.06201)"
+        "pruning.perplexity:SelfInformation", "words that are hard to predict, as Selective Context (arXiv 2310.06201)"
     ),
     "contrastive": Entry(
-        "pruning.perplexity:Contrastive", "words the question makes likelier (as LongLLMLingua, arXiv 2310.06839)"
+        "pruning.perplexity:Contrastive", "words the question makes likelier, as LongLLMLingua (arXiv 2310.06839)"
     ),
     "random": Entry("baselines.random:RandomSegments", "segments drawn by chance"),
     "oracle": Entry("baselines.oracle:Oracle", "segments with the known evidence (evaluation only)"),
