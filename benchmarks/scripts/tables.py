@@ -201,13 +201,17 @@ def pipeline_speed(result: dict) -> str:
     return "\n".join(lines)
 
 
+def worked(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0f}"
+
+
 def reasoned(title: str) -> Callable[[dict], str]:
     def table(result: dict) -> str:
         lines = [
             f"{title} (`benchmarks/scripts/reasoning.py`)\n",
-            "| task | method | right, % (95 %) | tokens written | peak cache tokens | of vanilla's | tokens a pass | "
-            "guesses that stand |",
-            "|---|---|---|---|---|---|---|---|",
+            "| task | method | right, % (95 %) | all steps right, % | steps right, % | tokens written | "
+            "peak cache tokens | of vanilla's | tokens a pass | guesses that stand |",
+            "|" + "---|" * 10,
         ]
         peaks = {row["task"]: row["peak_tokens"] for row in result["rows"] if row["method"].startswith("vanilla")}
         for row in result["rows"]:
@@ -216,7 +220,8 @@ def reasoned(title: str) -> Callable[[dict], str]:
             stood = ", ".join(f"{one:.0%}" for one in row["acceptance"]) or "-"
             lines.append(
                 f"| {row['task']} | {row['method']} | {right['mean']:.0f} ({right['low']:.0f}-{right['high']:.0f}; "
-                f"{row['items']}) | {row['generated_tokens']:.0f} | {row['peak_tokens']:.0f} | {share} | "
+                f"{row['items']}) | {worked(row['all_steps_right'])} | {worked(row['steps_right'])} | "
+                f"{row['generated_tokens']:.0f} | {row['peak_tokens']:.0f} | {share} | "
                 f"{row['tokens_per_forward']:.2f} | {stood} |"
             )
         return "\n".join(lines)

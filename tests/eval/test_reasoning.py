@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from laconic.data.puzzles import PUZZLES
 from laconic.data.segmenters import by_blank_line, by_line, by_sentence, by_tokens
 from laconic.data.solutions import _same_choice
 from laconic.errors import DataError
-from laconic.eval.reasoning import evaluate_reasoning, expected_peak, reasoning_task
+from laconic.eval.reasoning import evaluate_reasoning, expected_peak, reasoning_task, share_of_steps
 from laconic.methods.baselines.window_thinker import WindowThinker
 
 
@@ -121,6 +122,25 @@ WRONG = ["a", "a man", "both", "Bob", "B man", ""]
 @pytest.mark.parametrize("given", [*RIGHT, *WRONG])
 def test_a_choice_is_its_letter(given: str) -> None:
     assert _same_choice(given, "B") is _same_choice(given, "(B)") is (given in RIGHT)
+
+
+def test_steps_are_right_in_their_places() -> None:
+    worked = ["Move 1: a.", "Move 2: b.", "The answer is b."]
+    assert share_of_steps(worked, worked) == 1
+    assert share_of_steps(["Move 1: a. ", "Move 2: c.", "The answer is b.", "more"], worked) == pytest.approx(2 / 3)
+    assert share_of_steps(worked[1:], worked) == 0
+    assert share_of_steps([], worked) == 0
+    assert share_of_steps(worked, []) is None
+
+
+@pytest.mark.parametrize("name", ["shuffle-11", "variables-11", "lists-11"])
+def test_the_problem_does_not_say_the_answer_of_what_is_asked(name: str) -> None:
+    """As it does after twelve moves: six rounds bring four balls or three cards back to where they began."""
+    asked = reasoning_task(name, 100)
+    begins = {"shuffle": r"row: (.*?)\.", "variables": r"has the (\w+) card", "lists": r"list: (.*?)\."}
+    copied = [re.search(begins[name.partition("-")[0]], one.question)[1] for one in asked]  # type: ignore[index]
+    right = sum(one.same(said, one.answer) for one, said in zip(asked, copied, strict=True))
+    assert right <= (45 if name == "variables-11" else 5)  # of three cards one is right by chance
 
 
 def test_what_a_baseline_holds_is_part_of_what_is_measured(tmp_path: Path) -> None:

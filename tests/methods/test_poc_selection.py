@@ -90,6 +90,7 @@ def test_plain_curves(policy: Policy) -> None:
 
     assert ratio(lambda ratios: [1.0] * len(ratios)) == 1 / 361
     assert ratio(lambda ratios: [0.0] * len(ratios)) == 1
+    assert ratio(lambda ratios: [0.9] * len(ratios)) == 1 / 361  # what just reaches the floor does
     for place in (0.001, 1 / 361, 0.0527, 18 / 19, 0.5, 0.7301, 0.999):
         assert ratio(step_at(place)) == math.ceil(361 * place - 1e-9) / 361
     assert ratio(step_at(0.001), least=0.25) == math.ceil(361 * 0.25) / 361

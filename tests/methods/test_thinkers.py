@@ -176,6 +176,11 @@ def test_a_solution_is_what_was_said(kind: str) -> None:
         assert set(solution.seconds) == {"prefill", "decode"}
 
 
+def test_half_characters_of_a_wrong_encoding_are_replaced() -> None:
+    model = thinker("vanilla")
+    assert model.prompt_ids("caf\udce9") == model.prompt_ids("caf\ufffd")
+
+
 def test_a_prompt_may_hold_braces_of_its_own() -> None:
     model = thinker("vanilla", prompt="Return it within \\boxed{}. {problem}\n")
     assert model.prompt_ids("What?") == model.backbone.token_ids("Return it within \\boxed{}. What?\n")

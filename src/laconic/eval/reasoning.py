@@ -146,6 +146,17 @@ def expected_peak(thinker: Thinker, prompt: int, words: Sequence[int], ended: bo
     return peak
 
 
+def share_of_steps(given: Sequence[str], worked: Sequence[str]) -> float | None:
+    """The share of the steps of a worked solution that were written as they are, each in its place; None without one.
+
+    Only of puzzles does it say much: their steps can be put in one way. An answer alone can be had by chance, or by
+    what the problem's own numbers make likely.
+    """
+    if not worked:
+        return None
+    return sum(one.strip() == other.strip() for one, other in zip(given, worked, strict=False)) / len(worked)
+
+
 def _digest(problem: Problem) -> str:
     content = [problem.id, problem.question, problem.answer]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
@@ -163,6 +174,7 @@ def _line(setting: Setting, thinker: Thinker, problem: Problem, solution: Soluti
         "id": problem.id,
         "answer": solution.answer,
         "right": problem.solved_by(solution.text),
+        "steps_right": share_of_steps(solution.steps, problem.steps),
         "stopped_by": bill.stopped_by,
         "prompt_tokens": solution.prompt_tokens,
         "generated_tokens": len(bill.words),
@@ -185,8 +197,10 @@ def _row(setting: Setting, lines: Sequence[Line]) -> Line:
     row["accuracy"] = {k: round(100 * v, 2) for k, v in zip(("mean", "low", "high"), right, strict=True)}
     row["ended"] = round(100 * sum(line["stopped_by"] == "end" for line in lines) / len(lines), 1)
     row |= {name: round(sum(line[name] for line in lines) / len(lines), 2) for name in MEANS}
-    timed = [line["seconds"] for line in lines if "seconds" in line]  # older journals have none
-    row["seconds"] = round(sum(timed) / len(timed), 2) if len(timed) == len(lines) else None
+    shares = [line["steps_right"] for line in lines if line["steps_right"] is not None]
+    row["steps_right"] = round(100 * sum(shares) / len(shares), 1) if shares else None
+    row["all_steps_right"] = round(100 * sum(share == 1 for share in shares) / len(shares), 2) if shares else None
+    row["seconds"] = round(sum(line["seconds"] for line in lines) / len(lines), 2)
     row["peak_as_computed"] = all(line["peak_as_computed"] for line in lines)
     said, passes = (sum(line[key] for line in lines) for key in ("generated_tokens", "forwards"))
     row["tokens_per_forward"] = round((said - len(lines)) / max(passes, 1), 3)

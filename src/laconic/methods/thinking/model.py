@@ -22,6 +22,7 @@ from laconic.core.layout import Kind
 from laconic.core.lora import add_lora
 from laconic.core.memory_tokens import MemoryTokens
 from laconic.core.method import TrainedMethod
+from laconic.core.segments import whole_characters
 from laconic.core.sharing import shared_twin, unshared
 from laconic.core.thoughts import Shape, Trace, finished_words_hidden
 from laconic.core.visibility import Rule
@@ -179,6 +180,7 @@ class Thinker(TrainedMethod):
         """Raises ``QuestionError`` for an empty problem."""
         if not problem.strip():
             raise QuestionError("The problem is empty.", "Say what is to be solved.")
+        problem = whole_characters(problem)
         if self.config.prompt != CHAT:
             return self.backbone.token_ids(self.config.prompt.replace("{problem}", problem.strip()))
         tokenizer = self.backbone.tokenizer
