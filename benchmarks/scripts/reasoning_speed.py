@@ -4,7 +4,8 @@
 
 The adapters that ship, greedily, on problems of twelve steps, the answer's included. Vanilla is also run by
 ``generate`` of transformers, which says the same words: the loop's own overhead is their difference. Bookkeeping is
-what of decoding is spent outside of the decoder's forward pass. Figures are medians of several runs; all take turns, so a slow minute hits all.
+what of decoding is spent outside of the decoder's forward pass. Figures are medians of several runs; all take turns,
+so a slow minute hits all.
 """
 
 from __future__ import annotations
