@@ -139,6 +139,11 @@ def test_what_is_protected_stays(kind: str, wanted: list[str]) -> None:
         ByChance(BACKBONE, [kind]).compress(TEXT, budget=1)
 
 
+def test_what_stands_right_behind_is_not_protected() -> None:
+    text = "“ab”語"
+    assert protected_words(text, words_of(text), ["quotes"]) == [True, False]
+
+
 def test_a_kind_that_is_none_is_refused() -> None:
     with pytest.raises(LaconicError, match="numbers"):
         ByChance(BACKBONE, ["dates"])
