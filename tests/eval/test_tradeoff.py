@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from laconic.eval.tradeoff import Outcomes, best_for_budget, common_range, compare, performance_at_ratio, violations
-from laconic.methods.poc.average import AverageCurve, Labels
+from laconic.methods.poc.average import AverageCurve
+from laconic.methods.poc.labels import Labels
 from laconic.methods.poc.selection import select
 
 GRID = np.arange(1, 19) / 19

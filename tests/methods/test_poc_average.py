@@ -8,7 +8,8 @@ import random
 import pytest
 
 from laconic.errors import DataError
-from laconic.methods.poc.average import AverageCurve, Labels
+from laconic.methods.poc.average import AverageCurve
+from laconic.methods.poc.labels import Labels
 from laconic.methods.poc.selection import select
 
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from laconic.errors import DataError
-from laconic.methods.poc.average import AverageCurve, Labels
+from laconic.methods.poc.average import AverageCurve
+from laconic.methods.poc.labels import Labels
 from laconic.methods.poc.predictor import between_knots
 from laconic.methods.poc.rivals import FeatureCurve, Threshold, _Knots, features, share_above
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from laconic.errors import DataError
-from laconic.methods.poc.average import Labels
+from laconic.methods.poc.labels import Labels
 
 Array = np.ndarray
 
