@@ -1,12 +1,13 @@
-"""What does compressing finished steps save, and what does it cost in answers? The same training for all methods.
+"""What does compressing finished steps save, and what does it cost in answers?
 
     python benchmarks/scripts/reasoning.py --seeds 0 1 2 --out benchmarks/results/reasoning.json
     python benchmarks/scripts/reasoning.py --shipped --out benchmarks/results/reasoning_shipped.json
 
-Every method goes on from the shipped vanilla adapter, on the same examples for the same steps (``recipes/<method>``,
-vanilla itself by ``recipes/vanilla/more.yaml``), once for each seed; ``--shipped`` asks the adapters in the package
-instead. Puzzles that are asked were never trained on. Beside the table, a picture of the tokens in the cache while the
-first problem of each task is solved. A run that was cut short goes on where it was.
+Every method is trained by its recipe (``recipes/<method>/cpu.yaml``, vanilla by ``recipes/vanilla/more.yaml``), once
+for each seed. The recipes do not have equal steps yet, so this is no fair comparison before they do (docs/open.md).
+``--shipped`` asks the adapters in the package instead. Puzzles that are asked were never trained on. Beside the table,
+a picture of the tokens in the cache while the first problem of each task is solved. A run that was cut short goes on
+where it was.
 """
 
 from __future__ import annotations

@@ -256,7 +256,7 @@ BLOCKS: dict[str, list[tuple[str, Callable[[dict], str]]]] = {
             "reasoning_shipped.json",
             reasoned("**What is saved, and is the answer still right?** The adapters that ship."),
         ),
-        ("reasoning.json", reasoned("**The same training for all methods, several seeds.**")),
+        ("reasoning.json", reasoned("**Trained by their recipes, several seeds.**")),
     ],
 }
 

@@ -214,6 +214,6 @@ def test_what_answered_and_what_chose_are_named_apart(tmp_path: Path) -> None:
 
 
 def test_adapters_ship() -> None:
-    methods = ["comet", "lightthinker", "ram", "vanilla"]
+    methods = ["comet", "ram", "vanilla"]
     assert [folder.name for folder in shipped_adapters()] == [f"{method}-smollm2" for method in methods]
     assert all(sum(f.stat().st_size for f in folder.iterdir()) < 12e6 for folder in shipped_adapters())
