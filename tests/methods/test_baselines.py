@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_backbone
 
+from laconic import encoder
 from laconic.core.lexical import LexicalIndex
 from laconic.core.results import Compressed
 from laconic.errors import AdapterError, BudgetError, DocumentError, LaconicError, QuestionError
@@ -157,7 +158,7 @@ def test_scoring_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_embedding_model_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedding, "PACKAGE", "no_such_package_anywhere")
+    monkeypatch.setattr(encoder, "EMBEDDED_PACKAGE", "no_such_package_anywhere")
     with pytest.raises(LaconicError, match="pip install"):
         embedding.Embedding(BACKBONE)
 

@@ -9,19 +9,17 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from laconic.core.sharing import layer_list
-
 ADAPTER = "laconic"
 
 
 def add_lora(body: PreTrainedModel, rank: int, alpha: int) -> None:
-    """Put LoRA on every linear layer inside the decoder layers of ``body``, in place, and freeze the rest of it.
+    """Put LoRA on every linear layer inside the layers of ``body``, in place, and freeze the rest of it.
 
     ``body`` must be a twin (``core.sharing``): the modules change, the backbone's parameters do not. The adapters'
     own parameters are float32, whatever the weights are in: they are what the optimiser updates.
     """
     body.requires_grad_(False)
-    inside = {id(module) for module in layer_list(body.base_model)[1].modules()}
+    inside = {id(module) for module in _layers(body).modules()}
     linear = {
         name: type(module)
         for name, module in body.named_modules()
@@ -40,6 +38,19 @@ def add_lora(body: PreTrainedModel, rank: int, alpha: int) -> None:
         if "lora_" in name:
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
+
+
+def _layers(body: PreTrainedModel) -> nn.ModuleList:
+    """The list of layers, which an encoder has one level deeper than a decoder.
+
+    Raises:
+        LookupError: no module list is as long as the configuration says.
+    """
+    depth = body.config.num_hidden_layers
+    for module in body.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return module
+    raise LookupError(f"{type(body).__name__} has no list of {depth} layers")
 
 
 def merge_lora(body: nn.Module) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from laconic.backbone import Backbone
 from laconic.core import persist
+from laconic.encoder import Encoder
 from laconic.errors import AdapterError, LaconicError
 from laconic.generation.answer import Reader
 from laconic.methods.roles import Compressor
@@ -49,6 +50,9 @@ METHODS: dict[str, Entry] = {
     ),
     "contrastive": Entry(
         "pruning.perplexity:Contrastive", "words the question makes likelier, as LongLLMLingua (arXiv 2310.06839)"
+    ),
+    "classifier": Entry(
+        "pruning.classifier:Classifier", "words a classifier keeps for the question, as LLMLingua-2 (arXiv 2403.12968)"
     ),
     "random": Entry("baselines.random:RandomSegments", "segments drawn by chance"),
     "oracle": Entry("baselines.oracle:Oracle", "segments with the known evidence (evaluation only)"),
@@ -198,8 +202,8 @@ def shipped_adapters() -> list[Path]:
     return sorted(path.parent for path in root.glob(f"*/{persist.DESCRIPTION}"))
 
 
-def shipped_adapter(backbone: Backbone, method: str = "ram") -> Path | None:
-    """The saved method of this name inside this package that was made for this backbone, if there is one."""
+def shipped_adapter(backbone: Backbone | Encoder, method: str = "ram") -> Path | None:
+    """The saved method of this name inside this package that was made for these weights, if there is one."""
     for folder in shipped_adapters():
         description = persist.read_description(folder)
         if (description["method"], description["backbone"]["content_hash"]) == (method, backbone.content_hash):

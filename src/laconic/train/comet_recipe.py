@@ -15,11 +15,11 @@ from laconic.train import reading_data
 from laconic.train.checks import above_zero, positive
 from laconic.train.comet import ReadingStage, SharedReadingStage, parameters_of
 from laconic.train.reading_data import ReadingData, check_reading, hides, load_reading, reading_examples
-from laconic.train.stages import StageTask
+from laconic.train.stages import OnDecoder, StageTask
 from laconic.train.targets import labels_in
 
 
-class CoMeTTrainer:
+class CoMeTTrainer(OnDecoder):
     """A stage mixes tasks, each step one: needles in books, questions about documents, and reading on.
 
     Its name is free, so that a curriculum can have as many as it takes. With ``share_text``, the processes of a

@@ -12,12 +12,12 @@ from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.model import RAM
 from laconic.train.checks import positive
 from laconic.train.ram import DocumentGroups, ReaderStage, RelevanceStage
-from laconic.train.stages import StageTask
+from laconic.train.stages import OnDecoder, StageTask
 
 STAGES = ("relevance", "head", "reader")
 
 
-class RAMTrainer:
+class RAMTrainer(OnDecoder):
     """Relevance (encoder and score), the score's head alone, or the reader."""
 
     options = RAMConfig

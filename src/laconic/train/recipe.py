@@ -18,7 +18,6 @@ import torch
 import yaml
 from accelerate import PartialState
 
-from laconic.backbone import load_backbone
 from laconic.core.files import write_whole
 from laconic.errors import RecipeError
 from laconic.methods.baselines.anchors import Anchors
@@ -26,6 +25,7 @@ from laconic.methods.hybridthinker.model import HybridThinker
 from laconic.methods.lightthinker.model import LightThinker
 from laconic.methods.memosight.model import MemoSight
 from laconic.methods.vanilla.model import Vanilla
+from laconic.train.classifier_recipe import ClassifierTrainer
 from laconic.train.comet_recipe import CoMeTTrainer
 from laconic.train.loop import LoopConfig, run
 from laconic.train.ram_recipe import RAMTrainer
@@ -38,6 +38,7 @@ TRAINERS: dict[str, Trainer] = {
     "ram": RAMTrainer(),
     "comet": CoMeTTrainer(),
     "sft": SFTTrainer(),
+    "classifier": ClassifierTrainer(),
     **{kind.name: ThinkingTrainer(kind) for kind in (Vanilla, LightThinker, HybridThinker, MemoSight, Anchors)},
 }
 
@@ -135,7 +136,7 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[s
     data = [trainer.data(stage) for stage in recipe["stages"]]
     torch.manual_seed(recipe["seed"])
     state = PartialState(cpu=recipe["device"] == "cpu")  # of several processes each takes a device of its own
-    backbone = load_backbone(recipe["backbone"], dtype=recipe["dtype"], device=recipe["device"])
+    backbone = trainer.open(recipe)
     method = trainer.make(backbone, config)
     provenance: dict[str, Any] = {"recipe": recipe}
     if recipe["start"] is not None:

@@ -11,11 +11,11 @@ from laconic.train import reading_data
 from laconic.train.checks import positive
 from laconic.train.reading_data import ReadingData, check_reading, load_reading, reading_examples
 from laconic.train.sft import SFTStage
-from laconic.train.stages import StageTask
+from laconic.train.stages import OnDecoder, StageTask
 from laconic.train.targets import labels_in
 
 
-class SFTTrainer:
+class SFTTrainer(OnDecoder):
     """A stage mixes tasks as CoMeT's do; ``window`` has it trained with a sink window of so many recent tokens."""
 
     options = SFTConfig

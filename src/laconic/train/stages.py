@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from laconic.backbone import Backbone
+from laconic.backbone import Backbone, load_backbone
 from laconic.core.method import TrainedMethod
 from laconic.core.options import Options
 
@@ -44,6 +44,13 @@ class StageTask:
         return self.examples(step * world + rank)
 
 
+class OnDecoder:
+    """Of methods that stand on a decoder."""
+
+    def open(self, recipe: dict[str, Any]) -> Backbone:
+        return load_backbone(recipe["backbone"], dtype=recipe["dtype"], device=recipe["device"])
+
+
 class Trainer(Protocol):
     """How recipes train one method.
 
@@ -71,6 +78,10 @@ class Trainer(Protocol):
         """What a stage trains on, loaded before any model is, so that what is missing is found first."""
         ...
 
-    def make(self, backbone: Backbone, config: Any) -> TrainedMethod: ...
+    def open(self, recipe: dict[str, Any]) -> Any:
+        """Load what the method stands on."""
+        ...
+
+    def make(self, backbone: Any, config: Any) -> TrainedMethod: ...
 
     def task(self, method: Any, stage: dict[str, Any], data: Any, seed: int) -> StageTask: ...

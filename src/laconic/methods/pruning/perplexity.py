@@ -15,7 +15,7 @@ from torch.nn import functional
 from laconic.backbone import Backbone
 from laconic.core.segments import Range, require_question
 from laconic.errors import BudgetError
-from laconic.methods.pruning.words import WordPruner
+from laconic.methods.pruning.words import WordPruner, mean_by_word
 
 #: tokens of a text that are scored in one row, and tokens before them that the row begins with
 PIECE, BEFORE = 448, 64
@@ -29,7 +29,7 @@ class SelfInformation(WordPruner):
 
     def scores(self, text: str, words: Sequence[Range], query: str | None) -> list[float]:
         ids, offsets = _tokens(self.backbone, text)
-        return _by_word(surprise(self.backbone, ids), offsets, words)
+        return mean_by_word(surprise(self.backbone, ids).tolist(), offsets, words)
 
 
 class Contrastive(WordPruner):
@@ -51,7 +51,7 @@ class Contrastive(WordPruner):
             )
         ids, offsets = _tokens(self.backbone, text)
         gained = surprise(self.backbone, ids) - surprise(self.backbone, ids, question)
-        return _by_word(gained, offsets, words)
+        return mean_by_word(gained.tolist(), offsets, words)
 
 
 @torch.inference_mode()
@@ -89,18 +89,3 @@ def _losses(backbone: Backbone, hidden: Tensor, wanted: Tensor) -> Tensor:
 def _tokens(backbone: Backbone, text: str) -> tuple[list[int], list[Range]]:
     encoded = backbone.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     return encoded["input_ids"], encoded["offset_mapping"]
-
-
-def _by_word(values: Tensor, offsets: Sequence[Range], words: Sequence[Range]) -> list[float]:
-    """The mean over the tokens of each word; a token that spans two words counts for both."""
-    sums, counts = [0.0] * len(words), [0] * len(words)
-    place = 0
-    for value, (start, end) in zip(values.tolist(), offsets, strict=True):
-        while place < len(words) and words[place][1] <= start:
-            place += 1
-        index = place
-        while index < len(words) and words[index][0] < end:
-            sums[index] += value
-            counts[index] += 1
-            index += 1
-    return [total / max(count, 1) for total, count in zip(sums, counts, strict=True)]

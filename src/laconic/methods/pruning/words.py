@@ -163,3 +163,18 @@ def _spans(context: str, words: Sequence[Range], kept: Collection[int], scores: 
         start, end = words[run[0]][0], words[run[-1]][1]
         found.append(Span(start, end, context[start:end], max(scores[index] for index in run)))
     return found
+
+
+def mean_by_word(values: Sequence[float], offsets: Sequence[Range], words: Sequence[Range]) -> list[float]:
+    """The mean over the tokens of each word; a token that spans two words counts for both."""
+    sums, counts = [0.0] * len(words), [0] * len(words)
+    place = 0
+    for value, (start, end) in zip(values, offsets, strict=True):
+        while place < len(words) and words[place][1] <= start:
+            place += 1
+        index = place
+        while index < len(words) and words[index][0] < end:
+            sums[index] += value
+            counts[index] += 1
+            index += 1
+    return [total / max(count, 1) for total, count in zip(sums, counts, strict=True)]

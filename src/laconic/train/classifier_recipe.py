@@ -1,0 +1,52 @@
+"""The word classifier's stage, as recipes name it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from laconic.core.options import Options
+from laconic.data.loaders import load_for_training
+from laconic.data.schema import QAItem
+from laconic.encoder import Encoder, load_encoder
+from laconic.errors import RecipeError
+from laconic.methods.pruning.classifier import ClassifierConfig, WordClassifier
+from laconic.train.checks import positive
+from laconic.train.classifier import ClassifierStage, Excerpts, Shares, labels_in
+from laconic.train.stages import StageTask
+
+
+class ClassifierTrainer:
+    """On excerpts of documents whose questions have their evidence marked."""
+
+    options: type[Options] = ClassifierConfig
+    keys = ("data", "rows", "characters", "answered", "unanswered")
+    look = "See recipes/classifier/cpu.yaml."
+
+    def open(self, recipe: dict[str, Any]) -> Encoder:
+        return load_encoder(recipe["backbone"], device=recipe["device"])
+
+    def check(self, stage: dict[str, Any], where: str) -> None:
+        data, characters = stage["data"], stage["characters"]
+        if not isinstance(data, dict) or not data or not all(n is None or positive(n) for n in data.values()):
+            raise RecipeError(f"{where}: data must map tasks to a number of items, or to null for all.", self.look)
+        if not positive(stage["rows"]):
+            raise RecipeError(f"{where}: rows must be a whole number above 0.", self.look)
+        if not isinstance(characters, list) or len(characters) != 2 or not all(map(positive, characters)):
+            raise RecipeError(f"{where}: characters must be two numbers, from and to.", self.look)
+        shares = [stage["answered"], stage["unanswered"]]
+        if not all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares) or sum(shares) > 1:
+            raise RecipeError(f"{where}: answered and unanswered must be shares, 1 together at the most.", self.look)
+
+    def data(self, stage: dict[str, Any]) -> list[QAItem]:
+        return [item for name, limit in stage["data"].items() for item in load_for_training(name, limit=limit)]
+
+    def make(self, backbone: Encoder, config: Any) -> WordClassifier:
+        return WordClassifier(backbone, config)
+
+    def task(self, method: WordClassifier, stage: dict[str, Any], data: list[QAItem], seed: int) -> StageTask:
+        shares = Shares(stage["answered"], stage["unanswered"])
+        characters = tuple(stage["characters"])
+        excerpts = Excerpts(data, stage["rows"], characters, shares, f"{seed}/{stage['name']}")
+        lora = [p for name, p in method.body.named_parameters() if "lora_" in name]
+        parameters = {"encoder": (lora, 1.0), "head": (list(method.head.parameters()), 1.0)}
+        return StageTask(ClassifierStage(method), excerpts, parameters, weight=labels_in)
