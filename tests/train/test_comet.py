@@ -428,7 +428,7 @@ def recipe(folder: Path, **changes: Any) -> Path:
 
 def test_a_recipe_trains_saves_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = comet().backbone
-    monkeypatch.setattr(recipes, "load_backbone", lambda *args, **kwargs: backbone)
+    monkeypatch.setattr("laconic.train.stages.load_backbone", lambda *args, **kwargs: backbone)
     folder = run_recipe(recipe(tmp_path), say=lambda line: None)
     assert persist.read_description(folder)["provenance"]["stages_done"] == 1
     whole = CoMeT.from_pretrained(folder, backbone)
@@ -465,7 +465,7 @@ def test_a_recipe_trains_saves_and_resumes(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_finished_recipe_does_not_put_back_an_earlier_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone, saved = comet().backbone, []
-    monkeypatch.setattr(recipes, "load_backbone", lambda *args, **kwargs: backbone)
+    monkeypatch.setattr("laconic.train.stages.load_backbone", lambda *args, **kwargs: backbone)
     real = CoMeT.save_pretrained
 
     def noted(self: CoMeT, folder: Path, **options: Any) -> None:
@@ -487,7 +487,7 @@ def test_a_finished_recipe_does_not_put_back_an_earlier_stage(tmp_path: Path, mo
 
 def test_what_a_stage_has_made_replaces_what_an_older_run_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = comet().backbone
-    monkeypatch.setattr(recipes, "load_backbone", lambda *args, **kwargs: backbone)
+    monkeypatch.setattr("laconic.train.stages.load_backbone", lambda *args, **kwargs: backbone)
     path = recipe(tmp_path)
     run_recipe(path, say=lambda line: None)
     kept = tmp_path / "run" / "two" / "method"
@@ -556,7 +556,7 @@ def test_a_loop_that_would_train_nothing_is_refused(loop: dict[str, Any], messag
 def test_what_does_not_fit_a_later_stage_is_found_before_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slip: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(recipes, "load_backbone", lambda *args, **kwargs: comet().backbone)
+    monkeypatch.setattr("laconic.train.stages.load_backbone", lambda *args, **kwargs: comet().backbone)
     path, said = recipe(tmp_path), []
     whole = yaml.safe_load(path.read_text())
     whole["stages"].append(whole["stages"][0] | {"name": "three"} | slip)
@@ -567,7 +567,7 @@ def test_what_does_not_fit_a_later_stage_is_found_before_the_first(
 
 
 def test_a_comet_without_a_memory_is_not_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipes, "load_backbone", lambda *args, **kwargs: comet().backbone)
+    monkeypatch.setattr("laconic.train.stages.load_backbone", lambda *args, **kwargs: comet().backbone)
     with pytest.raises(RecipeError, match="no memory to train"):
         run_recipe(recipe(tmp_path), [f"comet.{key}=0" for key in ("global_slots", "fifo_slots", "stride")])
 
@@ -589,7 +589,7 @@ def test_only_what_may_be_trained_on_is_offered(tmp_path: Path) -> None:
 
 
 def test_chunks_of_a_stage_fit_the_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipes, "load_backbone", lambda *args, **kwargs: comet().backbone)
+    monkeypatch.setattr("laconic.train.stages.load_backbone", lambda *args, **kwargs: comet().backbone)
     with pytest.raises(RecipeError, match="a full one has 64"):
         run_recipe(recipe(tmp_path, chunk_tokens=65))
 

@@ -11,7 +11,7 @@ import torch
 from tiny import tiny_backbone
 
 from laconic.core import persist
-from laconic.data.loaders import load_for_training, load_task, samples_folder
+from laconic.data.loaders import TRAINABLE, load_for_training, load_task, samples_folder
 from laconic.errors import AdapterError, DataError, LaconicError, RecipeError
 from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.methods.ram.config import RAMConfig
@@ -113,7 +113,7 @@ def test_evaluation_data_is_never_trained_on() -> None:
 @pytest.fixture
 def small_recipe(ram: RAM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Trains the head, starting from a saved method; on the samples, with a tiny backbone."""
-    monkeypatch.setattr("laconic.train.recipe.load_backbone", lambda *a, **k: ram.backbone)
+    monkeypatch.setattr("laconic.train.stages.load_backbone", lambda *a, **k: ram.backbone)
     monkeypatch.setenv("LACONIC_DATA", str(samples_folder()))
     ram.save_pretrained(tmp_path / "start", dtype=torch.bfloat16, provenance={"recipe": "by hand"})
     stage = {"name": "head", "data": {"squad_articles_train": 8}, "questions": 4, "excerpt": None}
@@ -197,7 +197,7 @@ def test_recipes_that_ship_say_only_what_exists(path: Path) -> None:
     for stage in recipe["stages"]:
         LoopConfig(seed=0, **stage["loop"])
         for name in stage.get("data", []):
-            assert load_for_training(name, samples_folder(), limit=1)
+            assert name in TRAINABLE
 
 
 def test_an_override_may_name_any_option_of_the_method() -> None:

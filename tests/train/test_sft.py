@@ -19,7 +19,6 @@ from laconic.core.layout import IGNORE
 from laconic.errors import AdapterError, LaconicError, RecipeError
 from laconic.methods.registry import load_methods, reader_name
 from laconic.methods.sft.model import SFT, SFTConfig
-from laconic.train import recipe as recipes
 from laconic.train.comet_recipe import CoMeTTrainer
 from laconic.train.reading_examples import Example
 from laconic.train.recipe import load_recipe, run_recipe
@@ -139,7 +138,7 @@ def test_it_is_trained_on_what_comet_is() -> None:
 
 def test_a_recipe_makes_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = tiny_backbone()
-    monkeypatch.setattr(recipes, "load_backbone", lambda *args, **kwargs: backbone)
+    monkeypatch.setattr("laconic.train.stages.load_backbone", lambda *args, **kwargs: backbone)
     folder = run_recipe(recipe(tmp_path), say=lambda line: None)
     loaded = load_methods(["full", "window"], backbone, folder)
     assert loaded["full"].reader is loaded["window"].reader

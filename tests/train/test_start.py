@@ -12,7 +12,6 @@ from comets import comet
 
 from laconic.errors import AdapterError, RecipeError
 from laconic.methods.comet.model import CoMeT
-from laconic.train import recipe as recipes
 from laconic.train.recipe import load_recipe, run_recipe
 from laconic.train.start import take_over
 
@@ -59,7 +58,7 @@ def test_methods_of_two_shapes_have_no_average(tmp_path: Path) -> None:
 
 def test_an_average_needs_no_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (first, one), (second, other) = saved(tmp_path / "one", 1), saved(tmp_path / "two", 2)
-    monkeypatch.setattr(recipes, "load_backbone", lambda *args, **kwargs: one.backbone)
+    monkeypatch.setattr("laconic.train.stages.load_backbone", lambda *args, **kwargs: one.backbone)
     whole = {
         "method": "comet", "backbone": "tiny", "dtype": "float32", "device": "cpu", "output": str(tmp_path / "run"),
         "start": [str(first), str(second)], "seed": 0, "comet": one.config.to_dict(), "stages": [],

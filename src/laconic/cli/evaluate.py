@@ -53,9 +53,9 @@ def run(
         raise LaconicError(f"{missing[0]!r} is to be compared to but not run.", "Name it in --method too.")
     if find_spec("rouge_score") is None:
         raise LaconicError("Evaluation needs the package rouge_score.", "Run `pip install 'laconic[eval]'`.")
-    _check_writable(out)
+    check_writable(out)
     tasks = {
-        name: load_file(name, limit, seed) if _is_file(name) else load_task(name, data, limit, seed) for name in names
+        name: load_file(name, limit, seed) if is_file(name) else load_task(name, data, limit, seed) for name in names
     }
     model = open_backbone(backbone, dtype, device)
     loaded = load_methods(methods, model, adapter)
@@ -79,14 +79,14 @@ def run(
         heatmap.draw(heatmap.lines_by_method(result, out.with_suffix(".items.jsonl")), out.with_suffix(".depths.png"))
 
 
-def _is_file(name: str) -> bool:
+def is_file(name: str) -> bool:
     try:
         return Path(name).is_file()
     except (OSError, ValueError):  # too long for a file name, or with a null character: then it is no file's
         return False
 
 
-def _check_writable(out: Path) -> None:
+def check_writable(out: Path) -> None:
     if (
         out.suffix != ".json" and not out.is_dir()
     ):  # the journal, the table and the plot lie beside it under other suffixes

@@ -45,6 +45,56 @@ def ask(
 
 
 @app.command()
+def compress(
+    document: Annotated[list[str], typer.Argument(help="Files (.txt .md .html .pdf .docx .epub), or - for stdin")],
+    query: Annotated[str | None, typer.Option("--query", "-q", help="What will be asked of it")] = None,
+    floor: Annotated[float | None, typer.Option(help="Share of the quality to keep: 0.9")] = None,
+    ratio: Annotated[float | None, typer.Option(help="Share of the tokens to keep: 0.25")] = None,
+    budget: Annotated[int | None, typer.Option(help="Most tokens to keep")] = None,
+    promise: Annotated[str, typer.Option(help="What the floor means: mean, risk or quantile")] = "mean",
+    delta: Annotated[float, typer.Option(help="Risk that is left, for risk and quantile")] = 0.1,
+    policy: Annotated[str, typer.Option(help="safe, or first: the first crossing of a curve")] = "safe",
+    method: Annotated[str, typer.Option(help="classifier, selfinfo, contrastive, bm25 or embedding")] = "classifier",
+    protect: Annotated[str, typer.Option(help="Never cut: numbers,names,quotes,code,urls")] = "",
+    auto: Annotated[
+        bool, typer.Option("--auto", help="Leave the text alone where compressing costs more time")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--output", "-o", help="File for the text [default: stdout]")] = None,
+    predictor: Annotated[str | None, typer.Option(help="Saved predictor for --floor [default: shipped]")] = None,
+    classifier: Annotated[
+        str | None, typer.Option(help="Saved classifier, or a folder with LLMLingua-2 [default: shipped]")
+    ] = None,
+    backbone: Backbone = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")] = False,
+) -> None:
+    """Shorten a document to a quality floor, a ratio or a budget, as text for any language model."""
+    from laconic.cli.compress import Request, run
+
+    request = Request(
+        documents=document,
+        query=query,
+        floor=floor,
+        ratio=ratio,
+        budget=budget,
+        promise=promise,
+        delta=delta,
+        policy=policy,
+        method=method,
+        protect=tuple(kind.strip() for kind in protect.split(",") if kind.strip()),
+        auto=auto,
+        out=out,
+        predictor=predictor,
+        classifier=classifier,
+        backbone=backbone,
+        dtype=dtype,
+        device=device,
+    )
+    run(request, as_json)
+
+
+@app.command()
 def read(
     document: Annotated[list[str], typer.Argument(help="Files (.txt .md .html .pdf .docx .epub), or - for stdin")],
     out: Annotated[Path, typer.Option("--output", "-o", help="Memory file to write, ending in .memory")],
@@ -122,6 +172,48 @@ def evaluate(
         max_new_tokens=max_new_tokens, seed=seed, backbone=backbone, adapter=adapter,
         against=against.split(",") if against else [], dtype=dtype, device=device,
     )  # fmt: skip
+
+
+@app.command()
+def label(
+    task: Annotated[list[str], typer.Argument(help="Task names, or .jsonl files with document, question, answers")],
+    out: Annotated[Path, typer.Option("--out", help="Where to write the labels")] = Path("runs/labels.json"),
+    method: Annotated[str, typer.Option(help="The compressor that will be steered")] = "classifier",
+    ratios: Annotated[str, typer.Option(help="So many drawn for each text, or a list: 0.1,0.3,0.5")] = "8",
+    limit: Annotated[int | None, typer.Option(min=1, help="Texts a task, drawn evenly over its documents")] = None,
+    shard: Annotated[str, typer.Option(help="0/2: the first of two runs that share the work")] = "0/1",
+    data: Annotated[str | None, typer.Option(help="Folder of the task files [default: $LACONIC_DATA]")] = None,
+    seed: int = 0,
+    classifier: Annotated[str | None, typer.Option(help="Saved classifier [default: shipped]")] = None,
+    backbone: Backbone = None,
+    adapter: Adapter = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+) -> None:
+    """Label texts for a predictor: how a reader scores on them whole and compressed; goes on where it was cut off."""
+    from laconic.cli.label import run
+
+    run(
+        task, method, ratios, out, limit=limit, shard=shard, data=data, seed=seed, classifier=classifier,
+        backbone=backbone, adapter=adapter, dtype=dtype, device=device,
+    )  # fmt: skip
+
+
+@app.command()
+def profile(
+    method: Annotated[str, typer.Option(help="The compressor")] = "classifier",
+    lengths: Annotated[str, typer.Option(help="Tokens, separated by commas")] = "128,512,2048",
+    answer: Annotated[int, typer.Option(min=0, help="Tokens of an answer")] = 32,
+    out: Annotated[Path | None, typer.Option("--json", help="Leave the figures there too, and the map as PNG")] = None,
+    classifier: Annotated[str | None, typer.Option(help="Saved classifier [default: shipped]")] = None,
+    backbone: Backbone = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+) -> None:
+    """Measure where compression pays on this machine; `compress --auto` goes by it."""
+    from laconic.cli.profile import run
+
+    run(method, lengths, answer, out, classifier=classifier, backbone=backbone, dtype=dtype, device=device)
 
 
 @app.command()

@@ -19,7 +19,7 @@ from laconic.core.segments import whole_characters
 from laconic.data.folder import data_file
 from laconic.data.generated import FORMS, generate, is_generated
 from laconic.data.jsonl import Record, records
-from laconic.data.mixing import mixed_passages, paragraphs
+from laconic.data.mixing import around_evidence, excerpts, mixed_passages, paragraphs
 from laconic.data.schema import QAItem, by_document
 from laconic.errors import DataError
 
@@ -121,6 +121,10 @@ DERIVED: dict[str, tuple[str, Callable[[list[QAItem]], list[QAItem]]]] = {
     "squad_passages_train": ("squad_articles_train", mixed_passages),
     "squad_paragraphs_train": ("squad_articles_train", paragraphs),
     "squad_paragraphs_dev": ("squad_articles_dev", paragraphs),
+    "squad_excerpts_train": ("squad_articles_train", excerpts),
+    "squad_excerpts_dev": ("squad_articles_dev", excerpts),
+    "qmsum_excerpts_train": ("qmsum_train", around_evidence),
+    "qmsum_excerpts_test": ("qmsum_test", around_evidence),
 }
 
 #: what may be trained on

@@ -157,7 +157,8 @@ def load_methods(
         elif name not in loaded:
             if name == "ram":
                 raise _untrained("RAM", backbone)
-            loaded[name] = LoadedMethod(name, _build(METHODS[name], tuned), reader)
+            compressor = _build(METHODS[name], tuned)
+            loaded[name] = LoadedMethod(name, compressor, reader, getattr(compressor, "version", ""))
     return {name: loaded[name] for name in names}
 
 

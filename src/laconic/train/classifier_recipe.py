@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from laconic.core.options import Options
@@ -50,3 +51,6 @@ class ClassifierTrainer:
         lora = [p for name, p in method.body.named_parameters() if "lora_" in name]
         parameters = {"encoder": (lora, 1.0), "head": (list(method.head.parameters()), 1.0)}
         return StageTask(ClassifierStage(method), excerpts, parameters, weight=labels_in)
+
+    def finish(self, method: WordClassifier, data: Sequence[Any]) -> None:
+        """Nothing is left to do."""

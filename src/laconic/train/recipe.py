@@ -28,6 +28,7 @@ from laconic.methods.vanilla.model import Vanilla
 from laconic.train.classifier_recipe import ClassifierTrainer
 from laconic.train.comet_recipe import CoMeTTrainer
 from laconic.train.loop import LoopConfig, run
+from laconic.train.poc_recipe import PoCTrainer
 from laconic.train.ram_recipe import RAMTrainer
 from laconic.train.sft_recipe import SFTTrainer
 from laconic.train.stages import Trainer
@@ -39,6 +40,7 @@ TRAINERS: dict[str, Trainer] = {
     "comet": CoMeTTrainer(),
     "sft": SFTTrainer(),
     "classifier": ClassifierTrainer(),
+    "poc": PoCTrainer(),
     **{kind.name: ThinkingTrainer(kind) for kind in (Vanilla, LightThinker, HybridThinker, MemoSight, Anchors)},
 }
 
@@ -155,6 +157,7 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[s
         if main:  # to be tried, compared, averaged and gone on from
             method.save_pretrained(kept, dtype=torch.bfloat16, provenance=provenance | {"stages_done": number})
             say(f"saved {kept}")
+    trainer.finish(method, data)
     if main:
         method.save_pretrained(target, dtype=torch.bfloat16, provenance=provenance | {"stages_done": len(data)})
         say(f"saved {target}")

@@ -50,6 +50,9 @@ class OnDecoder:
     def open(self, recipe: dict[str, Any]) -> Backbone:
         return load_backbone(recipe["backbone"], dtype=recipe["dtype"], device=recipe["device"])
 
+    def finish(self, method: Any, data: Sequence[Any]) -> None:
+        """Nothing is left to do."""
+
 
 class Trainer(Protocol):
     """How recipes train one method.
@@ -85,3 +88,7 @@ class Trainer(Protocol):
     def make(self, backbone: Any, config: Any) -> TrainedMethod: ...
 
     def task(self, method: Any, stage: dict[str, Any], data: Any, seed: int) -> StageTask: ...
+
+    def finish(self, method: Any, data: Sequence[Any]) -> None:
+        """What is left to do with a trained method before it is saved, with the data of all its stages."""
+        ...

@@ -1,11 +1,23 @@
-"""What predictors learn from: how a text scored whole, and compressed to several ratios."""
+"""What predictors learn from: how a text scored whole, and compressed to several ratios.
+
+Labels hold for one reader, compressor, prompt and metric alone (``Made``); files of labels carry who made them, and so
+do predictors. Zero-scoring texts have no retention and are left out, and counted; no document is in two splits.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
 
-from laconic.errors import DataError
+from laconic.errors import AdapterError, DataError
+
+Split = Literal["train", "validation", "calibration"]
+#: shares of the documents, in this order
+SPLITS: tuple[tuple[Split, float], ...] = (("train", 0.7), ("validation", 0.1), ("calibration", 0.2))
 
 
 @dataclass(frozen=True)
@@ -30,3 +42,114 @@ class Labels:
 
     def retention(self, ratio: float) -> float:
         return self.scores[ratio] / self.whole
+
+
+@dataclass(frozen=True)
+class Made:
+    """Who made labels.
+
+    Attributes:
+        backbone, reader: content names of the decoder and of what it was adapted to.
+        compressor: name and digest.
+        prompt: what stands between context and answer.
+        metrics: by task, the metric and the longest answer it was taken of.
+    """
+
+    backbone: str
+    reader: str
+    compressor: str
+    prompt: str
+    metrics: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """Without the metrics of single tasks: a predictor is for the tasks it has seen, and others like them."""
+        known = {name: value for name, value in asdict(self).items() if name != "metrics"}
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+    def require(self, other: Made, what: str) -> None:
+        """Raise ``AdapterError`` unless both are of one reader, compressor and prompt, and tasks of one metric."""
+        for name in ("backbone", "reader", "compressor", "prompt"):
+            if getattr(self, name) != getattr(other, name):
+                raise AdapterError(
+                    f"{what} was made with the {name} {getattr(other, name)!r}, not {getattr(self, name)!r}.",
+                    "Label and train anew for this one, or use that one.",
+                )
+        for task in self.metrics.keys() & other.metrics.keys():
+            if self.metrics[task] != other.metrics[task]:
+                raise AdapterError(
+                    f"{what} measured {task} by {other.metrics[task]}, not by {self.metrics[task]}.", "Label it anew."
+                )
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A text with its labels.
+
+    Attributes:
+        document: the same for all questions about one document.
+        labels: None for a text that scores nothing when whole.
+        delivered: delivered ratio by requested one.
+    """
+
+    id: str
+    task: str
+    document: str
+    context: str
+    question: str
+    labels: Labels | None
+    delivered: Mapping[float, float]
+
+
+def split_of(document: str) -> Split:
+    """Which split a document is in, for ever; its excerpts, whose ids go on behind a #, are with it."""
+    document = document.partition("#")[0]
+    place = int(hashlib.sha256(document.encode()).hexdigest()[:8], 16) / 16**8
+    for name, share in SPLITS:
+        if place < share:
+            return name
+        place -= share
+    return SPLITS[-1][0]
+
+
+def read_labels(paths: Sequence[str | Path]) -> tuple[Made, list[Labelled]]:
+    """All labels of files that ``laconic label`` wrote, shards of one run or runs over several tasks.
+
+    Raises:
+        DataError: a file is missing, no file of labels, or not finished.
+        AdapterError: they were made by different readers, compressors, prompts or metrics.
+    """
+    found: dict[tuple[str, str], Labelled] = {}
+    made: Made | None = None
+    for path in map(Path, paths):
+        content = _content(path)
+        own = Made(**content["made"])
+        if made is not None:
+            made.require(own, str(path))
+            own = Made(**{**asdict(own), "metrics": {**made.metrics, **own.metrics}})
+        made = own
+        for line in content["items"]:
+            one = _labelled(line)
+            found[one.task, one.id] = one
+    if made is None:
+        raise DataError("No files of labels.", "Make some with `laconic label`.")
+    return made, list(found.values())
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not {"made", "items"} <= set(content):
+            raise ValueError("no labels in it")
+    except FileNotFoundError as error:
+        raise DataError(f"There is no file {path}.", "Make it with `laconic label`, or let that finish.") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path} is no file of labels ({error}).", "Make one with `laconic label`.") from error
+    return dict(content)
+
+
+def _labelled(line: Mapping[str, Any]) -> Labelled:
+    scores = {float(ratio): score for ratio, score in line["scores"].items()}
+    labels = Labels(line["task"], line["whole"], scores) if line["whole"] > 0 else None
+    delivered = {float(ratio): value for ratio, value in line["delivered"].items()}
+    return Labelled(line["id"], line["task"], line["document"], line["context"], line["question"], labels, delivered)

@@ -8,8 +8,10 @@ predicted for one does not depend on which others are asked about, or in which o
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +28,7 @@ from laconic.core.sharing import first_layers
 from laconic.core.visibility import attention_mask, isolated_groups
 from laconic.errors import BudgetError
 from laconic.methods.poc.config import PoCConfig
+from laconic.methods.poc.promises import Promises
 
 #: chunks that are read in one pass
 ROWS = 32
@@ -54,6 +57,7 @@ class CurvePredictor(TrainedMethod):
     Attributes:
         reader: the first layers of the backbone, with LoRA.
         query: the soft token that a ratio is added to.
+        promises: how it did on held-out texts, once it is trained.
     """
 
     name = "poc"
@@ -76,10 +80,17 @@ class CurvePredictor(TrainedMethod):
                 nn.Linear(features, backbone.width), nn.SiLU(), nn.Linear(backbone.width, backbone.width)
             )
             self._scale = float(self.query.weight.detach().std())
+        self.promises: Promises | None = None
         self.to(backbone.device)
 
     def adapted(self) -> list[nn.Module]:
         return [self.reader]
+
+    def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
+        """As every method, and what may be promised beside it, once that is known."""
+        super().save_pretrained(folder, **options)
+        if self.promises is not None:
+            self.promises.save(folder)
 
     # --- texts ---------------------------------------------------------------------------------------------------
 

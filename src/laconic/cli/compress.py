@@ -1,0 +1,198 @@
+"""``laconic compress``: a document made short enough, as text for any language model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from laconic.backbone import Backbone
+from laconic.cli.loading import open_backbone
+from laconic.cli.profile import reason_not_to
+from laconic.core.files import write_whole
+from laconic.core.results import Compressed, Stopwatch
+from laconic.core.segments import require_question
+from laconic.data.documents import read_document
+from laconic.errors import BudgetError, DataError, LaconicError
+from laconic.methods.poc.calibration import Promise
+from laconic.methods.poc.compressors import check_steerable, compressor_digest, load_steerable
+from laconic.methods.poc.promises import check_promise
+from laconic.methods.poc.selection import Policy
+from laconic.methods.poc.steering import PoC, Steered, check_floor, load_predictor, untouched
+from laconic.methods.pruning.protect import check_protected
+from laconic.methods.roles import Compressor
+
+#: columns of the drawn curve
+BAR = 40
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for."""
+
+    documents: list[str]
+    query: str | None
+    floor: float | None
+    ratio: float | None
+    budget: int | None
+    promise: str
+    delta: float
+    policy: str
+    method: str
+    protect: tuple[str, ...]
+    auto: bool
+    out: Path | None
+    predictor: str | None
+    classifier: str | None
+    backbone: str | None
+    dtype: str
+    device: str
+
+    def check(self) -> None:
+        """Raise ``LaconicError`` for whatever is wrong, before a model is loaded."""
+        contracts = [value for value in (self.floor, self.ratio, self.budget) if value is not None]
+        if len(contracts) != 1:
+            raise BudgetError(
+                "Say what is wanted: a floor, a ratio or a budget, and one of them alone.",
+                "--floor 0.9 keeps 90 % of the quality, --ratio 0.25 a quarter of the tokens, --budget 500 so many.",
+            )
+        check_steerable(self.method)
+        check_protected(self.protect)
+        check_promise(self.promise, self.delta)
+        if self.policy not in ("first", "safe"):
+            raise LaconicError(f"{self.policy!r} is no policy.", "Choose first or safe.")
+        if self.policy == "first" and self.promise != "mean":
+            raise LaconicError("Promises are calibrated with the policy safe.", "Leave --policy out.")
+        if self.floor is not None:
+            check_floor(self.floor)
+        if self.query is not None:
+            require_question(self.query)
+        if self.out is not None and self.out.is_dir():
+            raise DataError(f"{self.out} is a folder.", "Name a file.")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it; ``steered`` where a floor was given."""
+
+    compressed: Compressed
+    steered: Steered | None = None
+
+
+def run(request: Request, as_json: bool) -> None:
+    """Compress and print: the text goes to stdout (or a file), everything for people to stderr."""
+    request.check()
+    document = read_document(request.documents)
+    people, watch = Console(stderr=True, quiet=as_json), Stopwatch()
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        with people.status("load the models"), watch("load"):
+            backbone = open_backbone(request.backbone, request.dtype, request.device)
+            compressor = load_steerable(
+                request.method, backbone, protect=request.protect, classifier=request.classifier
+            )
+        with people.status("compress"):
+            outcome = compress(request, backbone, compressor, document.text)
+    text = outcome.compressed.text
+    assert text is not None
+    if request.out is not None:
+        try:
+            write_whole(request.out, text)
+        except OSError as error:
+            raise DataError(
+                f"{request.out} cannot be written: {error.strerror or error}.", "Choose another."
+            ) from error
+    if as_json:
+        print(json.dumps(_as_json(request, outcome, watch.seconds), ensure_ascii=False))
+        return
+    if request.out is None:
+        print(text)
+    _show(people, request, document.name, outcome, watch.seconds)
+
+
+def compress(request: Request, backbone: Backbone, compressor: Compressor, text: str) -> Outcome:
+    """The text under the contract that was asked for; with ``auto``, left alone where compressing it would not pay."""
+    tokens = backbone.count_tokens(text)
+
+    def skip(ratio: float) -> str | None:
+        return reason_not_to(request.method, backbone, compressor, tokens, ratio) if request.auto else None
+
+    if request.floor is None:
+        ratio = request.ratio if request.ratio is not None else (request.budget or 0) / max(tokens, 1)
+        if ratio < 1 and (reason := skip(ratio)):
+            return Outcome(untouched(text, tokens, reason))
+        return Outcome(compressor.compress(text, request.query, ratio=request.ratio, budget=request.budget))
+    predictor, promises = load_predictor(backbone, request.predictor)
+    steered = PoC(
+        compressor, predictor, promises, compressor_digest=compressor_digest(request.method, compressor)
+    ).compress(
+        text,
+        request.query,
+        floor=request.floor,
+        promise=cast(Promise, request.promise),
+        delta=request.delta,
+        policy=cast(Policy, request.policy),
+        skip=skip,
+    )
+    return Outcome(steered.compressed, steered)
+
+
+def _as_json(request: Request, outcome: Outcome, loading: dict[str, float]) -> dict[str, Any]:
+    compressed, steered = outcome.compressed, outcome.steered
+    choice = steered.choice if steered else None
+    seconds = loading | compressed.seconds
+    return {
+        "text": compressed.text,
+        "method": request.method,
+        "document_tokens": compressed.document_tokens,
+        "compressed_tokens": compressed.context_tokens,
+        "requested_ratio": round(choice.ratio if choice else compressed.requested_ratio, 5),
+        "delivered_ratio": round(compressed.delivered_ratio, 5),
+        "floor": request.floor,
+        "predicted_retention": round(choice.retention, 4) if choice else None,
+        "curve": [[round(ratio, 5), round(value, 4)] for ratio, value in choice.curve] if choice else None,
+        "feasible": choice.feasible if choice else True,
+        "promise": steered.promise if steered else None,
+        "margin": round(steered.margin, 4) if steered else None,
+        "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
+        "notes": compressed.notes,
+    }
+
+
+def _show(people: Console, request: Request, name: str, outcome: Outcome, loading: dict[str, float]) -> None:
+    compressed, steered = outcome.compressed, outcome.steered
+    people.print()
+    for note in compressed.notes:
+        people.print(Text(f"note: {note}", style="dim"))
+    table = Table(title="bill", title_justify="left", show_header=False, box=None, padding=(0, 2))
+    table.add_row("document", f"{name}, {compressed.document_tokens:,} tokens")
+    table.add_row("left", f"{compressed.context_tokens:,} tokens ({compressed.delivered_ratio:.1%})")
+    if steered:
+        table.add_row("floor", f"{request.floor:g}; {steered.promise}")
+        aim = f" (aimed {steered.margin:.2f} above the floor)" if steered.margin else ""
+        table.add_row("chosen", f"ratio {steered.choice.ratio:.3f}, predicted {steered.choice.retention:.2f}{aim}")
+    seconds = loading | compressed.seconds
+    table.add_row("seconds", "  ".join(f"{stage} {value:.2f}" for stage, value in seconds.items()))
+    people.print(table)
+    if steered and steered.choice.curve:
+        people.print(Text("predicted quality by share of tokens kept", style="dim"))
+        for ratio, value in _thinned(steered.choice.curve):
+            bar = "█" * round(BAR * min(max(value, 0.0), 1.0))
+            mark = "  <" if _same(ratio, steered.choice.ratio) else ""
+            people.print(Text(f"  {ratio:6.1%}  {value:4.2f} ") + Text(bar, "cyan") + Text(mark, "bold"))
+
+
+def _thinned(curve: list[tuple[float, float]], rows: int = 12) -> list[tuple[float, float]]:
+    """At most so many rows of a curve, evenly."""
+    step = max(1, -(-len(curve) // rows))
+    return curve[step - 1 :: step]
+
+
+def _same(one: float, other: float) -> bool:
+    return abs(one - other) < 1e-9

@@ -1,0 +1,64 @@
+"""The compressors a floor can steer: those that leave text, at any ratio."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from laconic.backbone import Backbone
+from laconic.errors import LaconicError
+from laconic.methods.baselines.bm25 import BM25
+from laconic.methods.baselines.embedding import Embedding
+from laconic.methods.pruning.classifier import Classifier, load_classifier
+from laconic.methods.pruning.perplexity import Contrastive, SelfInformation
+from laconic.methods.roles import Compressor
+
+#: word by word, and by segment
+PRUNERS = {"classifier": Classifier, "selfinfo": SelfInformation, "contrastive": Contrastive}
+SELECTORS = {"bm25": BM25, "embedding": Embedding}
+STEERABLE = (*PRUNERS, *SELECTORS)
+DEFAULT = "classifier"
+
+
+def load_steerable(
+    name: str,
+    backbone: Backbone,
+    *,
+    protect: Collection[str] = (),
+    classifier: str | os.PathLike[str] | None = None,
+) -> Compressor:
+    """A compressor by name.
+
+    Args:
+        backbone: whose tokens are counted, and the scorer of those that need one.
+        protect: kinds of words that are never cut (``pruning.protect``).
+        classifier: a saved word classifier, or a local checkpoint of LLMLingua-2's kind; None: what is shipped.
+
+    Raises:
+        LaconicError: it is none that leaves text, or has no words to protect.
+    """
+    check_steerable(name)
+    if name == "classifier":
+        folder = Path(classifier) if classifier is not None else None
+        return Classifier(backbone, protect, load_classifier(folder, backbone.device))
+    if classifier is not None:
+        raise LaconicError(f"{name} has no classifier.", "Leave --classifier out.")
+    if name in PRUNERS:
+        return PRUNERS[name](backbone, protect)
+    if protect:
+        raise LaconicError(f"{name} keeps whole segments and protects no words.", f"Choose {', '.join(PRUNERS)}.")
+    return SELECTORS[name](backbone)
+
+
+def check_steerable(name: str) -> None:
+    """Raise ``LaconicError`` for a name that is no compressor which leaves text."""
+    if name not in STEERABLE:
+        raise LaconicError(f"{name!r} is no method that leaves text.", f"Choose from: {', '.join(STEERABLE)}.")
+
+
+def compressor_digest(name: str, compressor: Compressor) -> str:
+    """What a compressor is, for labels and predictors: its name, and a digest of what it was trained to."""
+    version = getattr(compressor, "version", "")
+    protect = ",".join(getattr(compressor, "protect", ()))
+    return " ".join(part for part in (name, version, protect) if part)

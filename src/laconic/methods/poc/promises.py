@@ -1,0 +1,132 @@
+"""What a predictor was found to be worth on texts held out from its training, and what may be promised with it.
+
+The whole selection is run on each held-out text for every target of a fixed grid, once, when the predictor is made.
+With that, a margin can be found for any floor and any risk later on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from laconic.core.files import write_whole
+from laconic.errors import AdapterError, LaconicError
+from laconic.methods.poc.average import AverageCurve
+from laconic.methods.poc.calibration import Promise, quantile_margin, risk_margin
+from laconic.methods.poc.labels import Labelled, Labels, Made, Split, split_of
+from laconic.methods.poc.selection import GRID, LEAST_RATIO, Curve, select
+
+FILE = "promises.json"
+#: retention that selection is run for; beyond 1 the text is left alone
+TARGETS = (*(round(0.02 * step, 2) for step in range(51)), 1.000001)
+
+
+@dataclass(frozen=True)
+class Promises:
+    """How selection did on held-out texts.
+
+    Attributes:
+        made: who made the labels; the predictor is for these alone.
+        outcomes: retention of each held-out text at each target, ``[texts][targets]``.
+        average: mean curve of the training texts, and of each task's.
+    """
+
+    made: Made
+    outcomes: list[list[float]]
+    average: AverageCurve
+    by_task: Mapping[str, AverageCurve]
+
+    def margin(self, floor: float, promise: Promise, delta: float) -> float:
+        """How far above the floor selection has to aim. Errors as ``calibration``."""
+        if promise == "mean":
+            return 0.0
+        first = next((place for place, target in enumerate(TARGETS) if target >= floor - 1e-9), len(TARGETS) - 1)
+        grid = [max(target - floor, 0.0) for target in TARGETS[first:]]
+        if promise == "risk" and floor >= 1:  # no number of texts proves that nothing is ever lost, but cutting nothing
+            return grid[-1]
+        outcomes = [one[first:] for one in self.outcomes]
+        find = risk_margin if promise == "risk" else quantile_margin
+        return find(outcomes, grid, floor, delta)
+
+    def words(self, floor: float, promise: Promise, delta: float) -> str:
+        """The promise, said to a person."""
+        texts = len(self.outcomes)
+        if promise == "risk":
+            return (
+                f"risk: with {1 - delta:.0%} confidence, texts like the {texts} held-out ones keep {floor:.0%} of "
+                "their quality or more in the mean"
+            )
+        if promise == "quantile":
+            return (
+                f"quantile: a text like the {texts} held-out ones keeps less than {floor:.0%} of its quality with a "
+                f"probability of {delta:.0%} at the most"
+            )
+        return f"mean: what is predicted for this text reaches {floor:.0%}; of a single text nothing is promised"
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        content = asdict(self) | {
+            "average": self.average.to_dict(),
+            "by_task": {task: curve.to_dict() for task, curve in self.by_task.items()},
+            "outcomes": [[round(value, 4) for value in one] for one in self.outcomes],
+        }
+        write_whole(Path(folder) / FILE, json.dumps(content) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str]) -> Promises:
+        """Raises ``AdapterError`` where the file is missing or damaged."""
+        path = Path(folder) / FILE
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            found = cls(
+                Made(**content["made"]),
+                content["outcomes"],
+                AverageCurve.from_dict(content["average"]),
+                {task: AverageCurve.from_dict(curve) for task, curve in content["by_task"].items()},
+            )
+            if any(len(one) != len(TARGETS) for one in found.outcomes):
+                raise ValueError("other targets")
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise AdapterError(
+                f"{path} is missing or damaged ({type(error).__name__}): nothing can be promised without it.",
+                "Train with recipes/poc/cpu.yaml, which makes it.",
+            ) from error
+        return found
+
+
+def outcomes_of(curve: Curve, labels: Labels) -> list[float]:
+    """Retention of one text at each target, where selection would have taken it; linear between labelled ratios."""
+    looked_up = tabled(curve)
+    chosen = [select(looked_up, target, policy="safe", least_ratio=LEAST_RATIO).ratio for target in TARGETS]
+    return retention_at(labels, chosen)
+
+
+def tabled(curve: Curve) -> Curve:
+    """The same curve, asked once for all ratios of the search's grid."""
+    values = [*curve([place / GRID for place in range(1, GRID)]), 1.0]
+    return lambda ratios: [values[round(ratio * GRID) - 1] for ratio in ratios]
+
+
+def retention_at(labels: Labels, ratios: Sequence[float]) -> list[float]:
+    """True retention at any ratios, by straight lines between labelled ones; below the least of these, its own."""
+    known = sorted(labels.scores)
+    values = [labels.retention(ratio) for ratio in known]
+    return [float(value) for value in np.interp(ratios, [*known, 1.0], [*values, 1.0])]
+
+
+def check_promise(promise: str, delta: float) -> None:
+    """Raise ``LaconicError`` for what is no promise."""
+    if promise not in ("mean", "risk", "quantile"):
+        raise LaconicError(f"{promise!r} is no promise.", "Choose mean, risk or quantile.")
+    if not 0 < delta < 1:
+        raise LaconicError(f"delta is {delta}.", "Choose a probability between 0 and 1, 0.1 say.")
+
+
+def split(labelled: Sequence[Labelled], name: Split) -> list[Labelled]:
+    """Texts of a split that have a retention."""
+    return [one for one in labelled if one.labels is not None and split_of(one.document) == name]

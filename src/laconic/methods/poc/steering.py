@@ -1,0 +1,148 @@
+"""State the quality you need, get the strongest compression that is predicted to keep it (PoC, arXiv 2603.19733)."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from laconic.backbone import Backbone
+from laconic.core.results import Compressed, Span, Stopwatch
+from laconic.core.segments import require_text
+from laconic.errors import AdapterError, BudgetError
+from laconic.methods.poc.calibration import Promise
+from laconic.methods.poc.predictor import CurvePredictor
+from laconic.methods.poc.promises import Promises, check_promise
+from laconic.methods.poc.selection import LEAST_RATIO, PARTS, Choice, Curve, Policy, select
+from laconic.methods.registry import shipped_adapter
+from laconic.methods.roles import Compressor
+
+
+@dataclass(frozen=True)
+class Steered:
+    """A text compressed to a floor.
+
+    Attributes:
+        promise: what the floor means, in words.
+        margin: how far above the floor was aimed.
+    """
+
+    compressed: Compressed
+    choice: Choice
+    promise: str
+    margin: float
+
+
+class PoC:
+    """A compressor, the predictor that steers it, and what may be promised with both.
+
+    Raises:
+        AdapterError: the predictor was made for another compressor or reader.
+    """
+
+    def __init__(
+        self,
+        compressor: Compressor,
+        predictor: CurvePredictor,
+        promises: Promises,
+        *,
+        compressor_digest: str,
+        reader: str | None = None,
+    ) -> None:
+        """
+        Args:
+            compressor_digest: what the compressor is (``compressors.compressor_digest``).
+            reader: who will read what is left; None: whoever, at the user's own risk.
+        """
+        made = promises.made
+        wanted = replace(made, compressor=compressor_digest, reader=made.reader if reader is None else reader)
+        wanted = replace(wanted, backbone=predictor.backbone.content_hash)
+        wanted.require(made, "The predictor")
+        self.compressor, self.predictor, self.promises = compressor, predictor, promises
+
+    def compress(
+        self,
+        context: str,
+        query: str | None = None,
+        *,
+        floor: float,
+        promise: Promise = "mean",
+        delta: float = 0.1,
+        policy: Policy = "safe",
+        least_ratio: float = LEAST_RATIO,
+        skip: Callable[[float], str | None] = lambda ratio: None,
+    ) -> Steered:
+        """The shortest context that is predicted to keep ``floor`` of the quality.
+
+        Args:
+            floor: retention in [0, 1]: the score of the compressed text over that of the whole.
+            promise: what the floor means, see ``calibration``.
+            delta: risk that is left, for ``risk`` and ``quantile``.
+            policy: see ``select``; the promises are calibrated with ``safe``.
+            least_ratio: no ratio below it is chosen.
+            skip: told the ratio that was chosen, may say why the text had better be left alone.
+
+        Raises:
+            BudgetError: a floor or least ratio out of range.
+            DocumentError: the text is empty.
+            QuestionError: the predictor reads questions, and there is none.
+            LaconicError: no such promise, or one that the held-out texts cannot give.
+        """
+        check_floor(floor)
+        check_promise(promise, delta)
+        if not 0 <= least_ratio <= 1:
+            raise BudgetError(f"The least ratio {least_ratio} is not in [0, 1].", f"Leave it at {LEAST_RATIO}.")
+        require_text(context)
+        watch = Stopwatch(self.predictor.backbone.device)
+        margin = self.promises.margin(floor, promise, delta)
+        with watch("predict"):
+            curve = self.predictor.curve(context, query)
+            # above 1 selection gives up, yet the text as it is meets every floor up to 1
+            aim = floor + margin if floor + margin <= 1.0 else math.inf
+            choice = replace(select(curve, aim, policy=policy, least_ratio=least_ratio), feasible=True)
+        choice = choice if choice.curve else replace(choice, curve=told(curve))
+        compressed = self._at(choice.ratio, context, query, skip)
+        compressed = replace(compressed, seconds=watch.seconds | compressed.seconds)
+        return Steered(compressed, choice, self.promises.words(floor, promise, delta), margin)
+
+    def _at(self, ratio: float, context: str, query: str | None, skip: Callable[[float], str | None]) -> Compressed:
+        reason = "nothing may be cut: the text is as it was" if ratio >= 1 else skip(ratio)
+        if reason is None:
+            return self.compressor.compress(context, query, ratio=ratio)
+        return untouched(context, self.predictor.backbone.count_tokens(context), reason)
+
+
+def told(curve: Curve) -> list[tuple[float, float]]:
+    """A curve at a few ratios, for people."""
+    ratios = [place / PARTS for place in range(1, PARTS)]
+    return list(zip(ratios, map(float, curve(ratios)), strict=True))
+
+
+def untouched(context: str, tokens: int, note: str) -> Compressed:
+    """The text as it is, and why."""
+    whole = [Span(0, len(context), context)]
+    return Compressed(tokens, tokens, 1.0, text=context, evidence=whole, notes=[note])
+
+
+def check_floor(floor: float) -> None:
+    """Raise ``BudgetError`` for a floor outside [0, 1]."""
+    if not 0 <= floor <= 1:
+        raise BudgetError(f"The floor {floor} is not in [0, 1].", "0.9 keeps 90 % of the quality.")
+
+
+def load_predictor(backbone: Backbone, folder: str | os.PathLike[str] | None = None) -> tuple[CurvePredictor, Promises]:
+    """A trained predictor and its promises; None: what is shipped for the backbone.
+
+    Raises:
+        AdapterError: there is none, it is damaged, or made for another backbone.
+    """
+    found = Path(folder) if folder is not None else shipped_adapter(backbone, CurvePredictor.name)
+    if found is None:
+        raise AdapterError(
+            f"There is no predictor for {backbone.name}.",
+            "Label texts with `laconic label`, train one with recipes/poc/cpu.yaml, and name it with --predictor.",
+        )
+    predictor = CurvePredictor.from_pretrained(found, backbone)
+    return predictor.merge(), Promises.load(found)

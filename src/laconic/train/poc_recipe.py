@@ -1,0 +1,75 @@
+"""The stages of PoC's predictor, as recipes name them, and what may be promised once it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from laconic.backbone import Backbone
+from laconic.core.options import Options
+from laconic.errors import DataError, RecipeError
+from laconic.methods.poc.average import AverageCurve
+from laconic.methods.poc.config import PoCConfig
+from laconic.methods.poc.labels import Labelled, Made, read_labels
+from laconic.methods.poc.predictor import CurvePredictor
+from laconic.methods.poc.promises import Promises, outcomes_of, split
+from laconic.train.checks import positive
+from laconic.train.poc import LabelledTexts, PredictorStage, labels_in
+from laconic.train.stages import OnDecoder, StageTask
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a stage's files of labels hold."""
+
+    made: Made
+    texts: list[Labelled]
+
+
+class PoCTrainer(OnDecoder):
+    """On files that ``laconic label`` made, documents split into training, validation and calibration."""
+
+    options: type[Options] = PoCConfig
+    keys = ("labels", "rows")
+    look = "See recipes/poc/cpu.yaml."
+
+    def check(self, stage: dict[str, Any], where: str) -> None:
+        labels = stage["labels"]
+        if not isinstance(labels, list) or not labels or not all(isinstance(one, str) for one in labels):
+            raise RecipeError(f"{where}: labels must be a list of files.", self.look)
+        if not positive(stage["rows"]):
+            raise RecipeError(f"{where}: rows must be a whole number above 0.", self.look)
+
+    def data(self, stage: dict[str, Any]) -> Source:
+        source = Source(*read_labels(stage["labels"]))
+        if not split(source.texts, "train") or not split(source.texts, "calibration"):
+            raise DataError("Too few documents are labelled to train on some and hold others out.", "Label more.")
+        return source
+
+    def make(self, backbone: Backbone, config: PoCConfig) -> CurvePredictor:
+        return CurvePredictor(backbone, config)
+
+    def task(self, method: CurvePredictor, stage: dict[str, Any], data: Source, seed: int) -> StageTask:
+        data.made.require(_with_backbone(data.made, method), "The file of labels")
+        texts = LabelledTexts(split(data.texts, "train"), stage["rows"], f"{seed}/{stage['name']}")
+        parts: dict[str, tuple[list[Any], float]] = {"reader": ([], 1.0), "head": ([], 5.0)}
+        for name, parameter in method.own_parameters().items():
+            if not name.startswith("reader.") or "lora_" in name:
+                parts["reader" if name.startswith("reader.") else "head"][0].append(parameter)
+        return StageTask(PredictorStage(method), texts, parts, weight=labels_in)
+
+    def finish(self, method: CurvePredictor, data: Sequence[Source]) -> None:
+        """Run selection on the held-out texts, for every target."""
+        method.eval()
+        last = data[-1]
+        trained, held = (split(last.texts, name) for name in ("train", "calibration"))
+        outcomes = [
+            outcomes_of(method.curve(one.context, one.question), one.labels) for one in held if one.labels is not None
+        ]
+        known = [one.labels for one in trained if one.labels is not None]
+        method.promises = Promises(last.made, outcomes, AverageCurve.of(known), AverageCurve.by_task(known))
+
+
+def _with_backbone(made: Made, method: CurvePredictor) -> Made:
+    return Made(method.backbone.content_hash, made.reader, made.compressor, made.prompt, made.metrics)
