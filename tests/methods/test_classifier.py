@@ -10,8 +10,10 @@ import torch
 from tiny import tiny_backbone, tiny_encoder, tiny_encoder_config, tiny_wordpieces
 from transformers import BertForTokenClassification, BertModel
 
-from laconic.errors import AdapterError, BackboneError, BudgetError, LaconicError
+from laconic.errors import AdapterError, BackboneError, LaconicError, QuestionError
+from laconic.methods.pruning.checkpoint import Checkpoint
 from laconic.methods.pruning.classifier import Classifier, ClassifierConfig, WordClassifier, load_classifier
+from laconic.methods.pruning.relevance import LONGEST, SIGNS, sentence_numbers, signs
 from laconic.methods.pruning.scoring import GIVE, rows_of, word_scores
 from laconic.methods.pruning.words import words_of
 
@@ -29,75 +31,106 @@ def classifier(**changes: int) -> WordClassifier:
     return made.eval()
 
 
-@pytest.mark.parametrize("query", [None, QUESTION])
-def test_every_token_is_in_one_row_between_its_ends(query: str | None) -> None:
-    model = classifier()
-    rows = rows_of(model, TEXT, query)
-    tokenizer = model.tokenizer
-    whole = tokenizer(TEXT, add_special_tokens=False)["input_ids"]
-    question = tokenizer(QUESTION, add_special_tokens=False)["input_ids"] if query else []
-    opening = [tokenizer.cls_token_id, *question, *([tokenizer.sep_token_id] if query else [])]
+def test_every_token_is_in_one_row_between_its_ends() -> None:
+    tokenizer = tiny_wordpieces()
+    rows = rows_of(tokenizer, TEXT, 40)
+    whole = tokenizer(TEXT, add_special_tokens=False, return_offsets_mapping=True)
     assert len(rows) > 3
-    assert [token for row in rows for token in row.ids[row.ahead : -1]] == whole
+    assert [token for row in rows for token in row.ids[1:-1]] == whole["input_ids"]
+    assert [span for row in rows for span in row.offsets] == whole["offset_mapping"]
     for row in rows:
-        assert row.ids[: row.ahead] == opening
+        assert row.ids[0] == tokenizer.cls_token_id
         assert row.ids[-1] == tokenizer.sep_token_id
-        assert len(row.ids) <= model.row_tokens
-        assert len(row.offsets) == len(row.ids) - row.ahead - 1
+        assert len(row.ids) == len(row.offsets) + 2 <= 40
 
 
 def test_rows_end_with_sentences_where_one_is_near_and_are_full_where_none_is() -> None:
-    model = classifier()
-    for row in rows_of(model, TEXT, None)[:-1]:
+    tokenizer = tiny_wordpieces()
+    for row in rows_of(tokenizer, TEXT, 40)[:-1]:
         assert TEXT[: row.offsets[-1][1]][-1] in ".!"
-        assert len(row.ids) >= model.row_tokens * (1 - GIVE)
-    endless = "keeper " * 200
-    assert all(len(row.ids) == model.row_tokens for row in rows_of(model, endless, None)[:-1])
-    unbroken = "k" * 300
-    assert sum(len(row.offsets) for row in rows_of(model, unbroken, None)) > 0
+        assert len(row.ids) >= 40 * (1 - GIVE)
+    assert all(len(row.ids) == 40 for row in rows_of(tokenizer, "keeper " * 200, 40)[:-1])
+    assert sum(len(row.offsets) for row in rows_of(tokenizer, "k" * 300, 40)) > 0
 
 
-def test_a_score_is_the_mean_over_the_tokens_of_a_word_in_its_row() -> None:
+@pytest.mark.parametrize("query", [None, QUESTION])
+def test_a_score_is_the_mean_over_the_tokens_of_a_word(query: str | None) -> None:
     model = classifier()
     words = words_of(TEXT)
-    scores = word_scores(model, TEXT, words, QUESTION)
+    scores = word_scores(model, TEXT, words, query)
     assert len(scores) == len(words)
-    by_token: dict[int, float] = {}
-    for row in rows_of(model, TEXT, QUESTION):  # one by one, nothing padded
-        ids = torch.tensor([row.ids])
-        part = torch.tensor([[0] * row.ahead + [1] * (len(row.ids) - row.ahead)])
+    hidden, offsets = [], []
+    for row in rows_of(model.tokenizer, TEXT, model.config.row_tokens):  # one by one, nothing padded
         with torch.inference_mode():
-            kept = model.logits(ids, torch.ones_like(ids), part)[0].sigmoid().tolist()
-        by_token |= {span[0]: value for span, value in zip(row.offsets, kept[row.ahead :], strict=False)}
+            ids = torch.tensor([row.ids])
+            states = model.body(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0, 1:-1]
+        hidden.append(states)
+        offsets += row.offsets
+    read = model.read([TEXT])[0][0]
+    torch.testing.assert_close(read.hidden, torch.cat(hidden), atol=1e-4, rtol=1e-4)
+    with torch.inference_mode():
+        kept = model.logits(read, model.read_query([query])[0] if query else None).sigmoid().tolist()
     for (start, end), score in zip(words, scores, strict=True):
-        own = [value for place, value in by_token.items() if start <= place < end]
+        own = [value for (a, _), value in zip(offsets, kept, strict=True) if start <= a < end]
         assert score == pytest.approx(sum(own) / len(own), abs=1e-5)
 
 
-def test_the_question_is_read_and_told_apart_from_the_text() -> None:
+def test_the_question_counts() -> None:
     model = classifier()
     words = words_of(TEXT)
     alone, asked, otherwise = (word_scores(model, TEXT, words, query) for query in (None, QUESTION, "Who wrote it?"))
     assert max(abs(a - b) for a, b in zip(alone, asked, strict=True)) > 1e-3
     assert max(abs(a - b) for a, b in zip(asked, otherwise, strict=True)) > 1e-3
-    ids = torch.tensor([rows_of(model, TEXT, QUESTION)[0].ids])
-    one = torch.ones_like(ids)
-    with torch.inference_mode():
-        assert not torch.allclose(model.logits(ids, one, one), model.logits(ids, one, 0 * one), atol=1e-3)
 
 
-def test_one_pass_serves_every_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_reading_serves_every_ratio_and_every_question(monkeypatch: pytest.MonkeyPatch) -> None:
     model = classifier()
     pruner = Classifier(BACKBONE, classifier=(model, "x"))
-    passes: list[int] = []
-    logits = model.logits
-    monkeypatch.setattr(model, "logits", lambda *a: (passes.append(len(a[0])), logits(*a))[1])
-    rows = len(rows_of(model, TEXT, QUESTION))
+    read: list[str] = []
+    reading = model.read
+    monkeypatch.setattr(model, "read", lambda texts: (read.extend(texts), reading(texts))[1])
     for number in range(1, 20):
         pruner.compress(TEXT, QUESTION, ratio=number / 20)
-    assert sum(passes) == rows
     pruner.compress(TEXT, "Who wrote it?", ratio=0.5)
-    assert sum(passes) > rows
+    pruner.compress(TEXT, None, ratio=0.5)
+    assert read == [TEXT]
+    pruner.compress(TEXT + "More.", QUESTION, ratio=0.5)
+    assert len(read) == 2
+
+
+def test_sentences_are_counted_through_the_text_and_cut_when_too_long() -> None:
+    text = "One two. Three four!\nFive\n\nSix seven"
+    offsets = [found.span() for found in re.finditer(r"\w+|[.!]", text)]
+    assert sentence_numbers(text, offsets) == [0, 0, 0, 1, 1, 1, 2, 3, 3]
+    long = [(2 * place, 2 * place + 1) for place in range(2 * LONGEST + 3)]
+    numbers = sentence_numbers("a " * len(long), long)
+    assert numbers == [place // LONGEST for place in range(len(long))]
+    assert sentence_numbers("", []) == []
+
+
+def test_signs_are_what_they_say() -> None:
+    torch.manual_seed(0)
+    sentence = torch.tensor([0, 0, 1, 1, 1, 2])
+    hidden, asked = torch.randn(6, 8), torch.randn(3, 8)
+    ids, asked_ids = [5, 6, 7, 5, 8, 9], [5, 7, 4]
+    found = signs(hidden, sentence, ids, asked, asked_ids)
+    assert found.shape == (6, SIGNS)
+    cosine = torch.nn.functional.cosine_similarity
+    near = [float(cosine(hidden[sentence == s].mean(0), asked.mean(0), dim=0)) for s in range(3)]
+    for place in range(6):
+        s = int(sentence[place])
+        assert float(found[place, 0]) == pytest.approx(near[s], abs=1e-5)
+        around = [near[other] for other in (s - 1, s + 1) if 0 <= other < 3]
+        assert float(found[place, 1]) == pytest.approx(sum(around) / len(around), abs=1e-5)
+        best = [max(float(cosine(h, q, dim=0)) for h in hidden[sentence == s]) for q in asked]
+        assert float(found[place, 2]) == pytest.approx(sum(best) / 3, abs=1e-5)
+        assert float(found[place, 4]) == pytest.approx(
+            max(float(cosine(hidden[place], q, dim=0)) for q in asked), abs=1e-5
+        )
+    shared = found[[0, 2, 5], 3].tolist()
+    assert shared[1] > shared[0] > shared[2] == 0  # 7, which is rarer than 5, is in the second alone
+    one = signs(hidden[:2], sentence[:2], ids[:2], asked, asked_ids)
+    assert float(one[0, 1]) == 0  # no neighbours
 
 
 def test_merged_and_saved_it_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,9 +146,11 @@ def test_merged_and_saved_it_is_the_same(tmp_path: Path, monkeypatch: pytest.Mon
         load_classifier()  # nothing ships for this encoder
 
 
-def test_a_question_that_fills_the_row_is_refused() -> None:
-    with pytest.raises(BudgetError, match="question"):
-        word_scores(classifier(), TEXT, words_of(TEXT), "passkey " * 30)
+def test_long_questions_are_read_to_the_end_of_a_row_and_empty_ones_refused() -> None:
+    scores = word_scores(classifier(), TEXT, words_of(TEXT), "passkey " * 300)
+    assert all(0 <= score <= 1 for score in scores)
+    with pytest.raises(QuestionError):
+        word_scores(classifier(), TEXT, words_of(TEXT), " ")
     with pytest.raises(LaconicError, match="window"):
         classifier(row_tokens=65)
 
@@ -127,6 +162,7 @@ def test_a_checkpoint_of_two_labels_reads_no_question(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     tiny_wordpieces().save_pretrained(tmp_path)
     loaded, version = load_classifier(tmp_path, "cpu")
+    assert isinstance(loaded, Checkpoint)
     assert version
     assert not loaded.reads_query
     words = words_of("The keeper wrote.")

@@ -194,8 +194,8 @@ def test_saved_and_loaded_it_promises_the_same(tmp_path: Path) -> None:
 
 def test_the_loss_is_over_labelled_ratios_of_whole_texts() -> None:
     texts = [
-        Labelled("a", "squad", "a", TEXT, "Who?", Labels("squad", 0.5, {0.1: 0.0, 0.5: 0.6}), {}),
-        Labelled("b", "squad", "b", TEXT[:100], "Who?", Labels("squad", 1.0, {0.3: 0.25}), {}),
+        Labelled("a", "squad", "a", TEXT, "Who?", 0.5, {0.1: 0.0, 0.5: 0.6}, {}),
+        Labelled("b", "squad", "b", TEXT[:100], "Who?", 1.0, {0.3: 0.25}, {}),
     ]
     with torch.inference_mode():
         predicted, true, known = predicted_and_true(predictor(), texts)
@@ -217,7 +217,7 @@ def test_it_learns_a_curve_that_hangs_on_one_word() -> None:
         easy = number % 2 == 0
         own[draw.randrange(20)] = "passkey" if easy else "weather"
         one = {r: 1.0 if r >= (0.2 if easy else 0.7) else 0.0 for r in (0.1, 0.3, 0.5, 0.6, 0.8, 0.9)}
-        texts.append(Labelled(str(number), "squad", str(number), " ".join(own), "Who?", Labels("squad", 1.0, one), {}))
+        texts.append(Labelled(str(number), "squad", str(number), " ".join(own), "Who?", 1.0, one, {}))
     torch.manual_seed(0)
     model = CurvePredictor(tiny_backbone("llama"), PoCConfig(lora_rank=8, query=False, chunk_tokens=64))
     stage = PredictorStage(model)

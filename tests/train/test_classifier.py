@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny import tiny_encoder
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from laconic.data.schema import QAItem
 from laconic.methods.pruning.classifier import ClassifierConfig, WordClassifier
-from laconic.train.classifier import ClassifierStage, Excerpt, Excerpts, Shares, asked_about, labelled
+from laconic.train.classifier import ClassifierStage, Excerpt, Excerpts, Shares, asked_about, needed
 
 DOCUMENT = (
     "The mill stood by the river. Anna Berg bought it in 1887. Nobody grinds there today.\n\n"
@@ -80,11 +81,11 @@ def test_excerpts_around_the_evidence_hold_it_and_whole_words() -> None:
 def test_without_a_question_answers_are_needed_and_what_the_paragraphs_questions_name() -> None:
     excerpt = Excerpts(ITEMS, 1, WHOLE, Shares(0.0, 0.0), 0)(0)[0]
     assert excerpt.query is None
-    needed = marked(excerpt)
+    found = marked(excerpt)
     for word in ("Anna Berg", "1887", "Otto Weiss", "the old bridge", "mill", "bought", "baker", "called", "moored"):
-        assert word in needed
+        assert word in found
     for word in ("Nobody", "Cats", "spring", "noon", "floods"):
-        assert word not in needed
+        assert word not in found
     # "mill" is asked about in the first paragraph alone
     spans = [(one, [(a, b) for a, b in one.evidence]) for one in ITEMS[:2]]
     assert all(end <= DOCUMENT.index("\n\n") for _, end in asked_about(DOCUMENT, spans))
@@ -101,21 +102,23 @@ def test_a_step_is_the_same_every_time_and_no_other_is() -> None:
     assert make(3) != make(4)
 
 
-def test_the_questions_own_tokens_and_padding_have_no_label() -> None:
-    model = WordClassifier(tiny_encoder(), ClassifierConfig(lora_rank=2, row_tokens=40))
-    text = "The keeper wrote. Ships passed."
-    excerpts = [Excerpt(text, "Who wrote?", [(0, 17)]), Excerpt("Ships.", None, [])]
-    ids, real, part, label = labelled(model, excerpts)
-    question = len(model.tokenizer("Who wrote?", add_special_tokens=False)["input_ids"])
-    assert (label[0, : question + 2] == -1).all()
-    assert (part[0, : question + 2] == 0).all()
-    assert (label[real == 0] == -1).all()
-    told = label[0][label[0] >= 0].tolist()
-    first = len(model.tokenizer("The keeper wrote.", add_special_tokens=False)["input_ids"])
-    assert told == [1] * first + [0] * (len(told) - first)
-    assert not (label[1] == 1).any()
-    assert (part[1] == 0).all()
-    assert int(real[0].sum()) == int((ids[0] != 0).sum())
+def test_tokens_that_touch_what_is_needed_are_labelled() -> None:
+    excerpt = Excerpt("The keeper wrote. Ships passed.", "Who wrote?", [(4, 10), (25, 26)])
+    assert needed(excerpt, [(0, 3), (4, 6), (6, 10), (11, 17), (18, 25), (24, 30)]).tolist() == [0, 1, 1, 0, 0, 1]
+
+
+def test_the_loss_is_the_mean_over_all_tokens_with_and_without_a_question() -> None:
+    torch.manual_seed(0)
+    model = WordClassifier(tiny_encoder(), ClassifierConfig(lora_rank=2, row_tokens=60)).eval()
+    excerpts = [Excerpt("The keeper wrote. Ships passed.", "Who wrote?", [(0, 17)]), Excerpt("Ships.", None, [])]
+    loss, _ = ClassifierStage(model)(excerpts)
+    total, count = 0.0, 0
+    for one in excerpts:
+        read, offsets = model.read([one.text])[0]
+        logits = model.logits(read, model.read_query([one.query])[0] if one.query else None)
+        total += binary_cross_entropy_with_logits(logits, needed(one, offsets), reduction="sum").item()
+        count += len(offsets)
+    assert loss.item() == pytest.approx(total / count, abs=1e-5)
 
 
 def test_it_learns_what_it_is_shown() -> None:
@@ -132,5 +135,4 @@ def test_it_learns_what_it_is_shown() -> None:
         optimizer.zero_grad()
         losses.append(loss.item())
     assert losses[-1] < 0.2 * losses[0]
-    assert numbers["precision"] > 0.9
-    assert numbers["recall"] == pytest.approx(1.0, abs=0.1)
+    assert numbers["recall_at_4x"] == pytest.approx(1.0, abs=0.1)

@@ -20,10 +20,9 @@ from torch.nn import functional
 from laconic.core.segments import Range
 from laconic.data.schema import QAItem, by_document
 from laconic.methods.pruning.classifier import WordClassifier
-from laconic.methods.pruning.scoring import padded, rows_of
+from laconic.methods.pruning.scoring import SENTENCE_END
 from laconic.methods.pruning.words import words_of
 
-_ENDS = re.compile(r"(?<=[.!?])\s+|\n+")
 _PARAGRAPH = re.compile(r"\n\s*\n|\n")
 #: words of a question that say nothing of what it is about
 _ASKING = frozenset(
@@ -136,7 +135,7 @@ def _whole_words(text: str, first: int, last: int) -> Range:
 
 def _sentences(text: str, spans: Sequence[Range]) -> list[Range]:
     """The sentences that spans touch."""
-    borders = [0, *(found.end() for found in _ENDS.finditer(text)), len(text)]
+    borders = [0, *(found.end() for found in SENTENCE_END.finditer(text)), len(text)]
     found = []
     for start, end in spans:
         last = bisect_right(borders, max(start, end - 1))
@@ -145,38 +144,42 @@ def _sentences(text: str, spans: Sequence[Range]) -> list[Range]:
 
 
 class ClassifierStage(nn.Module):
-    """Binary cross-entropy of every token of the text; the question's are not labelled."""
+    """Binary cross-entropy of every token of the excerpts."""
 
     def __init__(self, classifier: WordClassifier) -> None:
         super().__init__()
         self.classifier = classifier
 
     def forward(self, excerpts: Sequence[Excerpt]) -> tuple[Tensor, dict[str, float]]:
-        ids, real, part, label = labelled(self.classifier, excerpts)
-        device = self.classifier.device
-        logits = self.classifier.logits(ids.to(device), real.to(device), part.to(device))
-        label = label.to(device)
-        known = label >= 0
-        said, wanted = logits[known].float(), label[known].float()
+        read = self.classifier.read([one.text for one in excerpts], first_rows=True)
+        asked = [place for place, one in enumerate(excerpts) if one.query is not None]
+        queries = dict(zip(asked, self.classifier.read_query([str(excerpts[p].query) for p in asked]), strict=True))
+        logits = [self.classifier.logits(text, queries.get(place)) for place, (text, _) in enumerate(read)]
+        label = [needed(one, offsets) for one, (_, offsets) in zip(excerpts, read, strict=True)]
+        said, wanted = torch.cat(logits), torch.cat(label).to(logits[0])
         loss = functional.binary_cross_entropy_with_logits(said, wanted)
-        kept, needed = said > 0, wanted > 0
-        hits = float((kept & needed).sum())
-        numbers = {"precision": hits / max(float(kept.sum()), 1.0), "recall": hits / max(float(needed.sum()), 1.0)}
-        return loss, numbers
+        # with a question, does the best quarter of an excerpt that has what is needed hold it?
+        found = [
+            _within(own, mark.to(own), 0.25)
+            for p, (own, mark) in enumerate(zip(logits, label, strict=True))
+            if p in queries and bool(mark.any())
+        ]
+        return loss, {"recall_at_4x": sum(found) / len(found)} if found else {}
 
 
-def labelled(classifier: WordClassifier, excerpts: Sequence[Excerpt]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Ids, what is real, part and label of the first row of each excerpt, ``[B, T]``; -1 is no label."""
-    rows = [rows_of(classifier, one.text, one.query)[0] for one in excerpts]
-    ids, real, part = padded(rows, classifier.tokenizer.pad_token_id or 0)
-    label = torch.full_like(ids, -1)
-    for place, (row, one) in enumerate(zip(rows, excerpts, strict=True)):
-        marked = bytearray(len(one.text))
-        for start, end in one.needed:
-            marked[start:end] = b"\1" * (end - start)
-        own = [int(any(marked[start:end])) for start, end in row.offsets]
-        label[place, row.ahead : row.ahead + len(own)] = torch.tensor(own)
-    return ids, real, part, label
+def needed(excerpt: Excerpt, offsets: Sequence[Range]) -> Tensor:
+    """1 for tokens that touch what is needed, 0 for others, ``[T]``."""
+    marked = bytearray(len(excerpt.text))
+    for start, end in excerpt.needed:
+        marked[start:end] = b"\1" * (end - start)
+    return torch.tensor([float(any(marked[start:end])) for start, end in offsets])
+
+
+def _within(scores: Tensor, wanted: Tensor, share: float) -> float:
+    """How much of what is wanted is among the best share of the tokens, at most as much as fits."""
+    count = max(1, int(share * len(scores)))
+    got = wanted[scores.detach().topk(count).indices].sum()
+    return float(got / min(float(wanted.sum()), count))
 
 
 def labels_in(excerpts: Sequence[Excerpt]) -> float:

@@ -49,7 +49,8 @@ class ClassifierTrainer:
         characters = tuple(stage["characters"])
         excerpts = Excerpts(data, stage["rows"], characters, shares, f"{seed}/{stage['name']}")
         lora = [p for name, p in method.body.named_parameters() if "lora_" in name]
-        parameters = {"encoder": (lora, 1.0), "head": (list(method.head.parameters()), 1.0)}
+        heads = [p for part in (method.alone, method.asked) for p in part.parameters()]
+        parameters = {"encoder": (lora, 1.0), "heads": (heads, 1.0), "weigh": (list(method.weigh.parameters()), 5.0)}
         return StageTask(ClassifierStage(method), excerpts, parameters, weight=labels_in)
 
     def finish(self, method: WordClassifier, data: Sequence[Any]) -> None:

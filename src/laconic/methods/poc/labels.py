@@ -88,7 +88,7 @@ class Labelled:
 
     Attributes:
         document: the same for all questions about one document.
-        labels: None for a text that scores nothing when whole.
+        whole, scores: score of the text as it is, and by ratio.
         delivered: delivered ratio by requested one.
     """
 
@@ -97,8 +97,14 @@ class Labelled:
     document: str
     context: str
     question: str
-    labels: Labels | None
+    whole: float
+    scores: Mapping[float, float]
     delivered: Mapping[float, float]
+
+    @property
+    def labels(self) -> Labels | None:
+        """None for a text that scores nothing when whole, and so has no retention."""
+        return Labels(self.task, self.whole, self.scores) if self.whole > 0 else None
 
 
 def split_of(document: str) -> Split:
@@ -149,7 +155,6 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _labelled(line: Mapping[str, Any]) -> Labelled:
-    scores = {float(ratio): score for ratio, score in line["scores"].items()}
-    labels = Labels(line["task"], line["whole"], scores) if line["whole"] > 0 else None
-    delivered = {float(ratio): value for ratio, value in line["delivered"].items()}
-    return Labelled(line["id"], line["task"], line["document"], line["context"], line["question"], labels, delivered)
+    by_ratio = {name: {float(ratio): value for ratio, value in line[name].items()} for name in ("scores", "delivered")}
+    texts = {name: line[name] for name in ("id", "task", "document", "context", "question", "whole")}
+    return Labelled(**texts, **by_ratio)

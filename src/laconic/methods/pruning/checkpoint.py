@@ -14,8 +14,10 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrai
 from laconic.backbone import resolve_device
 from laconic.core.compat import quiet_loading
 from laconic.core.fingerprint import fingerprint
+from laconic.core.segments import Range
 from laconic.encoder import Encoder
 from laconic.errors import BackboneError
+from laconic.methods.pruning.scoring import read_rows, rows_of
 
 
 @dataclass
@@ -63,6 +65,12 @@ class Checkpoint:
     def version(self) -> str:
         return fingerprint(self.model.named_parameters(), torch.bfloat16)
 
-    def logits(self, ids: Tensor, real: Tensor, part: Tensor) -> Tensor:
-        found = self.model(input_ids=ids, attention_mask=real).logits
-        return found[..., 1] - found[..., 0]
+    @torch.inference_mode()
+    def token_scores(self, text: str, query: str | None) -> tuple[list[float], list[Range]]:
+        rows = rows_of(self.tokenizer, text, self.row_tokens)
+
+        def kept(ids: Tensor, real: Tensor) -> Tensor:
+            return self.model(input_ids=ids, attention_mask=real).logits.softmax(-1)[..., 1]
+
+        found = read_rows(rows, self.tokenizer.pad_token_id or 0, self.device, kept)
+        return torch.cat(found).tolist() if found else [], [span for row in rows for span in row.offsets]

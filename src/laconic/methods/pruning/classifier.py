@@ -1,7 +1,7 @@
 """Words that a trained classifier keeps (in the manner of LLMLingua-2, arXiv 2403.12968).
 
-Ours reads the question, where there is one, before the text: the same weights say which words a text is worth asking
-about, and which words one question needs.
+Ours knows the question, where there is one: the same reading of a text says which of its words are worth asking about,
+and which one question needs. A text is read once for all ratios and all questions.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from laconic.core import persist
 from laconic.core.lora import add_lora
 from laconic.core.method import TrainedMethod
 from laconic.core.options import Options, option
-from laconic.core.segments import Range
+from laconic.core.segments import Range, require_question
 from laconic.core.sharing import shared_twin
 from laconic.encoder import Encoder, load_encoder
 from laconic.errors import AdapterError, LaconicError
 from laconic.methods.pruning.checkpoint import Checkpoint
-from laconic.methods.pruning.scoring import TokenClassifier, word_scores
+from laconic.methods.pruning.relevance import CENTRE, SIGNS, SPREAD, START, sentence_numbers, signs
+from laconic.methods.pruning.scoring import Row, TokenClassifier, read_rows, rows_of, word_scores
 from laconic.methods.pruning.words import WordPruner
 
 
@@ -36,17 +37,58 @@ class ClassifierConfig(Options):
 
     title: ClassVar[str] = "the word classifier"
 
-    lora_rank: int = option(32, "rank of the LoRA on the encoder")
-    row_tokens: int = option(320, "tokens that are read together, the question among them")
+    lora_rank: int = option(16, "rank of the LoRA on the encoder")
+    row_tokens: int = option(256, "tokens that are read together")
+    hidden: int = option(16, "width of what weighs the signs of relevance")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.lora_rank < 1 or self.row_tokens < 16:
-            raise LaconicError("lora_rank must be at least 1, row_tokens at least 16.")
+        if min(self.lora_rank, self.hidden) < 1 or self.row_tokens < 16:
+            raise LaconicError("lora_rank and hidden must be at least 1, row_tokens at least 16.")
+
+
+@dataclass(frozen=True)
+class ReadText:
+    """A text the encoder has been through, for any question.
+
+    Attributes:
+        hidden: last states of its tokens, ``[T, D]``.
+        ids: of its tokens.
+        sentence: number of the sentence each token is in, int64 ``[T]``, rising.
+    """
+
+    hidden: Tensor
+    ids: list[int]
+    sentence: Tensor
+
+
+class Weighed(nn.Module):
+    """From signs of relevance ``[..., SIGNS]`` to one number ``[..., 1]``.
+
+    It begins as the sum of those signs that tell most in a general encoder, so that little is left to learn.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.sum = nn.Linear(SIGNS, 1)
+        last = nn.Linear(width, 1)
+        self.rest = nn.Sequential(nn.Linear(SIGNS, width), nn.GELU(), last)
+        with torch.no_grad():
+            self.sum.weight.copy_(torch.tensor([START]))
+            self.sum.bias.fill_(-2.0)  # few sentences answer
+            last.weight.zero_()
+
+    def forward(self, told: Tensor) -> Tensor:
+        even = (told - told.new_tensor(CENTRE)) / told.new_tensor(SPREAD)
+        return self.sum(even) + self.rest(even)
 
 
 class WordClassifier(TrainedMethod):
-    """An encoder with LoRA and one number for each token: the log odds that it is kept. A ``TokenClassifier``.
+    """An encoder with LoRA that reads a text once, and a score for each token, for any question or for none.
+
+    Without a question a token's score follows from its state. With one, signs of relevance are weighed beside it
+    (``relevance.signs``): how near the sentence and its neighbours are to the question, by their states and by the
+    words they share. A ``TokenClassifier``; not safe for threads, the text read last is remembered.
 
     Attributes:
         backbone: the encoder it stands on, which adapters are saved for.
@@ -68,7 +110,10 @@ class WordClassifier(TrainedMethod):
         self.backbone: Any = encoder
         self.body = shared_twin(encoder.model)
         add_lora(self.body, self.config.lora_rank, alpha=2 * self.config.lora_rank)
-        self.head = nn.Linear(encoder.width, 1)
+        self.alone = nn.Linear(encoder.width, 1)
+        self.asked = nn.Linear(encoder.width, 1)
+        self.weigh = Weighed(self.config.hidden)
+        self._last: tuple[str, ReadText, list[Range]] | None = None
         self.to(encoder.device)
 
     def adapted(self) -> list[nn.Module]:
@@ -81,17 +126,55 @@ class WordClassifier(TrainedMethod):
 
     @property
     def device(self) -> torch.device:
-        return self.head.weight.device
+        return self.alone.weight.device
 
-    @property
-    def row_tokens(self) -> int:
-        return self.config.row_tokens
+    def read(self, texts: Sequence[str], *, first_rows: bool = False) -> list[tuple[ReadText, list[Range]]]:
+        """Read texts side by side; each with the character spans of its tokens.
 
-    def logits(self, ids: Tensor, real: Tensor, part: Tensor) -> Tensor:
-        # encoders of BERT's kind know two parts; one without that says its own name for them none
-        parts = {"token_type_ids": part} if getattr(self.body.config, "type_vocab_size", 0) > 1 else {}
-        hidden = self.body(input_ids=ids, attention_mask=real, **parts).last_hidden_state
-        return self.head(hidden.to(self.head.weight.dtype)).squeeze(-1)
+        Args:
+            first_rows: of each text its first row alone.
+        """
+        by_text = [rows_of(self.tokenizer, text, self.config.row_tokens) for text in texts]
+        if first_rows:
+            by_text = [rows[:1] for rows in by_text]
+        hidden = iter(self._hidden([row for rows in by_text for row in rows]))
+        found = []
+        for text, rows in zip(texts, by_text, strict=True):
+            states = [next(hidden) for _ in rows]
+            offsets = [span for row in rows for span in row.offsets]
+            ids = [token for row in rows for token in row.ids[1:-1]]
+            sentence = torch.tensor(sentence_numbers(text, offsets), device=self.device)
+            found.append((ReadText(torch.cat(states), ids, sentence), offsets))
+        return found
+
+    def read_query(self, queries: Sequence[str]) -> list[ReadText]:
+        """Read questions side by side; of one that is longer than a row, the first row."""
+        rows = [rows_of(self.tokenizer, query, self.config.row_tokens)[0] for query in queries]
+        states = self._hidden(rows)
+        numbers = [torch.zeros(len(row.offsets), dtype=torch.long, device=self.device) for row in rows]
+        return [ReadText(h, row.ids[1:-1], n) for h, row, n in zip(states, rows, numbers, strict=True)]
+
+    def logits(self, text: ReadText, query: ReadText | None) -> Tensor:
+        """Log odds that each token of a text is kept, ``[T]``."""
+        if query is None:
+            return self.alone(text.hidden).squeeze(-1)
+        told = signs(text.hidden, text.sentence, text.ids, query.hidden, query.ids)
+        return (self.asked(text.hidden) + self.weigh(told)).squeeze(-1)
+
+    def _hidden(self, rows: Sequence[Row]) -> list[Tensor]:
+        def forward(ids: Tensor, real: Tensor) -> Tensor:
+            hidden: Tensor = self.body(input_ids=ids, attention_mask=real).last_hidden_state
+            return hidden.float()
+
+        return read_rows(rows, self.tokenizer.pad_token_id or 0, self.device, forward)
+
+    @torch.inference_mode()
+    def token_scores(self, text: str, query: str | None) -> tuple[list[float], list[Range]]:
+        if self._last is None or self._last[0] != text:
+            self._last = (text, *self.read([text])[0])
+        _, read, offsets = self._last
+        question = None if query is None else self.read_query([require_question(query)])[0]
+        return self.logits(read, question).sigmoid().tolist(), offsets
 
 
 def load_classifier(
