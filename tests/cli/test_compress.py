@@ -35,12 +35,13 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """For the tiny backbone, untuned, and selfinfo."""
     folder = tmp_path_factory.mktemp("poc") / "saved"
     backbone = tiny_backbone()
     torch.manual_seed(0)
     model = CurvePredictor(backbone, PoCConfig(lora_rank=2, chunk_tokens=64, query=False))
     known = [Labels("squad", 1.0, {0.2: 0.5, 0.6: 0.9})]
-    made = Made(backbone.content_hash, "reader", "selfinfo", "", {})
+    made = Made(backbone.content_hash, "untuned", "selfinfo", "", {})
     outcomes = [[min(1.0, target + 0.1) for target in TARGETS]] * 80
     model.promises = Promises(made, outcomes, AverageCurve.of(known), {})
     model.save_pretrained(folder)
@@ -87,6 +88,29 @@ def test_a_floor_shows_what_was_predicted_chosen_and_promised(run: Run, document
     whole = json.loads(run(*options[:-4], "--floor", "1", *options[-2:], "--json").out)
     assert whole["text"].strip() == TEXT.strip()
     assert whole["requested_ratio"] == 1
+
+
+def test_ask_goes_by_a_floor_from_end_to_end(run: Run, document: str, predictor: str) -> None:
+    options = ["--method", "selfinfo", "--adapter", "none", "--predictor", predictor, "--max-new-tokens", "3"]
+    outcome = run("ask", document, QUESTION, *options, "--floor", "0.6", "--json")
+    assert outcome.status == 0, outcome.err
+    told = json.loads(outcome.out)
+    compressed = json.loads(
+        run("compress", document, *PLAIN, "-q", QUESTION, "--floor", "0.6", "--predictor", predictor, "--json").out
+    )
+    assert told["context_tokens"] == compressed["compressed_tokens"] < told["document_tokens"]
+    assert told["floor"] == 0.6
+    assert any("is predicted to keep" in note for note in told["notes"])
+    assert any("nothing is promised" in note for note in told["notes"])
+    shown = run("ask", document, QUESTION, *options, "--floor", "0.6")
+    assert "floor: 0.6" in shown.err
+    assert_refused(run("ask", document, QUESTION, *options, "--floor", "2"), "floor")
+    assert_refused(run("ask", document, QUESTION, *options, "--floor", "0.6", "--factor", "4"), "--factor")
+    assert_refused(run("ask", document, QUESTION, *options, "--floor", "0.6", "--promise", "no"), "no promise")
+    assert_refused(run("ask", document, QUESTION, "--method", "full", "--floor", "0.6"), "leaves text")
+    assert_refused(
+        run("ask", document, QUESTION, *options, "--floor", "1", "--max-new-tokens", "450"), "Lower the floor"
+    )
 
 
 def test_slips_are_told_in_one_line(run: Run, document: str, predictor: str, tmp_path: Path) -> None:

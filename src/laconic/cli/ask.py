@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -22,7 +22,12 @@ from laconic.data.documents import read_document
 from laconic.errors import BudgetError, LaconicError, QuestionError
 from laconic.generation.answer import Reader
 from laconic.methods.budget import auto_budget
-from laconic.methods.registry import WHOLE, LoadedMethod, check_names, load_method
+from laconic.methods.poc.calibration import Promise
+from laconic.methods.poc.compressors import DEFAULT as STEERED
+from laconic.methods.poc.compressors import check_steerable, compressor_digest
+from laconic.methods.poc.promises import check_promise
+from laconic.methods.poc.steering import PoC, check_floor, load_predictor
+from laconic.methods.registry import WHOLE, LoadedMethod, check_names, load_method, reader_name
 
 SHOWN_PASSAGES = 3
 DEFAULT = "ram"
@@ -45,11 +50,27 @@ class Request:
     max_new_tokens: int
     dtype: str
     device: str
+    floor: float | None = None
+    promise: str = "mean"
+    delta: float = 0.1
+    predictor: str | None = None
 
     @property
     def method(self) -> str:
         """A memory file is CoMeT's; documents are read with RAM unless something else is wanted."""
-        return self.wanted or ("comet" if self.of_memory else DEFAULT)
+        if self.wanted:
+            return self.wanted
+        return "comet" if self.of_memory else DEFAULT if self.floor is None else STEERED
+
+    def check_floor(self) -> None:
+        """Raise ``LaconicError`` for a floor that cannot be meant, before any work."""
+        if self.floor is None:
+            return
+        check_floor(self.floor)
+        check_steerable(self.method)
+        check_promise(self.promise, self.delta)
+        if self.factor != "auto" or self.budget is not None:
+            raise BudgetError("A floor says how much is to be kept.", "Leave --factor and --budget out.")
 
     @property
     def of_memory(self) -> bool:
@@ -90,6 +111,7 @@ def run(request: Request, as_json: bool) -> None:
         return
     ratio = request.ratio()
     check_names([request.method])
+    request.check_floor()
     question = require_question(request.question)
     document = read_document(request.documents)
     people, out, watch = _consoles(as_json)
@@ -101,7 +123,9 @@ def run(request: Request, as_json: bool) -> None:
             method = load_method(request.method, backbone, request.adapter)
         room = _room(request, method, question)
         with _stage(people, f"compress with {request.method}"):
-            if ratio is None:
+            if request.floor is not None:
+                compressed = _to_floor(request, request.floor, method, document.text, room)
+            elif ratio is None:
                 compressed = method.compressor.compress(document.text, question, budget=room)
             else:
                 with watch("count"):
@@ -110,6 +134,31 @@ def run(request: Request, as_json: bool) -> None:
                 compressed = method.compressor.compress(document.text, question, ratio=ratio)
         answer = _answer(request, method.reader, compressed, people, out)
     _print(request, backbone.name, answer, watch.seconds, people, out, as_json)
+
+
+def _to_floor(request: Request, floor: float, method: LoadedMethod, text: str, room: int) -> Compressed:
+    """The strongest compression that is predicted to keep the floor; what was chosen and promised is among its notes.
+
+    Raises:
+        BudgetError: what is left does not fit the window.
+    """
+    backbone = method.reader.backbone
+    predictor, promises = load_predictor(backbone, request.predictor)
+    steered = PoC(
+        method.compressor,
+        predictor,
+        promises,
+        compressor_digest=compressor_digest(request.method, method.compressor),
+        reader=reader_name(backbone, request.adapter),
+    ).compress(text, request.question, floor=floor, promise=cast(Promise, request.promise), delta=request.delta)
+    seen = steered.compressed.context_tokens
+    if seen > room:
+        raise BudgetError(
+            f"To keep {floor:g} of the quality the decoder would see {seen} tokens; its window has room for {room}.",
+            "Lower the floor, or use --factor auto.",
+        )
+    chosen = f"ratio {steered.choice.ratio:.3f} is predicted to keep {steered.choice.retention:.2f} of the quality"
+    return replace(steered.compressed, notes=[*steered.compressed.notes, chosen, steered.promise])
 
 
 def ask_memory(request: Request, as_json: bool) -> None:
@@ -123,8 +172,8 @@ def ask_memory(request: Request, as_json: bool) -> None:
 
     if len(request.documents) > 1:
         raise LaconicError("A memory file is asked alone.", "Add documents with `laconic read --append`.")
-    if request.method != "comet" or request.factor != "auto" or request.budget is not None:
-        raise LaconicError("A memory file is asked as it is.", "Leave --method, --factor and --budget out.")
+    if request.method != "comet" or request.factor != "auto" or (request.budget, request.floor) != (None, None):
+        raise LaconicError("A memory file is asked as it is.", "Leave --method, --factor, --budget and --floor out.")
     require_memory_file(request.documents[0])
     question = require_question(request.question)
     people, out, watch = _consoles(as_json)
@@ -236,6 +285,7 @@ def _as_json(request: Request, backbone: str, answer: Answer, loading: dict[str,
         "document_tokens": context.document_tokens,
         "context_tokens": context.context_tokens,
         "requested_factor": request.factor if request.factor == "auto" else float(request.factor),
+        "floor": request.floor,
         "delivered_factor": round(context.delivered_factor, 3),
         "evidence": [{"start": s.start, "end": s.end, "text": s.text, "score": s.score} for s in context.evidence],
         "seconds": {stage: round(value, 4) for stage, value in (loading | context.seconds | answer.seconds).items()},
@@ -257,7 +307,8 @@ def _show(people: Console, request: Request, answer: Answer, loading: dict[str, 
         people.print(Text(f"  {score}[{span.start:,}-{span.end:,}] ", "cyan") + Text(_clipped(text)))
     table = Table(title="bill", title_justify="left", show_header=False, box=None, padding=(0, 2))
     table.add_row("document", f"{context.document_tokens:,} tokens")
-    seen = f"{context.context_tokens:,} tokens ({context.delivered_factor:.1f}x shorter, asked: {request.factor})"
+    asked = f"asked: {request.factor}" if request.floor is None else f"floor: {request.floor:g}"
+    seen = f"{context.context_tokens:,} tokens ({context.delivered_factor:.1f}x shorter, {asked})"
     table.add_row("decoder saw", seen)
     table.add_row("peak cache", f"{answer.peak_cache_tokens:,} tokens, {answer.peak_cache_bytes / 2**20:.1f} MiB")
     stages = loading | context.seconds | answer.seconds

@@ -31,6 +31,10 @@ def ask(
     method: Annotated[str | None, typer.Option(help="See `laconic methods` [default: ram]")] = None,
     factor: Annotated[str, typer.Option(help="How many times shorter; auto: the mildest that fits")] = "auto",
     budget: Annotated[int | None, typer.Option(help="Most context tokens for --factor auto")] = None,
+    floor: Annotated[float | None, typer.Option(help="Share of the quality to keep, instead of a factor: 0.9")] = None,
+    promise: Annotated[str, typer.Option(help="What the floor means: mean, risk or quantile")] = "mean",
+    delta: Annotated[float, typer.Option(help="Risk that is left, for risk and quantile")] = 0.1,
+    predictor: Annotated[str | None, typer.Option(help="Saved predictor for --floor [default: shipped]")] = None,
     backbone: Backbone = None,
     adapter: Adapter = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer")] = 64,
@@ -41,7 +45,11 @@ def ask(
     """Answer a question about a document of any length."""
     from laconic.cli.ask import Request, run
 
-    run(Request(document, question, method, factor, budget, backbone, adapter, max_new_tokens, dtype, device), as_json)
+    request = Request(
+        document, question, method, factor, budget, backbone, adapter, max_new_tokens, dtype, device,
+        floor, promise, delta, predictor,
+    )  # fmt: skip
+    run(request, as_json)
 
 
 @app.command()

@@ -155,6 +155,8 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _labelled(line: Mapping[str, Any]) -> Labelled:
-    by_ratio = {name: {float(ratio): value for ratio, value in line[name].items()} for name in ("scores", "delivered")}
-    texts = {name: line[name] for name in ("id", "task", "document", "context", "question", "whole")}
-    return Labelled(**texts, **by_ratio)
+    scores = {float(ratio): score for ratio, score in line["scores"].items()}
+    delivered = {float(ratio): share for ratio, share in line["delivered"].items()}
+    texts = (str(line[name]) for name in ("id", "task", "document", "context", "question"))
+    ident, task, document, context, question = texts
+    return Labelled(ident, task, document, context, question, line["whole"], scores, delivered)
