@@ -11,7 +11,7 @@ class MemoSight(RetainingThinker):
 
     name = "memosight"
     options = MemoSightConfig
-    goes_on_from = ("vanilla", "lightthinker")  # whose memory it keeps, where both have as many rows
+    goes_on_from = ("vanilla", "lightthinker", "hybridthinker")  # whose memory it keeps, where both have as many rows
     config: MemoSightConfig
 
     @property
