@@ -136,11 +136,11 @@ def test_signs_are_what_they_say() -> None:
 def test_merged_and_saved_it_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = classifier()
     before = word_scores(model, TEXT, words_of(TEXT), QUESTION)
-    model.save_pretrained(tmp_path / "saved")
+    model.save_pretrained(tmp_path / "saved", dtype=torch.bfloat16)  # as recipes do
     monkeypatch.setattr("laconic.methods.pruning.classifier.load_encoder", lambda device: tiny_encoder())
     loaded, version = load_classifier(tmp_path / "saved")
     assert version
-    assert word_scores(loaded, TEXT, words_of(TEXT), QUESTION) == pytest.approx(before, abs=1e-4)
+    assert word_scores(loaded, TEXT, words_of(TEXT), QUESTION) == pytest.approx(before, abs=0.05)
     assert Classifier(BACKBONE, classifier=(loaded, version)).version == version
     with pytest.raises(AdapterError, match="no trained word classifier"):
         load_classifier()  # nothing ships for this encoder

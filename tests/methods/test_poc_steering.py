@@ -178,13 +178,13 @@ def test_bad_input_is_refused() -> None:
 def test_saved_and_loaded_it_promises_the_same(tmp_path: Path) -> None:
     model, known = predictor(), promises()
     model.promises = known
-    model.save_pretrained(tmp_path / "poc")
+    model.save_pretrained(tmp_path / "poc", dtype=torch.bfloat16)  # as recipes do
     model.promises = None
     loaded, again = load_predictor(BACKBONE, tmp_path / "poc")
     assert again.made == known.made
     assert again.margin(0.5, "risk", 0.1) == known.margin(0.5, "risk", 0.1)
     assert again.average([0.2, 0.5]) == known.average([0.2, 0.5])
-    assert loaded.curve(TEXT)([0.1, 0.7]) == pytest.approx(model.curve(TEXT)([0.1, 0.7]), abs=1e-4)
+    assert loaded.curve(TEXT)([0.1, 0.7]) == pytest.approx(model.curve(TEXT)([0.1, 0.7]), abs=0.05)
     (tmp_path / "poc" / FILE).unlink()
     with pytest.raises(AdapterError, match="nothing can be promised"):
         load_predictor(BACKBONE, tmp_path / "poc")

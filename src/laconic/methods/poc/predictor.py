@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,14 @@ class CurvePredictor(TrainedMethod):
 
     def adapted(self) -> list[nn.Module]:
         return [self.reader]
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str], backbone: Backbone) -> Self:
+        predictor = super().from_pretrained(folder, backbone)
+        for name, parameter in predictor.own_parameters().items():  # it may be saved in bfloat16
+            if not name.startswith("reader."):
+                parameter.data = parameter.data.float()
+        return predictor
 
     def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
         """As every method, and what may be promised beside it, once that is known."""

@@ -10,7 +10,7 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -119,6 +119,10 @@ class WordClassifier(TrainedMethod):
     def adapted(self) -> list[nn.Module]:
         return [self.body]
 
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str], backbone: Any) -> Self:
+        return super().from_pretrained(folder, backbone).float()  # it may be saved in bfloat16
+
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = self.backbone.tokenizer
@@ -200,7 +204,7 @@ def load_classifier(
         raise AdapterError(
             "There is no trained word classifier.", "Train one with `laconic train recipes/classifier/cpu.yaml`."
         )
-    classifier = WordClassifier.from_pretrained(found, encoder)  # type: ignore[arg-type]
+    classifier = WordClassifier.from_pretrained(found, encoder)
     return classifier.merge(), persist.version(found)
 
 
