@@ -11,6 +11,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import poc_tables
+
 from laconic.core import persist
 from laconic.eval.report import difference, references
 from laconic.methods.registry import shipped_adapters
@@ -250,6 +252,14 @@ BLOCKS: dict[str, list[tuple[str, Callable[[dict], str]]]] = {
         ("comet_speed.json", comet_speed),
         ("pipeline_speed.json", pipeline_speed),
         ("comet_ablation.json", recalled("**What is each part worth?** A small training without it, as above.")),
+    ],
+    "numbers of PoC": [
+        ("poc.json", poc_tables.floors),
+        ("poc.json", poc_tables.predicted),
+        ("poc.json", poc_tables.promised),
+        ("evidence_recall_classifier.json", poc_tables.evidence),
+        ("breakeven.json", poc_tables.breakeven),
+        ("llmlingua.json", poc_tables.beside),
     ],
     "numbers of reasoning": [
         (

@@ -107,7 +107,7 @@ def test_ask_goes_by_a_floor_from_end_to_end(run: Run, document: str, predictor:
     assert_refused(run("ask", document, QUESTION, *options, "--floor", "2"), "floor")
     assert_refused(run("ask", document, QUESTION, *options, "--floor", "0.6", "--factor", "4"), "--factor")
     assert_refused(run("ask", document, QUESTION, *options, "--floor", "0.6", "--promise", "no"), "no promise")
-    assert_refused(run("ask", document, QUESTION, "--method", "full", "--floor", "0.6"), "leaves text")
+    assert_refused(run("ask", document, QUESTION, "--method", "full", "--floor", "0.6"), "any ratio")
     assert_refused(
         run("ask", document, QUESTION, *options, "--floor", "1", "--max-new-tokens", "450"), "Lower the floor"
     )
@@ -122,7 +122,8 @@ def test_slips_are_told_in_one_line(run: Run, document: str, predictor: str, tmp
     for wrong in ("-0.1", "1.01", "nan"):
         assert_refused(run("compress", document, *PLAIN, "--floor", wrong, "--predictor", predictor), "floor")
     assert_refused(run("compress", document, *PLAIN, "--budget", "0"), "budget")
-    assert_refused(run("compress", document, "--method", "ram", "--ratio", "0.5"), "leaves text")
+    assert_refused(run("compress", document, "--method", "ram", "--ratio", "0.5"), "vectors")
+    assert_refused(run("compress", document, "--method", "full", "--ratio", "0.5"), "any ratio")
     assert_refused(run("compress", document, *PLAIN, "--ratio", "0.5", "--protect", "verbs"), "cannot be protected")
     assert_refused(run("compress", document, "--method", "bm25", "--ratio", "0.5", "--protect", "names"), "segments")
     assert_refused(run("compress", document, *PLAIN, "--ratio", "0.5", "--classifier", "x"), "no classifier")

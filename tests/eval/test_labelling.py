@@ -131,16 +131,16 @@ def test_a_text_beyond_the_window_is_skipped_and_counted(tmp_path: Path) -> None
     assert len(read_labels([tmp_path / "labels.json"])[1]) == 1
 
 
-def test_what_leaves_no_text_is_refused(tmp_path: Path) -> None:
-    class Vectors:
+def test_what_has_been_read_already_is_refused(tmp_path: Path) -> None:
+    class Reads:
         query_aware = False
 
         def compress(self, context: str, query: str | None = None, **_: Any) -> Compressed:
             return Compressed(4, 1, 0.25, state=object())
 
-    with pytest.raises(LaconicError, match="leave text"):
+    with pytest.raises(LaconicError, match="read already"):
         build_labels(
-            LoadedMethod("v", Vectors(), Parrot()), {"squad": ITEMS}, PLAN, tmp_path / "a.json",
+            LoadedMethod("v", Reads(), Parrot()), {"squad": ITEMS}, PLAN, tmp_path / "a.json",
             backbone="b", reader="r", compressor="c", say=lambda _: None,
         )  # fmt: skip
     with pytest.raises(DataError, match="nothing to label"):

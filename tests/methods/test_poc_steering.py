@@ -103,6 +103,31 @@ def test_a_reason_to_leave_the_text_alone_is_asked_for_the_ratio_and_told() -> N
     assert asked == [skipped.choice.ratio] == [method.compress(TEXT, floor=0.3).choice.ratio]
 
 
+def test_each_chunk_may_have_a_ratio_of_its_own() -> None:
+    method = poc()
+    text = TEXT + "\n\nWhat is the passkey? The passkey is 48213. " * 6
+    found = method.compress(text, floor=0.6, each_chunk=True)
+    grid = [place / 361 for place in range(1, 361)]
+    curves = predictor().curve(text).by_chunk(grid)
+    wanted = [
+        next((r for r, v in zip(grid, own.tolist(), strict=True) if r >= 0.02 and v >= 0.6), 1.0) for own in curves
+    ]
+    assert len(set(wanted)) > 1
+    weights = predictor().curve(text).weights
+    assert found.choice.ratio == pytest.approx(float((weights * torch.tensor(wanted)).sum() / weights.sum()), abs=1e-5)
+    assert found.choice.retention >= 0.6
+    compressed = found.compressed
+    assert compressed.text is not None
+    assert compressed.context_tokens == BACKBONE.count_tokens(compressed.text)
+    assert compressed.requested_ratio == pytest.approx(found.choice.ratio, abs=0.02)
+    assert compressed.delivered_ratio <= compressed.requested_ratio + len(wanted) / compressed.document_tokens
+    for span in compressed.evidence:
+        assert text[span.start : span.end] == span.text
+    assert method.compress(text, floor=1.0, each_chunk=True).compressed.text == text
+    with pytest.raises(BudgetError, match="one ratio"):
+        method.compress(text, floor=0.6, each_chunk=True, promise="risk")
+
+
 def test_promises_aim_higher_and_say_so() -> None:
     method = poc()
     plain = method.compress(TEXT, floor=0.5)

@@ -17,7 +17,7 @@ from laconic.backbone import Backbone
 from laconic.cli.loading import open_backbone
 from laconic.cli.profile import reason_not_to
 from laconic.core.files import write_whole
-from laconic.core.results import Compressed, Stopwatch
+from laconic.core.results import Compressed, Stopwatch, whole
 from laconic.core.segments import require_question
 from laconic.data.documents import read_document
 from laconic.errors import BudgetError, DataError, LaconicError
@@ -25,7 +25,7 @@ from laconic.methods.poc.calibration import Promise
 from laconic.methods.poc.compressors import check_steerable, compressor_digest, load_steerable
 from laconic.methods.poc.promises import check_promise
 from laconic.methods.poc.selection import Policy
-from laconic.methods.poc.steering import PoC, Steered, check_floor, load_predictor, untouched
+from laconic.methods.poc.steering import PoC, Steered, check_floor, load_predictor
 from laconic.methods.pruning.protect import check_protected
 from laconic.methods.roles import Compressor
 
@@ -64,6 +64,11 @@ class Request:
                 "--floor 0.9 keeps 90 % of the quality, --ratio 0.25 a quarter of the tokens, --budget 500 so many.",
             )
         check_steerable(self.method)
+        if self.method == "ram":
+            raise LaconicError(
+                "RAM leaves vectors for its own decoder beside text.",
+                "Use `laconic ask --method ram`, or another method.",
+            )
         check_protected(self.protect)
         check_promise(self.promise, self.delta)
         if self.policy not in ("first", "safe"):
@@ -126,7 +131,7 @@ def compress(request: Request, backbone: Backbone, compressor: Compressor, text:
     if request.floor is None:
         ratio = request.ratio if request.ratio is not None else (request.budget or 0) / max(tokens, 1)
         if ratio < 1 and (reason := skip(ratio)):
-            return Outcome(untouched(text, tokens, reason))
+            return Outcome(whole(text, tokens, reason))
         return Outcome(compressor.compress(text, request.query, ratio=request.ratio, budget=request.budget))
     predictor, promises = load_predictor(backbone, request.predictor)
     steered = PoC(

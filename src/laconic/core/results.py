@@ -105,6 +105,11 @@ class Compressed:
         return self.document_tokens / max(self.context_tokens, 1)
 
 
+def whole(text: str, tokens: int, *notes: str) -> Compressed:
+    """A text of so many tokens as it is."""
+    return Compressed(tokens, tokens, 1.0, text=text, evidence=[Span(0, len(text), text)], notes=list(notes))
+
+
 @dataclass
 class Answer:
     """A generated answer with its bill.

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from laconic.core.files import write_whole
-from laconic.core.results import Compressed
+from laconic.core.results import Compressed, whole
 from laconic.data.schema import QAItem
 from laconic.errors import BudgetError, DataError, LaconicError, QuestionError
 from laconic.eval import metrics
 from laconic.eval.environment import environment
 from laconic.eval.journal import Journal, Line
+from laconic.methods.poc.compressors import STEERABLE
 from laconic.methods.poc.labels import Made
 from laconic.methods.poc.selection import LEAST_RATIO, PARTS
 from laconic.methods.registry import LoadedMethod
@@ -36,7 +37,7 @@ METRICS: dict[str, tuple[Callable[[str, Sequence[str]], float], int]] = {
 #: tasks whose answers are summaries begin so
 SUMMARIES = ("squality", "qmsum")
 #: texts that are worked on together, and contexts that are read together
-POOL, TOGETHER = 4, 8
+POOL, TOGETHER = 8, 24
 
 
 def metric_of(task: str) -> str:
@@ -107,7 +108,7 @@ def build_labels(
             read += line.get("tokens_read", 0)
             journal.add(line)
         done, seconds = first + len(pool), time.monotonic() - started
-        if first // POOL % 5 == 0 or done == len(left):
+        if first // POOL % 3 == 0 or done == len(left):
             ahead = seconds / done * (len(left) - done)
             say(f"{done} of {len(left)} texts, {read / seconds:,.0f} tokens/s, {ahead / 60:.0f} min to go")
     lines = [journal.done[_key(made, task, plan), _digest(item)] for task, item in wanted]
@@ -131,7 +132,7 @@ def _label(method: LoadedMethod, made: Made, plan: Plan, pool: Sequence[tuple[st
         line: Line = {"setting": _key(made, task, plan), "item": _digest(item), "id": item.id, "task": task}
         lines.append(line)
         try:
-            contexts = {1.0: method.compressor.compress(item.document, item.question, ratio=1.0)}
+            contexts = {1.0: whole(item.document, method.reader.backbone.count_tokens(item.document))}
             for ratio in plan.of(item):
                 with suppress(BudgetError):  # a segment does not fit a few tokens: nothing is known there
                     contexts[ratio] = method.compressor.compress(item.document, item.question, ratio=ratio)
@@ -139,7 +140,7 @@ def _label(method: LoadedMethod, made: Made, plan: Plan, pool: Sequence[tuple[st
         except (BudgetError, QuestionError) as error:
             line["skipped"] = str(error)
             continue
-        texts = {ratio: _text(context) for ratio, context in contexts.items()}
+        texts = {ratio: _content(ratio, context) for ratio, context in contexts.items()}
         distinct = {texts[ratio]: context for ratio, context in contexts.items()}
         line |= {
             "document": item.document_id,
@@ -179,13 +180,14 @@ def _answers(
     return found
 
 
-def _text(context: Compressed) -> str:
-    if context.text is None:
+def _content(ratio: float, context: Compressed) -> str:
+    """What tells a context from others of its text: its own text, or, of vectors, the ratio."""
+    if context.text is None and context.embeddings is None:
         raise LaconicError(
-            "Only methods that leave text can be labelled: what they leave is compared and read side by side.",
-            "Choose classifier, selfinfo, contrastive, bm25 or embedding.",
+            "A text that a method has read already cannot be labelled beside others.",
+            f"Choose one of {', '.join(STEERABLE)}.",
         )
-    return context.text
+    return context.text if context.text is not None else f"vectors at {ratio}"
 
 
 def _check_window(method: LoadedMethod, item: QAItem, whole: Compressed, new: int) -> None:

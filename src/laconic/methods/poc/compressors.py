@@ -1,4 +1,4 @@
-"""The compressors a floor can steer: those that leave text, at any ratio."""
+"""The compressors a floor can steer: those that deliver any ratio, as text or as vectors."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from laconic.methods.baselines.bm25 import BM25
 from laconic.methods.baselines.embedding import Embedding
 from laconic.methods.pruning.classifier import Classifier, load_classifier
 from laconic.methods.pruning.perplexity import Contrastive, SelfInformation
+from laconic.methods.registry import load_method
 from laconic.methods.roles import Compressor
 
 #: word by word, and by segment
 PRUNERS = {"classifier": Classifier, "selfinfo": SelfInformation, "contrastive": Contrastive}
 SELECTORS = {"bm25": BM25, "embedding": Embedding}
-STEERABLE = (*PRUNERS, *SELECTORS)
+STEERABLE = (*PRUNERS, *SELECTORS, "ram")
 DEFAULT = "classifier"
 
 
@@ -36,7 +37,7 @@ def load_steerable(
         classifier: a saved word classifier, or a local checkpoint of LLMLingua-2's kind; None: what is shipped.
 
     Raises:
-        LaconicError: it is none that leaves text, or has no words to protect.
+        LaconicError: it is none that delivers any ratio, or has no words to protect.
     """
     check_steerable(name)
     if name == "classifier":
@@ -48,13 +49,13 @@ def load_steerable(
         return PRUNERS[name](backbone, protect)
     if protect:
         raise LaconicError(f"{name} keeps whole segments and protects no words.", f"Choose {', '.join(PRUNERS)}.")
-    return SELECTORS[name](backbone)
+    return load_method("ram", backbone).compressor if name == "ram" else SELECTORS[name](backbone)
 
 
 def check_steerable(name: str) -> None:
-    """Raise ``LaconicError`` for a name that is no compressor which leaves text."""
+    """Raise ``LaconicError`` for a name that is no compressor which delivers any ratio."""
     if name not in STEERABLE:
-        raise LaconicError(f"{name!r} is no method that leaves text.", f"Choose from: {', '.join(STEERABLE)}.")
+        raise LaconicError(f"{name!r} is no method that delivers any ratio.", f"Choose from: {', '.join(STEERABLE)}.")
 
 
 def compressor_digest(name: str, compressor: Compressor) -> str:

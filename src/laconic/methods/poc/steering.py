@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from laconic.backbone import Backbone
-from laconic.core.results import Compressed, Span, Stopwatch
+from laconic.core.results import Compressed, Stopwatch, whole
 from laconic.core.segments import require_text
 from laconic.errors import AdapterError, BudgetError
 from laconic.methods.poc.calibration import Promise
+from laconic.methods.poc.chunked import choose_each, compress_each
 from laconic.methods.poc.predictor import CurvePredictor
 from laconic.methods.poc.promises import Promises, check_promise
 from laconic.methods.poc.selection import LEAST_RATIO, PARTS, Choice, Curve, Policy, select
@@ -72,6 +73,7 @@ class PoC:
         delta: float = 0.1,
         policy: Policy = "safe",
         least_ratio: float = LEAST_RATIO,
+        each_chunk: bool = False,
         skip: Callable[[float], str | None] = lambda ratio: None,
     ) -> Steered:
         """The shortest context that is predicted to keep ``floor`` of the quality.
@@ -82,6 +84,7 @@ class PoC:
             delta: risk that is left, for ``risk`` and ``quantile``.
             policy: see ``select``; the promises are calibrated with ``safe``.
             least_ratio: no ratio below it is chosen.
+            each_chunk: a ratio for each chunk of the predictor's; promises are calibrated with one for all of a text.
             skip: told the ratio that was chosen, may say why the text had better be left alone.
 
         Raises:
@@ -94,10 +97,15 @@ class PoC:
         check_promise(promise, delta)
         if not 0 <= least_ratio <= 1:
             raise BudgetError(f"The least ratio {least_ratio} is not in [0, 1].", f"Leave it at {LEAST_RATIO}.")
+        if each_chunk and promise != "mean":
+            raise BudgetError("Promises are calibrated with one ratio for a text.", "Promise mean, or leave it at one.")
         require_text(context)
         watch = Stopwatch(self.predictor.backbone.device)
         margin = self.promises.margin(floor, promise, delta)
         with watch("predict"):
+            if each_chunk:
+                choices, choice = choose_each(self.predictor, context, query, floor, policy, least_ratio)
+                return self._each(choices, choice, context, query, floor, skip)
             curve = self.predictor.curve(context, query)
             # above 1 selection gives up, yet the text as it is meets every floor up to 1
             aim = floor + margin if floor + margin <= 1.0 else math.inf
@@ -107,23 +115,32 @@ class PoC:
         compressed = replace(compressed, seconds=watch.seconds | compressed.seconds)
         return Steered(compressed, choice, self.promises.words(floor, promise, delta), margin)
 
+    def _each(
+        self,
+        choices: Sequence[Choice],
+        mean: Choice,
+        context: str,
+        query: str | None,
+        floor: float,
+        skip: Callable[[float], str | None],
+    ) -> Steered:
+        promise = self.promises.words(floor, "mean", 0.1)
+        if mean.ratio >= 1 or skip(mean.ratio) is not None:
+            return Steered(self._at(mean.ratio, context, query, skip), mean, promise, 0.0)
+        ratios = [choice.ratio for choice in choices]
+        return Steered(compress_each(self.compressor, self.predictor, context, query, ratios), mean, promise, 0.0)
+
     def _at(self, ratio: float, context: str, query: str | None, skip: Callable[[float], str | None]) -> Compressed:
         reason = "nothing may be cut: the text is as it was" if ratio >= 1 else skip(ratio)
         if reason is None:
             return self.compressor.compress(context, query, ratio=ratio)
-        return untouched(context, self.predictor.backbone.count_tokens(context), reason)
+        return whole(context, self.predictor.backbone.count_tokens(context), reason)
 
 
 def told(curve: Curve) -> list[tuple[float, float]]:
     """A curve at a few ratios, for people."""
     ratios = [place / PARTS for place in range(1, PARTS)]
     return list(zip(ratios, map(float, curve(ratios)), strict=True))
-
-
-def untouched(context: str, tokens: int, note: str) -> Compressed:
-    """The text as it is, and why."""
-    whole = [Span(0, len(context), context)]
-    return Compressed(tokens, tokens, 1.0, text=context, evidence=whole, notes=[note])
 
 
 def check_floor(floor: float) -> None:

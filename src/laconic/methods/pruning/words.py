@@ -11,10 +11,11 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from laconic.backbone import Backbone
-from laconic.core.results import Compressed, Span, Stopwatch
+from laconic.core.results import Compressed, Span, Stopwatch, whole
 from laconic.core.segments import Range, require_text, resolve_budget
 from laconic.errors import BudgetError
 from laconic.methods.pruning.protect import check_protected, protected_words
@@ -63,10 +64,7 @@ class WordPruner(ABC):
             document_tokens = self.backbone.count_tokens(context)
         allowed, requested = resolve_budget(document_tokens, ratio, budget)
         if allowed >= document_tokens:
-            whole = [Span(0, len(context), context)]
-            return Compressed(
-                document_tokens, document_tokens, requested, text=context, evidence=whole, seconds=watch.seconds
-            )
+            return replace(whole(context, document_tokens), requested_ratio=requested, seconds=watch.seconds)
         with watch("score"):
             words, scores = self._scored(context, query if self.query_aware else None)
         with watch("choose"):

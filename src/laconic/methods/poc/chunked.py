@@ -1,0 +1,74 @@
+"""A ratio for each chunk of a text (PoC, arXiv 2603.19733; section 2.3 of its specification, "chunks", variant a).
+
+Chunks that can be cut hard are, and those that cannot are spared, so that the mean of what is predicted of each meets
+the floor; a text has one curve otherwise, the mean of its chunks', and one ratio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from laconic.core.results import Compressed, Span
+from laconic.core.segments import segment
+from laconic.methods.poc.predictor import CurvePredictor
+from laconic.methods.poc.selection import GRID, Choice, Curve, Policy, select
+from laconic.methods.roles import Compressor
+
+
+def choose_each(
+    predictor: CurvePredictor, context: str, query: str | None, floor: float, policy: Policy, least_ratio: float
+) -> tuple[list[Choice], Choice]:
+    """A choice for each chunk, and what they come to: means weighted by tokens."""
+    text = predictor.curve(context, query)
+    grid = [place / GRID for place in range(1, GRID)]
+    by_chunk = text.by_chunk(grid).tolist()
+    choices = [
+        replace(select(looked_up(values), floor, policy=policy, least_ratio=least_ratio), feasible=True)
+        for values in by_chunk
+    ]
+    weights = (text.weights / text.weights.sum()).tolist()
+    ratio = sum(weight * one.ratio for weight, one in zip(weights, choices, strict=True))
+    retention = sum(weight * one.retention for weight, one in zip(weights, choices, strict=True))
+    return choices, Choice(ratio, retention, True, policy, [])
+
+
+def looked_up(values: Sequence[float]) -> Curve:
+    """A curve from its values on the search's grid."""
+    return lambda ratios: [values[round(ratio * GRID) - 1] for ratio in ratios]
+
+
+def compress_each(
+    compressor: Compressor,
+    predictor: CurvePredictor,
+    context: str,
+    query: str | None,
+    ratios: Sequence[float],
+) -> Compressed:
+    """Each chunk at its ratio, one behind the other; those at ratio 1 as they are.
+
+    Raises:
+        LaconicError: the compressor leaves something else than text.
+    """
+    pieces = segment(predictor.backbone.tokenizer, context, predictor.config.chunk_tokens)
+    parts: list[str] = []
+    evidence: list[Span] = []
+    seconds: dict[str, float] = {}
+    for (start, end), ratio in zip(pieces.char_spans, ratios, strict=True):
+        chunk = context[start:end]
+        if ratio >= 1 or not chunk.strip():
+            parts.append(chunk)
+            evidence.append(Span(start, end, chunk))
+            continue
+        found = compressor.compress(chunk, query, ratio=ratio)
+        assert found.text is not None, "vectors of chunks cannot be put together as text"
+        gap = "\n" if "\n" in chunk[len(chunk.rstrip()) :] else " "
+        parts.append(found.text.strip() + gap)
+        evidence += [replace(span, start=span.start + start, end=span.end + start) for span in found.evidence]
+        seconds = {
+            stage: seconds.get(stage, 0.0) + found.seconds.get(stage, 0.0) for stage in {**seconds, **found.seconds}
+        }
+    text = "".join(parts) if ratios[-1] >= 1 else "".join(parts).rstrip()
+    tokens, left = len(pieces.ids), predictor.backbone.count_tokens(text)
+    asked = sum(ratio * length for ratio, length in zip(ratios, pieces.lengths, strict=True)) / tokens
+    return Compressed(tokens, left, asked, text=text, evidence=evidence, seconds=seconds)
