@@ -18,7 +18,7 @@ def predicted(result: dict) -> str:
     lines = [
         f"**Which predictor is worth it?** Labels of {result['notes']['texts trained on']} texts to learn from, "
         f"{result['notes']['held out for promises']} held out. PPE is the mean squared error of predicted retention; "
-        "P@R the mean score over delivered ratios, in points, and its paired difference to a fixed ratio (95 % interval) "
+        "P@R the mean score over delivered ratios, in points, and the paired difference to a fixed ratio (95 %) "
         "(`benchmarks/scripts/poc.py`).\n",
         "| task | texts | " + " | ".join(f"{name}" for name in POLICIES.values()) + " |",
         "|---|---|" + "---|" * len(POLICIES),

@@ -61,6 +61,8 @@ class PoCTrainer(OnDecoder):
 
     def finish(self, method: CurvePredictor, data: Sequence[Source]) -> None:
         """Run selection on the held-out texts, for every target."""
+        if not data:  # an average of others, which nothing is known of yet
+            return
         method.eval()
         last = data[-1]
         trained, held = (split(last.texts, name) for name in ("train", "calibration"))

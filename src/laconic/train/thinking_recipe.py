@@ -46,6 +46,13 @@ class ThinkingTrainer(OnDecoder):
         return self.kind(backbone, config)
 
     def task(self, method: Thinker, stage: dict[str, Any], data: dict[str, list[Problem]], seed: int) -> StageTask:
+        """Raises ``RecipeError`` where traces could be longer than the backbone was built for."""
+        if stage["limit"] > method.backbone.window:
+            raise RecipeError(
+                f"The stage {stage['name']} has traces of {stage['limit']} tokens, and the window of "
+                f"{method.backbone.name} is {method.backbone.window}.",
+                "Lower limit.",
+            )
         decoder = [
             p for name, p in method.decoder.named_parameters() if method.config.train == "full" or "lora_" in name
         ]

@@ -1,0 +1,102 @@
+"""The recipe of PoC's predictor, from files of labels to a saved predictor with its promises."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny import tiny_backbone
+
+from laconic.errors import AdapterError, DataError, RecipeError
+from laconic.methods.poc.labels import Made, split_of
+from laconic.methods.poc.promises import TARGETS
+from laconic.methods.poc.steering import load_predictor
+from laconic.train.poc import LabelledTexts
+from laconic.train.recipe import run_recipe
+
+BACKBONE = tiny_backbone()
+
+
+def labels(path: Path, texts: int = 60, whole: float = 1.0, **changes: str) -> Path:
+    """A file of labels: texts with the word passkey keep all at a fifth, others at four fifths."""
+    made = Made(BACKBONE.content_hash, "reader", "compressor", "\nQ", {"squad": "f1 of 32 tokens"})
+    items = []
+    for number in range(texts):
+        easy = number % 2 == 0
+        items.append(
+            {
+                "id": str(number),
+                "task": "squad",
+                "document": f"doc {number}",
+                "context": f"The {'passkey' if easy else 'weather'} is {number}. The ships passed.",
+                "question": "What is it?",
+                "whole": whole if number else 0.0,
+                "scores": {str(r): float(r >= (0.2 if easy else 0.8)) for r in (0.1, 0.2, 0.5, 0.8)},
+                "delivered": {str(r): r for r in (0.1, 0.2, 0.5, 0.8)},
+            }
+        )
+    path.write_text(json.dumps({"made": asdict(made) | changes, "items": items}))
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setattr("laconic.train.stages.load_backbone", lambda *args, **kwargs: BACKBONE)
+    loop = {"steps": 30, "learning_rate": 1e-2, "warmup_steps": 2, "checkpoint_every": 10, "log_every": 10}
+    stage = {"name": "curves", "labels": [str(labels(tmp_path / "labels.json"))], "rows": 8, "loop": loop}
+    return {
+        "method": "poc", "backbone": "tiny", "dtype": "fp32", "device": "cpu", "start": None,
+        "output": str(tmp_path / "run"), "seed": 0, "poc": {"lora_rank": 2, "chunk_tokens": 64}, "stages": [stage],
+    }  # fmt: skip
+
+
+def run(recipe: dict[str, Any], tmp_path: Path) -> Path:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(recipe))
+    return run_recipe(file, say=lambda _: None)
+
+
+def test_from_labels_to_a_predictor_that_can_promise(recipe: dict[str, Any], tmp_path: Path) -> None:
+    folder = run(recipe, tmp_path)
+    predictor, promises = load_predictor(BACKBONE, folder)
+    held = [number for number in range(1, 60) if split_of(f"doc {number}") == "calibration"]
+    assert len(promises.outcomes) == len(held) > 3
+    assert all(len(one) == len(TARGETS) and one[-1] == 1 for one in promises.outcomes)
+    assert promises.made.compressor == "compressor"
+    trained = [number for number in range(1, 60) if split_of(f"doc {number}") == "train"]
+    knot = next(knot for knot in promises.average.knots if knot.ratio == 0.2)
+    assert knot.count == len(trained)
+    assert knot.retention == pytest.approx(sum(number % 2 == 0 for number in trained) / len(trained))
+    easy = predictor.curve("The passkey is 7. The ships passed.", "What is it?")
+    hard = predictor.curve("The weather is 7. The ships passed.", "What is it?")
+    assert easy([0.5])[0] > hard([0.5])[0] + 0.3
+
+
+def test_labels_that_do_not_fit_are_refused_before_anything_is_trained(recipe: dict[str, Any], tmp_path: Path) -> None:
+    other = labels(tmp_path / "other.json", backbone="another")
+    recipe["stages"][0]["labels"] = [str(other)]
+    with pytest.raises(AdapterError, match="backbone"):
+        run(recipe, tmp_path)
+    recipe["stages"][0]["labels"] = [str(labels(tmp_path / "few.json", texts=2))]
+    with pytest.raises(DataError, match="Too few"):
+        run(recipe, tmp_path)
+    recipe["stages"][0]["labels"] = [str(tmp_path / "none.json")]
+    with pytest.raises(DataError, match="no file"):
+        run(recipe, tmp_path)
+    recipe["stages"][0]["labels"] = []
+    with pytest.raises(RecipeError, match="list of files"):
+        run(recipe, tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_text_comes_once_before_any_comes_again() -> None:
+    texts: list[Any] = [f"text {number}" for number in range(10)]
+    made = LabelledTexts(texts, 4, "0/curves")
+    seen = [text for step in range(5) for text in made(step)]
+    assert sorted(seen[:10]) == sorted(seen[10:]) == sorted(texts)
+    assert seen[:10] != seen[10:]
+    assert made(3) == LabelledTexts(texts, 4, "0/curves")(3)
