@@ -2,8 +2,8 @@
 
     python benchmarks/scripts/divergence_toy.py --out benchmarks/results/divergence_toy.json
 
-The smallest case that tells guidance from reverse KL (TGPO's specification, section 1): two tokens, a teacher that gives
-one of them 0.99, a student that gives it epsilon; gradient steps of 0.5 on the logits, without sampling, until the
+The smallest case that tells guidance from reverse KL (TGPO's specification, section 1): two tokens, a teacher that has
+0.99 on one of them, a student that gives it epsilon; gradient steps of 0.5 on the logits, without sampling, until the
 student gives it more than a half. Exact divergences of the whole distribution, so nothing here is noise.
 """
 
