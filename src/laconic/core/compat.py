@@ -163,3 +163,14 @@ def rotation_kinds(base: PreTrainedModel) -> set[str]:
     """How a decoder's positions turn its keys (leans on ``rotary_emb.rope_type``, a name or names by layer type)."""
     found = base.rotary_emb.rope_type
     return set(found.values()) if isinstance(found, dict) else {found}
+
+
+def require_plain_head(model: PreTrainedModel) -> None:
+    """Raise ``BackboneError`` where logits are more than the head's product (leans on names in configurations)."""
+    config = model.config.get_text_config()
+    for name in ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling"):
+        if getattr(config, name, None) not in (None, 1.0):
+            raise BackboneError(
+                f"{type(model).__name__} changes its logits behind the head ({name}).",
+                "Chunked log-probabilities know plain heads alone: use another model.",
+            )

@@ -1,0 +1,63 @@
+"""The options of TGPO and its rivals, beside those of TRL's GRPO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from trl import GRPOConfig
+
+from laconic.errors import LaconicError
+from laconic.losses.schedules import Shape, Weight
+
+Objective = Literal["tgpo", "grpo", "rkl", "kdrl", "adv_match", "adv_state"]
+Gate = Literal["all", "mismatch", "confident", "incorrect", "first"]
+#: loss types of TRL whose normaliser the teacher's term can share
+LOSS_TYPES = ("dapo", "grpo", "bnpo", "dr_grpo")
+
+
+@dataclass
+class TGPOConfig(GRPOConfig):
+    """TGPO (arXiv 2605.13230) on TRL's GRPO; see section 2 of its specification.
+
+    Attributes:
+        objective: ``tgpo`` adds guidance to GRPO's loss; ``rkl`` replaces the reward by the reverse-KL advantage
+            (whatever the weight, while there is any: make its schedule constant); ``kdrl`` adds its squared log-ratio;
+            ``adv_match`` and ``adv_state`` add to the advantage; ``grpo`` asks no teacher.
+        teacher_weight, teacher_weight_least, teacher_weight_fall, teacher_schedule, teacher_batches: the weight of the
+            teacher's part by the batch of roll-outs, see ``losses.schedules``.
+        gate: positions that are guided: all; those where the teacher would say something else; those where it is surer
+            than ``gate_threshold``; answers of a reward of 0 or less; the first share ``gate_threshold`` of an answer.
+    """
+
+    objective: Objective = field(default="tgpo", metadata={"help": "tgpo, grpo, rkl, kdrl, adv_match or adv_state"})
+    teacher_weight: float = field(default=0.002, metadata={"help": "weight of the teacher's part in the first batch"})
+    teacher_weight_least: float = field(default=0.0, metadata={"help": "what it falls to"})
+    teacher_weight_fall: float = field(default=1e-5, metadata={"help": "what each batch of roll-outs takes away"})
+    teacher_schedule: Shape = field(default="linear", metadata={"help": "linear, constant or cosine"})
+    teacher_batches: int = field(default=200, metadata={"help": "batches over which a cosine falls"})
+    gate: Gate = field(default="all", metadata={"help": "all, mismatch, confident, incorrect or first"})
+    gate_threshold: float = field(default=0.5, metadata={"help": "for the gates confident and first"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, choices in (("objective", get_args(Objective)), ("gate", get_args(Gate))):
+            if getattr(self, name) not in choices:
+                raise LaconicError(f"Unknown {name} {getattr(self, name)!r}.", f"Choose one of {', '.join(choices)}.")
+        if self.objective != "grpo" and self.loss_type not in LOSS_TYPES:
+            raise LaconicError(
+                f"The loss type {self.loss_type} has no normaliser to share.", f"Choose one of {', '.join(LOSS_TYPES)}."
+            )
+        if not 0 <= self.gate_threshold <= 1:
+            raise LaconicError(f"gate_threshold is {self.gate_threshold}.", "Choose a share between 0 and 1.")
+        self.weight  # noqa: B018 (a wrong schedule is found now)
+
+    @property
+    def weight(self) -> Weight:
+        return Weight(
+            self.teacher_weight,
+            self.teacher_weight_least,
+            self.teacher_weight_fall,
+            self.teacher_schedule,
+            self.teacher_batches,
+        )

@@ -1,0 +1,330 @@
+"""TGPO on TRL's GRPO (invariants 1, 6 to 8, 10, 15 to 17 and 20 of its specification)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny_model, tiny_tokenizer
+from torch import Tensor
+from transformers import PreTrainedModel
+
+trl = pytest.importorskip("trl")
+from datasets import Dataset  # noqa: E402
+
+from laconic.errors import DataError, LaconicError  # noqa: E402
+from laconic.methods.tgpo.cache import CachedTeacher  # noqa: E402
+from laconic.methods.tgpo.config import TGPOConfig  # noqa: E402
+from laconic.methods.tgpo.teacher import LocalTeacher, Scores  # noqa: E402
+from laconic.methods.tgpo.trainer import TGPOTrainer  # noqa: E402
+from laconic.methods.tgpo.vocabulary import SharedVocabulary, shared_vocabulary  # noqa: E402
+
+# TRL names what transformers renames
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+
+TOKENIZER = tiny_tokenizer()
+PROMPTS = ["What is the passkey?", "The weather", "First we add", "The sky is"]
+
+
+def student(seed: int = 0, **overrides: Any) -> PreTrainedModel:
+    model = tiny_model("llama", vocab_size=len(TOKENIZER), **overrides)
+    if seed:
+        torch.manual_seed(seed)
+        for parameter in model.parameters():
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+class Fake:
+    """Says the token behind the last one, and counts its calls."""
+
+    version = "fake"
+
+    def __init__(self) -> None:
+        self.calls: list[Tensor] = []
+
+    def score(self, prompt: Tensor, prompt_mask: Tensor, answer: Tensor, answer_mask: Tensor) -> Scores:
+        self.calls.append(answer)
+        before = torch.cat([prompt[:, -1:], answer[:, :-1]], dim=1)
+        real = answer_mask.bool()
+        ids = ((before + 1) % len(TOKENIZER)) * real
+        return Scores(ids, torch.full(ids.shape, -0.5) * real, torch.full(ids.shape, -1.0) * real)
+
+
+def by_length(completions: Sequence[str], **_: Any) -> list[float]:
+    return [float(len(text) % 3) for text in completions]
+
+
+def equal(completions: Sequence[str], **_: Any) -> list[float]:
+    return [1.0] * len(completions)
+
+
+def options(folder: Path, **changes: Any) -> dict[str, Any]:
+    known: dict[str, Any] = {
+        "output_dir": str(folder), "per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 6,
+        "max_steps": 2, "learning_rate": 1e-2, "report_to": [], "use_cpu": True, "logging_steps": 1, "seed": 1,
+        "save_strategy": "no", "temperature": 1.0, "disable_tqdm": True,
+        "bf16": False, "activation_checkpointing": False,
+    }  # fmt: skip
+    return known | changes
+
+
+def trained(folder: Path, model: PreTrainedModel, reward: Any = by_length, **changes: Any) -> Any:
+    teacher = changes.pop("teacher", None)
+    plain = changes.pop("plain", False)
+    data = Dataset.from_list([{"prompt": prompt} for prompt in PROMPTS] * 4)
+    common = {"reward_funcs": reward, "train_dataset": data, "processing_class": TOKENIZER}
+    if plain:
+        trainer = trl.GRPOTrainer(model, args=trl.GRPOConfig(**options(folder, **changes)), **common)
+    else:
+        trainer = TGPOTrainer(model, args=TGPOConfig(**options(folder, **changes)), teacher=teacher, **common)
+    trainer.train()
+    return trainer
+
+
+def weights(trainer: Any) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+
+
+def test_without_a_weight_it_is_grpo_bit_by_bit_and_no_teacher_is_asked(tmp_path: Path) -> None:
+    plain = weights(trained(tmp_path / "a", student(), plain=True))
+    assert any(not torch.equal(p, plain[name]) for name, p in student().named_parameters())
+    for changes in ({"teacher_weight": 0.0}, {"objective": "grpo"}):
+        fake = Fake()
+        found = weights(trained(tmp_path / "b", student(), teacher=fake, **changes))
+        assert not fake.calls
+        assert all(torch.equal(found[name], plain[name]) for name in plain)
+
+
+def test_with_equal_rewards_grpo_stands_still_and_guidance_moves(tmp_path: Path) -> None:
+    start = dict(student().named_parameters())
+    still = weights(trained(tmp_path / "a", student(), equal, plain=True))
+    assert all(torch.equal(still[name], p) for name, p in start.items())
+    fake = Fake()
+    trainer = trained(tmp_path / "b", student(), equal, teacher=fake, teacher_weight=0.5)
+    assert any(not torch.equal(p, start[name]) for name, p in weights(trainer).items())
+    assert len(fake.calls) == 2
+    logged = [line for line in trainer.state.log_history if "teacher/weight" in line]
+    for name in ("weight", "loss", "student_probability", "agreement", "log_prob", "log_prob_of_said"):
+        assert f"teacher/{name}" in logged[0]
+    assert logged[0]["teacher/weight"] == 0.5
+    assert logged[1]["teacher/weight"] == pytest.approx(0.5 - 1e-5)
+    assert logged[0]["teacher/log_prob_of_said"] == pytest.approx(-1.0)
+
+
+@pytest.mark.parametrize("loss_type", ["dapo", "grpo", "bnpo", "dr_grpo"])
+def test_the_teachers_term_is_what_it_says_and_shares_the_policys_count(tmp_path: Path, loss_type: str) -> None:
+    trainer = trained(tmp_path, student(), teacher=Fake(), teacher_weight=0.3, loss_type=loss_type, max_steps=1)
+    trainer.model.train()
+    torch.manual_seed(0)
+    prompt, mask = torch.randint(3, 90, (3, 4)), torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1], [0, 0, 1, 1]])
+    said, real = torch.randint(3, 90, (3, 5)), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]])
+    theirs = torch.randint(3, 90, (3, 5))
+    inputs = {
+        "prompt_ids": prompt, "prompt_mask": mask, "completion_ids": said, "completion_mask": real,
+        "advantages": torch.zeros(3), "num_items_in_batch": torch.tensor(10.0), "teacher_ids": theirs,
+        "teacher_said": torch.zeros(3, 5), "teacher_gate": real.float(),
+    }  # fmt: skip
+    trainer._weight_now = 0.3
+    trainer.current_gradient_accumulation_steps = 1
+    loss = trainer._compute_loss(trainer.model, inputs)
+    whole, attention = torch.cat([prompt, said], 1), torch.cat([mask, real], 1)
+    logits = trainer.model(whole, attention_mask=attention).logits[:, 3:-1]
+    surprise = -logits.log_softmax(-1).gather(-1, theirs[..., None])[..., 0] * real
+    wanted = {
+        "dapo": surprise.sum() / 10,
+        "grpo": (surprise.sum(1) / real.sum(1)).mean(),
+        "bnpo": surprise.sum() / real.sum(),
+        "dr_grpo": surprise.sum() / (3 * 6),
+    }[loss_type]
+    assert loss.item() == pytest.approx(0.3 * wanted.item(), rel=1e-5)
+    grads = torch.autograd.grad(loss, list(trainer.model.parameters()), retain_graph=True, allow_unused=True)
+    expected = torch.autograd.grad(0.3 * wanted, list(trainer.model.parameters()), allow_unused=True)
+    for one, other in zip(grads, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+    garbage = inputs | {
+        "completion_ids": torch.where(real.bool(), said, 5),
+        "teacher_ids": torch.where(real.bool(), theirs, 7),
+    }
+    assert trainer._compute_loss(trainer.model, garbage).item() == pytest.approx(loss.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["rkl", "kdrl", "adv_match", "adv_state"])
+def test_every_rival_trains(tmp_path: Path, objective: str) -> None:
+    start = dict(student().named_parameters())
+    fake = Fake()
+    settings = {"objective": objective, "teacher_weight": 0.5, "teacher_schedule": "constant"}
+    found = weights(trained(tmp_path, student(), teacher=fake, **settings))
+    assert fake.calls
+    assert any(not torch.equal(p, start[name]) for name, p in found.items())
+    assert all(bool(torch.isfinite(p).all()) for p in found.values())
+
+
+def test_gates(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, student(), teacher=Fake(), max_steps=1, gate_threshold=0.5)
+    said = torch.tensor([[5, 6, 7, 8]])
+    real = torch.tensor([[1, 1, 1, 0]])
+    scores = Scores(torch.tensor([[5, 9, 7, 0]]), torch.log(torch.tensor([[0.9, 0.4, 0.6, 1.0]])), torch.zeros(1, 4))
+    output = {"completion_ids": said, "completion_mask": real, "advantages": torch.tensor([-1.0])}
+    wanted = {
+        "all": [1, 1, 1, 0],
+        "mismatch": [0, 1, 0, 0],
+        "confident": [1, 0, 1, 0],
+        "incorrect": [1, 1, 1, 0],
+        "first": [1, 1, 0, 0],
+    }
+    for gate, kept in wanted.items():
+        trainer.args.gate = gate
+        assert trainer._gate(scores, output, real)[0].tolist() == kept
+    trainer.args.gate = "incorrect"
+    assert trainer._gate(scores, output | {"advantages": torch.tensor([1.0])}, real).sum() == 0
+
+
+def ragged() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    prompt, prompt_mask = torch.randint(3, 90, (3, 4)), torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 1]])
+    answer, answer_mask = (
+        torch.randint(3, 90, (3, 5)),
+        torch.tensor([[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [1, 1, 1, 0, 0]]),
+    )
+    return prompt, prompt_mask, answer, answer_mask
+
+
+def same(one: Scores, other: Scores) -> bool:
+    return torch.equal(one.ids, other.ids) and all(
+        torch.allclose(getattr(one, name), getattr(other, name), atol=1e-5) for name in ("log_probs", "said")
+    )
+
+
+def test_a_local_teacher_reads_what_stands_before_each_token_whatever_the_padding() -> None:
+    model = student(3)
+    teacher = LocalTeacher(model, TOKENIZER, (student(), TOKENIZER))
+    prompt, prompt_mask, answer, answer_mask = ragged()
+    found = teacher.score(prompt, prompt_mask, answer, answer_mask)
+    for row in range(3):
+        own, said = prompt[row][prompt_mask[row].bool()], answer[row][answer_mask[row].bool()]
+        with torch.no_grad():
+            log_probs = model(torch.cat([own, said])[None]).logits[0].log_softmax(-1)[len(own) - 1 : -1]
+        count = len(said)
+        assert found.ids[row, :count].tolist() == log_probs.argmax(-1).tolist()
+        torch.testing.assert_close(found.log_probs[row, :count], log_probs.amax(-1), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            found.said[row, :count], log_probs.gather(-1, said[:, None])[:, 0], atol=1e-4, rtol=1e-4
+        )
+        assert (found.ids[row, count:] == 0).all()
+    wider = [
+        torch.cat([torch.full((3, 2), 77), prompt], 1),
+        torch.cat([torch.zeros(3, 2, dtype=torch.long), prompt_mask], 1),
+    ]
+    longer = [
+        torch.cat([answer, torch.full((3, 3), 88)], 1),
+        torch.cat([answer_mask, torch.zeros(3, 3, dtype=torch.long)], 1),
+    ]
+    again = teacher.score(*wider, *longer)
+    assert same(Scores(again.ids[:, :5], again.log_probs[:, :5], again.said[:, :5]), found)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert not model.training
+
+
+@pytest.mark.parametrize(("rows", "positions"), [(1, 1), (2, 3), (100, 100)])
+def test_pieces_change_nothing(rows: int, positions: int) -> None:
+    make = lambda **sizes: LocalTeacher(student(3), TOKENIZER, (student(), TOKENIZER), **sizes)  # noqa: E731
+    assert same(make(rows=rows, positions=positions).score(*ragged()), make().score(*ragged()))
+
+
+def test_a_cache_gives_what_it_was_given_and_asks_only_for_the_rest(tmp_path: Path) -> None:
+    local = LocalTeacher(student(3), TOKENIZER, (student(), TOKENIZER))
+    cached = CachedTeacher(local, tmp_path / "deep" / "scores.sqlite")
+    prompt, prompt_mask, answer, answer_mask = ragged()
+    asked: list[int] = []
+    score = local.score
+    local.score = lambda *parts: (asked.append(len(parts[0])), score(*parts))[1]  # type: ignore[method-assign]
+    first = cached.score(prompt[:2], prompt_mask[:2], answer[:2], answer_mask[:2])
+    again = CachedTeacher(local, tmp_path / "deep" / "scores.sqlite").score(prompt, prompt_mask, answer, answer_mask)
+    assert asked == [2, 1]
+    assert same(again, score(prompt, prompt_mask, answer, answer_mask))
+    assert same(Scores(again.ids[:2], again.log_probs[:2], again.said[:2]), first)
+    other = LocalTeacher(student(4), TOKENIZER, (student(), TOKENIZER))
+    assert not same(CachedTeacher(other, tmp_path / "deep" / "scores.sqlite").score(*ragged()), again)
+    (tmp_path / "text.sqlite").write_text("no database at all, and long enough to be none" * 10)
+    with pytest.raises(DataError, match="cache"):
+        CachedTeacher(local, tmp_path / "text.sqlite")
+
+
+def test_ends_are_aliased_and_nothing_beyond_the_shared_is_said() -> None:
+    own, theirs = student(), student(3)
+    large = copy.deepcopy(theirs)
+    large.resize_token_embeddings(len(TOKENIZER) + 30)
+    large.generation_config.eos_token_id = 50
+    vocabulary = shared_vocabulary((own, TOKENIZER), (large, TOKENIZER))
+    assert vocabulary == SharedVocabulary(len(TOKENIZER), {50: 2})
+    ids = torch.tensor([50, 2, 7])
+    assert vocabulary.to_student(ids).tolist() == [2, 2, 7]
+    assert vocabulary.to_teacher(torch.tensor([2, 7])).tolist() == [50, 7]
+    with torch.no_grad():  # a head that always wants a token that the student does not have
+        large.get_output_embeddings().weight[len(TOKENIZER) :] = 100.0
+    found = LocalTeacher(large, TOKENIZER, (own, TOKENIZER)).score(*ragged())
+    assert int(found.ids.max()) < len(TOKENIZER)
+    assert bool(torch.isfinite(found.log_probs).all())
+
+
+def test_vocabularies_that_are_not_one_are_refused_before_training(tmp_path: Path) -> None:
+    other = copy.deepcopy(TOKENIZER)
+    other.add_tokens(["<think>"])
+    shuffled = tiny_tokenizer()
+    shuffled.convert_ids_to_tokens = lambda ids: [f"x{i}" for i in ids]  # type: ignore[method-assign]
+    assert shared_vocabulary((student(), TOKENIZER), (student(), other)).size == len(TOKENIZER)
+    with pytest.raises(LaconicError, match="vocabularies are not one"):
+        LocalTeacher(student(), shuffled, (student(), TOKENIZER))
+    with pytest.raises(LaconicError, match="alias"):
+        LocalTeacher(student(), TOKENIZER, (student(), TOKENIZER), aliases={3: 10_000})
+    with pytest.raises(LaconicError, match="needs a teacher"):
+        trained(tmp_path, student())
+    for wrong in (
+        {"objective": "sft"},
+        {"gate": "none"},
+        {"gate_threshold": 2.0},
+        {"teacher_weight": -1.0},
+        {"loss_type": "sapo"},
+    ):
+        with pytest.raises(LaconicError):
+            TGPOConfig(**options(tmp_path, **wrong))
+
+
+def test_a_score_that_is_missing_stops_training(tmp_path: Path) -> None:
+    class Holes(Fake):
+        def score(self, *parts: Tensor) -> Scores:
+            found = super().score(*parts)
+            return Scores(found.ids, found.log_probs, found.said - float("inf"))
+
+    with pytest.raises(LaconicError, match="no said"):
+        trained(tmp_path, student(), teacher=Holes())
+
+
+def test_a_teacher_may_be_sampled() -> None:
+    undecided = student(3)
+    with torch.no_grad():
+        undecided.get_output_embeddings().weight.mul_(0.1)
+    drawn = LocalTeacher(undecided, TOKENIZER, (student(), TOKENIZER), target="sample")
+    parts = ragged()
+    several = torch.stack([drawn.score(*parts).ids for _ in range(5)])
+    assert (several != several[0]).any()
+    with pytest.raises(LaconicError, match="target"):
+        LocalTeacher(student(3), TOKENIZER, (student(), TOKENIZER), target="beam")  # type: ignore[arg-type]
+
+
+def test_the_batch_is_counted_by_roll_outs_and_not_by_updates(tmp_path: Path) -> None:
+    fake = Fake()
+    trainer = trained(
+        tmp_path, student(), teacher=fake, teacher_weight=0.4, teacher_weight_fall=0.1, max_steps=4,
+        steps_per_generation=2, per_device_train_batch_size=4, gradient_accumulation_steps=1,
+    )  # fmt: skip
+    logged = [line["teacher/weight"] for line in trainer.state.log_history if "teacher/weight" in line]
+    assert logged == pytest.approx([0.4, 0.3])
+    assert len(fake.calls) == 2
+    trainer.state.global_step = 6
+    assert trainer.rollout_batch == 4
