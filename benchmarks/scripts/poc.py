@@ -5,10 +5,11 @@
     python benchmarks/scripts/poc.py --test runs/labels/squad_dev.json ... --train runs/labels/squad.json ... \\
         --out benchmarks/results/poc.json
 
-Every policy is given floors from 0.5 to 1 and says a ratio for each text; the next gentler ratio that was labelled (or
-1) is what it gets, so that all policies choose among the same contexts and nothing is interpolated. Texts that score
-nothing when whole have no retention and are left out of prediction errors and violations, and are kept in P@R.
-Beside the result: pictures of mean score against delivered ratio, and of single curves around their mean.
+For P@R every policy is given floors from 0.5 to 1 and says a ratio for each text; the next gentler ratio that was
+labelled (or 1) is what it gets, so that all policies choose among the same contexts and nothing is interpolated.
+What a floor and a promise deliver is measured, not looked up: texts are compressed by the whole pipeline, read and
+scored. Texts that score nothing when whole have no retention; they are left out there and of prediction errors, and
+are kept in P@R. Beside the result: pictures of mean score against ratio, and of single curves around their mean.
 """
 
 from __future__ import annotations
@@ -26,20 +27,30 @@ import numpy as np
 
 from laconic.backbone import load_backbone
 from laconic.core.files import write_whole
+from laconic.data.loaders import load_task
 from laconic.eval.environment import environment
-from laconic.eval.tradeoff import Outcomes, best_for_budget, common_range, compare, violations
+from laconic.eval.labelling import METRICS, TOGETHER, metric_of
+from laconic.eval.tradeoff import Outcomes, best_for_budget, common_range, compare
+from laconic.generation.answer import Reader
 from laconic.methods.poc.average import AverageCurve
-from laconic.methods.poc.compressors import load_steerable
+from laconic.methods.poc.calibration import Promise
+from laconic.methods.poc.compressors import compressor_digest, load_steerable
 from laconic.methods.poc.labels import Labelled, read_labels, split_of
 from laconic.methods.poc.promises import retention_at, tabled
 from laconic.methods.poc.rivals import FeatureCurve, Threshold, features
 from laconic.methods.poc.selection import Curve, select
-from laconic.methods.poc.steering import load_predictor
+from laconic.methods.poc.steering import PoC, load_predictor
 from laconic.methods.pruning.words import WordPruner, words_of
+from laconic.methods.registry import load_method, reader_name
 
 FLOORS = [round(0.5 + 0.02 * step, 2) for step in range(26)]
-PRICES = [0.0, *np.geomspace(0.01, 4.0, 40)]
-NAMED = (0.8, 0.9, 0.95, 1.0)
+#: of the oracle; negative ones for texts that are answered better when a little is cut
+PRICES = [*-np.geomspace(4.0, 0.01, 40), 0.0, *np.geomspace(0.01, 4.0, 40)]
+#: what is asked of the whole pipeline: floor and promise
+ASKED: tuple[tuple[float, Promise], ...] = (
+    (0.8, "mean"), (0.9, "mean"), (0.95, "mean"), (1.0, "mean"), (0.9, "risk"), (0.9, "quantile"),
+)  # fmt: skip
+DELTA = 0.1
 
 
 def main() -> None:
@@ -54,7 +65,21 @@ def main() -> None:
     predictor, promises = load_predictor(backbone, args.predictor)
     compressor = load_steerable("classifier", backbone, classifier=args.classifier)
     assert isinstance(compressor, WordPruner)
-    trained_on, texts = read_labels(args.train)[1], read_labels(args.test)[1]
+    reader = load_method("full", backbone).reader
+    method = PoC(
+        compressor,
+        predictor,
+        promises,
+        compressor_digest=compressor_digest("classifier", compressor),
+        reader=reader_name(backbone),
+        prompt=reader.template,
+    )
+    (made, trained_on), (made_too, texts) = read_labels(args.train), read_labels(args.test)
+    promises.made.require(made, "The labels trained on")
+    promises.made.require(made_too, "The labels to test on")
+    shared = {one.document for one in trained_on} & {one.document for one in texts}
+    if shared:
+        raise SystemExit(f"{len(shared)} documents are in both, {sorted(shared)[0]} say")
     known = [one for one in trained_on if one.labels is not None and split_of(one.document) == "train"]
     labels = [one.labels for one in known if one.labels is not None]
     given = {id(one): described(compressor, one) for one in [*known, *texts]}
@@ -71,7 +96,8 @@ def main() -> None:
             begun = time.perf_counter()
             curves["text"].append(tabled(predictor.curve(one.context, one.question)))
             seconds.append((backbone.count_tokens(one.context), time.perf_counter() - begun))
-        row, picture = evaluate(task, own, curves, [given[id(one)][1] for one in own], threshold, promises)
+        row, picture = evaluate(task, own, curves, [given[id(one)][1] for one in own], threshold)
+        row["delivered"] = delivered(method, reader, own, answers_of(task))
         rows.append(row)
         pictures[task] = picture
         print(json.dumps(row["pr"], indent=1), row["errors"], flush=True)
@@ -101,7 +127,6 @@ def evaluate(
     curves: dict[str, list[Curve]],
     scores: Sequence[Sequence[float]],
     threshold: Threshold,
-    promises: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     grid = Grid(texts)
     measured = [place for place, one in enumerate(texts) if one.labels is not None]
@@ -121,24 +146,12 @@ def evaluate(
     policies["fixed"] = grid.outcomes([[ratio] * len(texts) for ratio in grid.ratios])
     for name, one in best_policies(grid).items():
         policies[name] = one
-    low, high = common_range(policies)
+    reaching = {name: one for name, one in policies.items() if one.points()[0][0] < 1}  # others never compress
+    low, high = common_range(reaching)
     pr = {
         name: {"value": round(c.value, 4), "minus fixed": [round(v, 4) for v in (c.difference, c.low, c.high)]}
-        for name, c in compare(policies, "fixed").items()
+        for name, c in compare(reaching, "fixed").items()
     }
-    kept = {}
-    for name in ("average", "features", "text", "threshold"):
-        below = violations(policies[name], FLOORS)
-        kept[name] = {
-            str(floor): {
-                "ratio": round(float(policies[name].ratios[place].mean()), 4),
-                "below": round(below[place][0], 4),
-                "mean retention missing": round(below[place][1], 4),
-                "score": round(float(policies[name].scores[place].mean()), 4),
-            }
-            for place, floor in enumerate(FLOORS)
-            if floor in NAMED
-        }
     row = {
         "task": task,
         "texts": len(texts),
@@ -147,27 +160,48 @@ def evaluate(
         "errors": errors,
         "range": [round(low, 4), high],
         "pr": pr,
-        "floors": kept,
-        "promises": promised(grid, curves["text"], promises),
     }
     return row, {"policies": policies, "texts": [one for one in texts if one.labels is not None]}
 
 
-def promised(grid: Grid, curves: Sequence[Curve], promises: Any) -> dict[str, Any]:
-    """What became of promises made for a floor of 0.9 on these texts."""
-    found = {}
-    for promise in ("mean", "risk", "quantile"):
-        aim = 0.9 + promises.margin(0.9, promise, 0.1)
-        one = grid.outcomes([[select(curve, aim, policy="safe").ratio if aim <= 1 else 1.0 for curve in curves]])
-        known = one.whole > 0
-        retention = np.minimum(one.scores[0][known] / one.whole[known], 1.0)
-        found[promise] = {
-            "margin": round(aim - 0.9, 3),
-            "ratio": round(float(one.ratios.mean()), 4),
-            "mean retention": round(float(retention.mean()), 4),
-            "below the floor": round(float((retention < 0.9 - 1e-9).mean()), 4),
+def answers_of(task: str) -> dict[str, list[str]]:
+    """Accepted answers by the item's id."""
+    return {item.id: item.answers for item in load_task(task)}
+
+
+def delivered(
+    method: PoC, reader: Reader, texts: Sequence[Labelled], answers: dict[str, list[str]]
+) -> list[dict[str, Any]]:
+    """What became of each floor and promise: the texts compressed, read and scored."""
+    score, longest = METRICS[metric_of(texts[0].task)]
+    known = [one for one in texts if one.whole > 0]
+    read: dict[tuple[str, str], float] = {}
+    rows = []
+    for floor, promise in ASKED:
+        found = [
+            method.compress(one.context, one.question, floor=floor, promise=promise, delta=DELTA).compressed
+            for one in known
+        ]
+        left = [
+            (one, context) for one, context in zip(known, found, strict=True) if (one.id, str(context.text)) not in read
+        ]
+        for first in range(0, len(left), TOGETHER):
+            some = left[first : first + TOGETHER]
+            told = reader.answer_batch([context for _, context in some], [one.question for one, _ in some], longest)
+            for (one, context), answer in zip(some, told, strict=True):
+                read[one.id, str(context.text)] = score(answer.text, answers[one.id])
+        kept = [read[one.id, str(context.text)] / one.whole for one, context in zip(known, found, strict=True)]
+        row = {
+            "floor": floor,
+            "promise": promise,
+            "ratio": float(np.mean([context.delivered_ratio for context in found])),
+            "mean retention": float(np.mean(kept)),
+            "gains as 1": float(np.mean(np.minimum(kept, 1.0))),
+            "below": float(np.mean([retention < floor - 1e-9 for retention in kept])),
         }
-    return found
+        rows.append({name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()})
+        print(texts[0].task, rows[-1], flush=True)
+    return rows
 
 
 def best_policies(grid: Grid) -> dict[str, Outcomes]:

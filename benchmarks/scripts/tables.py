@@ -256,7 +256,6 @@ BLOCKS: dict[str, list[tuple[str, Callable[[dict], str]]]] = {
     "numbers of PoC": [
         ("poc.json", poc_tables.floors),
         ("poc.json", poc_tables.predicted),
-        ("poc.json", poc_tables.promised),
         ("evidence_recall_classifier.json", poc_tables.evidence),
         ("breakeven.json", poc_tables.breakeven),
         ("llmlingua.json", poc_tables.beside),

@@ -125,6 +125,17 @@ def test_labels_of_another_reader_or_compressor_are_not_mixed(tmp_path: Path) ->
             read_labels([tmp_path / "a.json", tmp_path / "b.json"])
 
 
+def test_a_text_labelled_twice_has_the_ratios_of_both(tmp_path: Path) -> None:
+    build(tmp_path / "a.json", ITEMS[:1], Plan([0.2, 0.5]))
+    build(tmp_path / "b.json", ITEMS[:1], Plan([0.9]))
+    read = read_labels([tmp_path / "a.json", tmp_path / "b.json"])[1]
+    assert [sorted(one.scores) for one in read] == [[0.2, 0.5, 0.9]]
+    assert sorted(read[0].delivered) == [0.2, 0.5, 0.9]
+    build(tmp_path / "c.json", [replace(ITEMS[0], question="What?")], Plan([0.9]))
+    with pytest.raises(DataError, match="another text"):
+        read_labels([tmp_path / "a.json", tmp_path / "c.json"])
+
+
 def test_a_text_beyond_the_window_is_skipped_and_counted(tmp_path: Path) -> None:
     result, *_ = build(tmp_path / "labels.json", [item(0, "word " * 2000, "word"), ITEMS[0]])
     assert result["counts"]["skipped"] == 1
@@ -155,6 +166,15 @@ def test_files_that_are_not_labels_are_refused(tmp_path: Path) -> None:
         read_labels([tmp_path / "cut.json"])
     with pytest.raises(DataError, match="No files"):
         read_labels([])
+    (tmp_path / "who.json").write_text('{"made": {}, "items": []}')
+    with pytest.raises(DataError, match="who made"):
+        read_labels([tmp_path / "who.json"])
+    build(tmp_path / "good.json")
+    content = json.loads((tmp_path / "good.json").read_text())
+    del content["items"][0]["scores"]
+    (tmp_path / "part.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="no label"):
+        read_labels([tmp_path / "part.json"])
 
 
 def test_ratios_are_drawn_on_the_grid_and_evenly_by_factor() -> None:

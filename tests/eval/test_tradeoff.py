@@ -71,6 +71,16 @@ def test_no_policy_beats_the_oracle() -> None:
     assert values["oracle"] > values["fixed"] + 0.02
 
 
+def test_the_oracle_needs_negative_prices_where_cutting_a_little_helps() -> None:
+    ratios, scores, whole = np.array([0.2, 0.9]), np.array([[1.0, 0.99]]), np.array([0.5])
+    plain = Outcomes(np.array([[0.2], [0.9]]), np.array([[1.0], [0.99]]), whole)
+    prices = [-9.0, -0.5, -0.01, 0.0, 0.01, 0.5, 9.0]
+    oracle = best_for_budget(ratios, scores, whole, prices)
+    assert performance_at_ratio(oracle, 0.2) >= performance_at_ratio(plain, 0.2) - 1e-9
+    without = best_for_budget(ratios, scores, whole, [price for price in prices if price >= 0])
+    assert performance_at_ratio(without, 0.2) < performance_at_ratio(plain, 0.2)
+
+
 def test_comparisons_are_paired() -> None:
     scores, whole = truth(80)
     plain = fixed(scores, whole, list(range(len(GRID))))

@@ -155,6 +155,19 @@ def test_long_questions_are_read_to_the_end_of_a_row_and_empty_ones_refused() ->
         classifier(row_tokens=65)
 
 
+def test_characters_that_the_encoder_drops_are_words_of_no_worth(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = classifier()
+    rows = rows_of
+    kept = "laconic.methods.pruning.classifier.rows_of"
+    monkeypatch.setattr(kept, lambda tokenizer, text, most: [] if "\u200b" in text else rows(tokenizer, text, most))
+    assert word_scores(model, "\u200b \u200b", [(0, 1), (2, 3)], QUESTION) == [0.0, 0.0]
+    assert word_scores(model, "\u200b \u200b", [(0, 1), (2, 3)], None) == [0.0, 0.0]
+    with pytest.raises(QuestionError, match="no character"):
+        word_scores(model, TEXT, words_of(TEXT), "\u200b")
+    read = model.read([TEXT, "\u200b"])
+    assert read[1][0].hidden.shape == (0, 32)
+
+
 def test_a_checkpoint_of_two_labels_reads_no_question(tmp_path: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)

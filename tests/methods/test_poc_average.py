@@ -8,6 +8,7 @@ import random
 import pytest
 
 from laconic.errors import DataError
+from laconic.eval.labelling import drawn_ratios
 from laconic.methods.poc.average import AverageCurve
 from laconic.methods.poc.labels import Labels
 from laconic.methods.poc.selection import select
@@ -34,6 +35,21 @@ def test_at_a_labelled_ratio_it_is_the_labels_mean() -> None:
     first, last = curve.knots[0], curve.knots[-1]
     assert curve([first.ratio / 2]) == [first.retention]
     assert curve([(1 + last.ratio) / 2]) == pytest.approx([(1 + last.retention) / 2])
+
+
+def test_ratios_that_were_drawn_anew_for_each_text_are_pooled() -> None:
+    """One text to a ratio would be a curve of noise."""
+    draw = random.Random(1)
+    labels = []
+    for number in range(300):
+        ratios = drawn_ratios(8, random.Random(number))
+        labels.append(Labels("qa", 1.0, {ratio: float(draw.random() < ratio**0.5) * 1.5 for ratio in ratios}))
+    curve = AverageCurve.of(labels)
+    assert len(curve.knots) == 19
+    for ratio in (0.03, 0.1, 0.25, 0.5, 0.8, 0.97):
+        assert curve([ratio])[0] == pytest.approx(ratio**0.5, abs=0.06)  # gains of half as much again count as 1
+    assert all(0 < knot.error < 0.1 for knot in curve.knots)
+    assert abs(sum(knot.count for knot in curve.knots) - sum(len(one.scores) for one in labels)) < 100
 
 
 def test_means_of_ratios_are_not_ratios_of_means() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -16,10 +16,11 @@ from tiny import tiny_backbone
 from laconic.core.segments import Range
 from laconic.errors import AdapterError, BudgetError, DataError, DocumentError, LaconicError, QuestionError
 from laconic.methods.poc.average import AverageCurve
+from laconic.methods.poc.chunked import between_words
 from laconic.methods.poc.config import PoCConfig
 from laconic.methods.poc.labels import Labelled, Labels, Made
 from laconic.methods.poc.predictor import CurvePredictor
-from laconic.methods.poc.promises import FILE, TARGETS, Promises, outcomes_of, retention_at
+from laconic.methods.poc.promises import FILE, TARGETS, Promises, measured_below, outcomes_of, retention_at
 from laconic.methods.poc.steering import PoC, load_predictor
 from laconic.methods.pruning.words import WordPruner
 from laconic.train.poc import PredictorStage, predicted_and_true
@@ -124,8 +125,39 @@ def test_each_chunk_may_have_a_ratio_of_its_own() -> None:
     for span in compressed.evidence:
         assert text[span.start : span.end] == span.text
     assert method.compress(text, floor=1.0, each_chunk=True).compressed.text == text
-    with pytest.raises(BudgetError, match="one ratio"):
-        method.compress(text, floor=0.6, each_chunk=True, promise="risk")
+    for wrong in ({"each_chunk": True}, {"policy": "first"}, {"least_ratio": 0.0}):
+        with pytest.raises(BudgetError, match="one ratio"):
+            method.compress(text, floor=0.6, promise="risk", **wrong)
+
+
+def test_chunks_end_between_words() -> None:
+    text = "xx number 4821377 is noted"
+    assert between_words(text, [(0, 12), (12, 15), (15, 18), (18, 26)]) == [(0, 17), (17, 17), (17, 18), (18, 26)]
+    assert between_words("unbroken", [(0, 3), (3, 8)]) == [(0, 8), (8, 8)]
+
+
+def test_a_ratio_that_cannot_be_delivered_gives_way_to_the_next() -> None:
+    class BySegment(FromTheStart):
+        asked: ClassVar[list[float]] = []
+
+        def compress(self, context: str, query: str | None = None, **options: Any) -> Any:
+            self.asked.append(options["ratio"])
+            if options["ratio"] < 0.3:
+                raise BudgetError("less than one segment.", "")
+            return super().compress(context, query, **options)
+
+    method = PoC(BySegment(BACKBONE), predictor(), promises(), compressor_digest="compressor x")
+    found = method.compress(TEXT, floor=0.0)
+    assert BySegment.asked[-1] == pytest.approx(6 / 19)
+    assert found.compressed.requested_ratio == pytest.approx(6 / 19)
+
+
+def test_another_prompt_or_metric_is_another_predictor() -> None:
+    with pytest.raises(AdapterError, match="prompt"):
+        poc(prompt="quite another {question}")
+    assert poc(prompt=MADE.prompt, metrics={"squad": "f1 of 32 tokens", "other": "rouge"})
+    with pytest.raises(AdapterError, match="squad"):
+        poc(metrics={"squad": "exact match"})
 
 
 def test_promises_aim_higher_and_say_so() -> None:
@@ -139,7 +171,7 @@ def test_promises_aim_higher_and_say_so() -> None:
         assert promise in found.promise
         assert "60 held-out" in found.promise
         # on the held-out texts themselves it is kept
-        at = [retention_at(labels(need), [found.choice.ratio])[0] for need in (0.1, 0.3, 0.5, 0.8)]
+        at = [measured_below(labels(need), found.choice.ratio) for need in (0.1, 0.3, 0.5, 0.8)]
         assert sum(at) / 4 >= 0.5
 
 
@@ -164,11 +196,11 @@ def test_outcomes_are_what_selection_would_have_got() -> None:
     found = outcomes_of(lambda ratios: [float(ratio >= step - 1e-9) for ratio in ratios], labels(0.5))
     assert len(found) == len(TARGETS)
     assert found[0] == 0  # the least ratio
-    chosen = retention_at(labels(0.5), [step])[0]
-    assert 0 < chosen < 1  # between the labels at 0.4 and 0.5
-    assert found[1] == pytest.approx(chosen)
-    assert found[50] == pytest.approx(chosen)
+    assert 0 < retention_at(labels(0.5), [step])[0] < 1  # between the labels at 0.4 and 0.5
+    assert found[1] == found[50] == 0  # what was measured at 0.4
     assert found[-1] == 1  # left alone
+    gains = Labels("squad", 0.1, {0.1: 0.0, 0.2: 0.3})
+    assert [measured_below(gains, ratio) for ratio in (0.05, 0.13, 0.2, 0.7, 1.0)] == [0, 0, 1, 1, 1]
 
 
 def test_a_predictor_of_another_compressor_reader_or_backbone_is_refused() -> None:

@@ -93,6 +93,14 @@ def test_labels_that_do_not_fit_are_refused_before_anything_is_trained(recipe: d
     assert not (tmp_path / "run").exists()
 
 
+def test_other_labels_under_the_same_name_do_not_continue_a_run(recipe: dict[str, Any], tmp_path: Path) -> None:
+    run(recipe, tmp_path)
+    run(recipe, tmp_path)
+    labels(tmp_path / "labels.json", compressor="another")
+    with pytest.raises(RecipeError, match="another recipe"):
+        run(recipe, tmp_path)
+
+
 def test_every_text_comes_once_before_any_comes_again() -> None:
     texts: list[Any] = [f"text {number}" for number in range(10)]
     made = LabelledTexts(texts, 4, "0/curves")

@@ -24,7 +24,7 @@ from laconic.generation.answer import Reader
 from laconic.methods.budget import auto_budget
 from laconic.methods.poc.calibration import Promise
 from laconic.methods.poc.compressors import DEFAULT as STEERED
-from laconic.methods.poc.compressors import check_steerable, compressor_digest
+from laconic.methods.poc.compressors import SCORED, check_steerable, compressor_digest, load_steerable
 from laconic.methods.poc.promises import check_promise
 from laconic.methods.poc.steering import PoC, check_floor, load_predictor
 from laconic.methods.registry import WHOLE, LoadedMethod, check_names, load_method, reader_name
@@ -144,12 +144,15 @@ def _to_floor(request: Request, floor: float, method: LoadedMethod, text: str, r
     """
     backbone = method.reader.backbone
     predictor, promises = load_predictor(backbone, request.predictor)
+    # as labels are made: with the plain backbone as scorer, where there is one
+    compressor = load_steerable(request.method, backbone) if request.method in SCORED else method.compressor
     steered = PoC(
-        method.compressor,
+        compressor,
         predictor,
         promises,
-        compressor_digest=compressor_digest(request.method, method.compressor),
+        compressor_digest=compressor_digest(request.method, compressor),
         reader=reader_name(backbone, request.adapter),
+        prompt=method.reader.template,
     ).compress(text, request.question, floor=floor, promise=cast(Promise, request.promise), delta=request.delta)
     seen = steered.compressed.context_tokens
     if seen > room:

@@ -10,7 +10,8 @@ from laconic.cli.loading import open_backbone
 from laconic.data.loaders import load_file, load_task
 from laconic.errors import BudgetError, LaconicError
 from laconic.eval.labelling import Plan, build_labels
-from laconic.methods.poc.compressors import compressor_digest, load_steerable
+from laconic.methods.poc.compressors import check_steerable, compressor_digest, load_steerable
+from laconic.methods.pruning.protect import check_protected
 from laconic.methods.registry import LoadedMethod, load_method, reader_name
 
 
@@ -25,6 +26,7 @@ def run(
     data: str | None,
     seed: int,
     classifier: str | None,
+    protect: tuple[str, ...],
     backbone: str | None,
     adapter: str | None,
     dtype: str,
@@ -39,11 +41,13 @@ def run(
     if find_spec("rouge_score") is None:
         raise LaconicError("Labels need the package rouge_score.", "Run `pip install 'laconic[eval]'`.")
     check_writable(out)
+    check_steerable(method)
+    check_protected(protect)
     tasks = {
         name: load_file(name, limit, seed) if is_file(name) else load_task(name, data, limit, seed) for name in names
     }
     model = open_backbone(backbone, dtype, device)
-    compressor = load_steerable(method, model, classifier=classifier)
+    compressor = load_steerable(method, model, protect=protect, classifier=classifier)
     reader = load_method("full", model, adapter).reader
     build_labels(
         LoadedMethod(method, compressor, reader),

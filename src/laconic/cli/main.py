@@ -90,7 +90,7 @@ def compress(
         delta=delta,
         policy=policy,
         method=method,
-        protect=tuple(kind.strip() for kind in protect.split(",") if kind.strip()),
+        protect=_kinds(protect),
         auto=auto,
         out=out,
         predictor=predictor,
@@ -193,6 +193,7 @@ def label(
     data: Annotated[str | None, typer.Option(help="Folder of the task files [default: $LACONIC_DATA]")] = None,
     seed: int = 0,
     classifier: Annotated[str | None, typer.Option(help="Saved classifier [default: shipped]")] = None,
+    protect: Annotated[str, typer.Option(help="Never cut: numbers,names,quotes,code,urls")] = "",
     backbone: Backbone = None,
     adapter: Adapter = None,
     dtype: Dtype = "auto",
@@ -203,7 +204,7 @@ def label(
 
     run(
         task, method, ratios, out, limit=limit, shard=shard, data=data, seed=seed, classifier=classifier,
-        backbone=backbone, adapter=adapter, dtype=dtype, device=device,
+        protect=_kinds(protect), backbone=backbone, adapter=adapter, dtype=dtype, device=device,
     )  # fmt: skip
 
 
@@ -249,6 +250,10 @@ def info() -> None:
     from laconic.cli.info import show_info
 
     show_info()
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    return tuple(kind.strip() for kind in text.split(",") if kind.strip())
 
 
 # Typer's click (its own copy in newer versions) is private; what its public BadParameter descends from is not

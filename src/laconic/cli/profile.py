@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from laconic.backbone import Backbone, cache_folder
+from laconic.cli.evaluate import check_writable
 from laconic.cli.loading import open_backbone
 from laconic.data.documents import read_document
 from laconic.data.loaders import samples_folder
@@ -48,8 +49,8 @@ def run(
         raise LaconicError(f"{lengths!r} is not a list of lengths.", f"Write {LENGTHS}.") from error
     if min(wanted) < 16 or answer < 0:
         raise LaconicError("Lengths must be 16 tokens or more, answers 0 or more.", f"Write {LENGTHS}.")
-    if out is not None and out.suffix != ".json":
-        raise LaconicError(f"{out} is not named as JSON.", f"Write {out}.json.")
+    if out is not None:
+        check_writable(out)
     model = open_backbone(backbone, dtype, device)
     compressor = load_steerable(method, model, classifier=classifier)
     text = read_document([str(samples_folder() / "twelve-years-a-slave.txt")]).text

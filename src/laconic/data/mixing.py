@@ -42,7 +42,7 @@ def mixed_passages(items: Sequence[QAItem], seed: int = 0) -> list[QAItem]:
 def paragraphs(items: Sequence[QAItem]) -> list[QAItem]:
     """Every paragraph of an article a document of its own, with the questions whose evidence it holds."""
     return [
-        replace(item, document=text, document_id=f"{name}-{number}")
+        replace(item, document=text, document_id=f"{name}#{number}")
         for name, own in by_document(items).items()
         for number, (text, inside) in enumerate(_paragraphs(own))
         for item in inside

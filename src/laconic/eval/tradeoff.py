@@ -110,7 +110,8 @@ def best_for_budget(ratios: Array, scores: Array, whole: Array, prices: Sequence
         ratios: ``[grid]``, all in (0, 1).
         scores: true scores, ``[texts, grid]``.
         whole: true scores of whole texts, ``[texts]``; ratio 1 may be chosen too.
-        prices: of ratio 1, in units of the score, 0 or more.
+        prices: of ratio 1, in units of the score. Negative ones too, where gentle compression can score more than the
+            whole text: its line would fall straight from the best point to that otherwise.
     """
     grid = np.append(ratios, 1.0)
     known = np.concatenate([scores, whole[:, None]], axis=1)

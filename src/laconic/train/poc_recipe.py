@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from laconic.backbone import Backbone
@@ -59,11 +61,18 @@ class PoCTrainer(OnDecoder):
                 parts["reader" if name.startswith("reader.") else "head"][0].append(parameter)
         return StageTask(PredictorStage(method), texts, parts, weight=labels_in)
 
+    def marks(self, data: Sequence[Source]) -> dict[str, Any]:
+        """A digest of the labels: a file may be made anew under its name."""
+        content = json.dumps([[asdict(one.made), [asdict(text) for text in one.texts]] for one in data])
+        return {"labels": hashlib.sha256(content.encode()).hexdigest()[:16]} if data else {}
+
     def finish(self, method: CurvePredictor, data: Sequence[Source]) -> None:
         """Run selection on the held-out texts, for every target."""
         if not data:  # an average of others, which nothing is known of yet
             return
         method.eval()
+        for parameter in method.own_parameters().values():  # promises are those of what is saved
+            parameter.data = parameter.data.bfloat16().to(parameter.dtype)
         last = data[-1]
         trained, held = (split(last.texts, name) for name in ("train", "calibration"))
         outcomes = [

@@ -148,7 +148,7 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[s
     output = Path(recipe["output"])
     main = state.is_main_process  # of several processes one writes
     if main:
-        _claim(output, recipe)
+        _claim(output, recipe | trainer.marks(data))
     target = output / "method"
     for number, stage in enumerate(recipe["stages"], 1):
         say(f"stage {number} of {len(data)}: {stage['name']}")
@@ -165,7 +165,7 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[s
 
 
 def _claim(output: Path, recipe: dict[str, Any]) -> None:
-    """Keep the recipe beside its checkpoints: a changed recipe must not continue an old run."""
+    """Keep the recipe beside its checkpoints: a changed recipe, or other labels, must not continue an old run."""
     kept = output / "recipe.json"
     text = json.dumps(recipe, indent=2, sort_keys=True)
     if kept.exists() and kept.read_text() != text:

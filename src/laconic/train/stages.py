@@ -50,6 +50,10 @@ class OnDecoder:
     def open(self, recipe: dict[str, Any]) -> Backbone:
         return load_backbone(recipe["backbone"], dtype=recipe["dtype"], device=recipe["device"])
 
+    def marks(self, data: Sequence[Any]) -> dict[str, Any]:
+        """Nothing: the recipe names all that its data follow from."""
+        return {}
+
     def finish(self, method: Any, data: Sequence[Any]) -> None:
         """Nothing is left to do."""
 
@@ -91,4 +95,8 @@ class Trainer(Protocol):
 
     def finish(self, method: Any, data: Sequence[Any]) -> None:
         """What is left to do with a trained method before it is saved, with the data of all its stages."""
+        ...
+
+    def marks(self, data: Sequence[Any]) -> dict[str, Any]:
+        """What tells a run's data from others that a recipe names alike."""
         ...

@@ -12,8 +12,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from laconic.errors import DataError
 from laconic.methods.poc.labels import Labels
+from laconic.methods.poc.selection import LEAST_RATIO, PARTS
+
+#: knots of a curve over ratios that were drawn
+GRID_KNOTS = [place / PARTS for place in range(1, PARTS)]
+#: so many different ratios are a list that all texts were labelled at
+LIST = 24
 
 
 @dataclass(frozen=True)
@@ -45,14 +53,25 @@ class AverageCurve:
         """
         if not labels:
             raise DataError("An average of no texts.", "Label some first.")
+        ratios = [ratio for one in labels for ratio in one.scores]
+        distinct = sorted(set(ratios))
+        # on one list of ratios its own means; ratios that were drawn anew for each text are hardly ever met twice
+        listed = len(distinct) <= LIST
+        places = distinct if listed else [LEAST_RATIO, *GRID_KNOTS]
+        shares = np.array([_hats(ratio, [*places, 1.0])[:-1] for ratio in ratios])
+        rest = 1 - shares.sum(1)  # of the end, where retention is 1
+        wanted = np.array(_retentions(labels, ratio_of_means)) - rest
+        normal = shares.T @ shares
+        if not listed:  # where nothing was labelled the curve goes on straight; elsewhere this weighs nothing
+            bends = np.diff(np.eye(len(places)), n=2, axis=0)
+            normal += 1e-6 * bends.T @ bends
+        values = np.linalg.solve(normal, shares.T @ wanted).clip(0.0, 1.0)
+        apart = (wanted - shares @ values) ** 2
         knots = []
-        for ratio in sorted({ratio for one in labels for ratio in one.scores}):
-            own = [one for one in labels if ratio in one.scores]
-            unit = sum(one.whole for one in own) / len(own) if ratio_of_means else None
-            values = [one.scores[ratio] / (unit or one.whole) for one in own]
-            mean = sum(values) / len(values)
-            spread = math.sqrt(sum((value - mean) ** 2 for value in values) / max(len(values) - 1, 1))
-            knots.append(Knot(ratio, mean, spread / math.sqrt(len(values)), len(values)))
+        for place, ratio in enumerate(places):
+            weight = float(shares[:, place].sum())
+            spread = math.sqrt(float(shares[:, place] @ apart) / max(weight - 1, 1))
+            knots.append(Knot(ratio, float(values[place]), spread / math.sqrt(max(weight, 1)), round(weight)))
         return cls(tuple(knots))
 
     @classmethod
@@ -74,6 +93,31 @@ class AverageCurve:
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> AverageCurve:
         return cls(tuple(Knot(*knot) for knot in saved["knots"]))
+
+
+def _retentions(labels: Sequence[Labels], ratio_of_means: bool) -> list[float]:
+    """Of all labelled ratios of all texts; a gain counts as 1, or as it is where scores are averaged first."""
+    if not ratio_of_means:
+        return [min(one.retention(ratio), 1.0) for one in labels for ratio in one.scores]
+    units = {
+        ratio: sum(whole) / len(whole)
+        for ratio in {ratio for one in labels for ratio in one.scores}
+        if (whole := [one.whole for one in labels if ratio in one.scores])
+    }
+    return [one.scores[ratio] / units[ratio] for one in labels for ratio in one.scores]
+
+
+def _hats(ratio: float, places: Sequence[float]) -> list[float]:
+    """How much of the value at each of rising places there is at a ratio; below the first, all of its."""
+    found = [0.0] * len(places)
+    above = next(place for place, other in enumerate(places) if ratio <= other)
+    if above == 0:
+        found[0] = 1.0
+    else:
+        low, high = places[above - 1], places[above]
+        found[above] = (ratio - low) / (high - low)
+        found[above - 1] = 1 - found[above]
+    return found
 
 
 def _between(points: Sequence[tuple[float, float]], ratio: float) -> float:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from laconic.core.results import Compressed, Span
-from laconic.core.segments import segment
+from laconic.core.segments import Range, segment
 from laconic.methods.poc.predictor import CurvePredictor
 from laconic.methods.poc.selection import GRID, Choice, Curve, Policy, select
 from laconic.methods.roles import Compressor
@@ -54,7 +55,7 @@ def compress_each(
     parts: list[str] = []
     evidence: list[Span] = []
     seconds: dict[str, float] = {}
-    for (start, end), ratio in zip(pieces.char_spans, ratios, strict=True):
+    for (start, end), ratio in zip(between_words(context, pieces.char_spans), ratios, strict=True):
         chunk = context[start:end]
         if ratio >= 1 or not chunk.strip():
             parts.append(chunk)
@@ -72,3 +73,14 @@ def compress_each(
     tokens, left = len(pieces.ids), predictor.backbone.count_tokens(text)
     asked = sum(ratio * length for ratio, length in zip(ratios, pieces.lengths, strict=True)) / tokens
     return Compressed(tokens, left, asked, text=text, evidence=evidence, seconds=seconds)
+
+
+def between_words(text: str, spans: Sequence[Range]) -> list[Range]:
+    """The same spans, each border moved on to the end of the word it cuts."""
+    borders = [0]
+    for _, end in spans:
+        end = max(end, borders[-1])
+        while 0 < end < len(text) and not text[end - 1].isspace() and not text[end].isspace():
+            end += 1
+        borders.append(end)
+    return list(pairwise(borders))

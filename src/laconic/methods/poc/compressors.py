@@ -17,6 +17,8 @@ from laconic.methods.roles import Compressor
 
 #: word by word, and by segment
 PRUNERS = {"classifier": Classifier, "selfinfo": SelfInformation, "contrastive": Contrastive}
+#: those whose scorer is the backbone
+SCORED = ("selfinfo", "contrastive")
 SELECTORS = {"bm25": BM25, "embedding": Embedding}
 STEERABLE = (*PRUNERS, *SELECTORS, "ram")
 DEFAULT = "classifier"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,8 +37,10 @@ class Labels:
     def __post_init__(self) -> None:
         if not self.whole > 0:
             raise DataError("A text that scores nothing when whole has no retention.", "Leave it out, and count it.")
-        if not all(0 < ratio < 1 for ratio in self.scores):
-            raise DataError("Ratios of labels must lie between 0 and 1.", "At ratio 1 retention is 1 by definition.")
+        if not self.scores or not all(0 < ratio < 1 for ratio in self.scores):
+            raise DataError(
+                "Labels need ratios, and all of them between 0 and 1.", "At ratio 1 retention is 1 by definition."
+            )
 
     def retention(self, ratio: float) -> float:
         return self.scores[ratio] / self.whole
@@ -129,14 +131,15 @@ def read_labels(paths: Sequence[str | Path]) -> tuple[Made, list[Labelled]]:
     made: Made | None = None
     for path in map(Path, paths):
         content = _content(path)
-        own = Made(**content["made"])
+        own = _made(content["made"], path)
         if made is not None:
             made.require(own, str(path))
             own = Made(**{**asdict(own), "metrics": {**made.metrics, **own.metrics}})
         made = own
         for line in content["items"]:
-            one = _labelled(line)
-            found[one.task, one.id] = one
+            one = _labelled(line, path)
+            before = found.get((one.task, one.id))
+            found[one.task, one.id] = one if before is None else _together(before, one, path)
     if made is None:
         raise DataError("No files of labels.", "Make some with `laconic label`.")
     return made, list(found.values())
@@ -154,9 +157,37 @@ def _content(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def _labelled(line: Mapping[str, Any]) -> Labelled:
-    scores = {float(ratio): score for ratio, score in line["scores"].items()}
-    delivered = {float(ratio): share for ratio, share in line["delivered"].items()}
-    texts = (str(line[name]) for name in ("id", "task", "document", "context", "question"))
-    ident, task, document, context, question = texts
-    return Labelled(ident, task, document, context, question, line["whole"], scores, delivered)
+def _made(content: Mapping[str, Any], path: Path) -> Made:
+    try:
+        return Made(**content)
+    except TypeError as error:
+        raise DataError(
+            f"{path} does not say who made its labels ({error}).", "Make them with `laconic label`."
+        ) from error
+
+
+def _labelled(line: Mapping[str, Any], path: Path) -> Labelled:
+    try:
+        scores = {float(ratio): float(score) for ratio, score in line["scores"].items()}
+        delivered = {float(ratio): float(share) for ratio, share in line["delivered"].items()}
+        texts = (str(line[name]) for name in ("id", "task", "document", "context", "question"))
+        ident, task, document, context, question = texts
+        return Labelled(ident, task, document, context, question, float(line["whole"]), scores, delivered)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{path} has an item that is no label ({type(error).__name__}: {error}).", "Make it with `laconic label`."
+        ) from error
+
+
+def _together(one: Labelled, other: Labelled, path: Path) -> Labelled:
+    """The same text labelled at other ratios too.
+
+    Raises:
+        DataError: they are different texts of one name.
+    """
+    if (one.context, one.question, one.whole) != (other.context, other.question, other.whole):
+        raise DataError(
+            f"{path} has another text {one.id!r} of {one.task}, or scored it otherwise, than a file before.",
+            "Read files of one set of texts and one reader.",
+        )
+    return replace(one, scores={**one.scores, **other.scores}, delivered={**one.delivered, **other.delivered})

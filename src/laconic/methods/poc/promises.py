@@ -100,10 +100,14 @@ class Promises:
 
 
 def outcomes_of(curve: Curve, labels: Labels) -> list[float]:
-    """Retention of one text at each target, where selection would have taken it; linear between labelled ratios."""
+    """Retention of one text at each target, where selection would have taken it; never more than was measured.
+
+    Between two labelled ratios it is that of the stronger compression, below the least it is nothing: a promise must
+    not rest on what lies between.
+    """
     looked_up = tabled(curve)
     chosen = [select(looked_up, target, policy="safe", least_ratio=LEAST_RATIO).ratio for target in TARGETS]
-    return retention_at(labels, chosen)
+    return [measured_below(labels, ratio) for ratio in chosen]
 
 
 def tabled(curve: Curve) -> Curve:
@@ -112,8 +116,16 @@ def tabled(curve: Curve) -> Curve:
     return lambda ratios: [values[round(ratio * GRID) - 1] for ratio in ratios]
 
 
+def measured_below(labels: Labels, ratio: float) -> float:
+    """Retention, in [0, 1], at the greatest labelled ratio up to this one; 1 at ratio 1."""
+    if ratio >= 1:
+        return 1.0
+    below = [known for known in labels.scores if known <= ratio + 1e-9]
+    return min(max(labels.retention(max(below)), 0.0), 1.0) if below else 0.0
+
+
 def retention_at(labels: Labels, ratios: Sequence[float]) -> list[float]:
-    """True retention at any ratios, by straight lines between labelled ones; below the least of these, its own."""
+    """Retention at any ratios, by straight lines between labelled ones: for pictures."""
     known = sorted(labels.scores)
     values = [labels.retention(ratio) for ratio in known]
     return [float(value) for value in np.interp(ratios, [*known, 1.0], [*values, 1.0])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from laconic.core.segments import require_text
 from laconic.errors import AdapterError, BudgetError
 from laconic.methods.poc.calibration import Promise
 from laconic.methods.poc.chunked import choose_each, compress_each
+from laconic.methods.poc.labels import Made
 from laconic.methods.poc.predictor import CurvePredictor
 from laconic.methods.poc.promises import Promises, check_promise
 from laconic.methods.poc.selection import LEAST_RATIO, PARTS, Choice, Curve, Policy, select
@@ -51,15 +52,24 @@ class PoC:
         *,
         compressor_digest: str,
         reader: str | None = None,
+        prompt: str | None = None,
+        metrics: Mapping[str, str] | None = None,
     ) -> None:
         """
         Args:
             compressor_digest: what the compressor is (``compressors.compressor_digest``).
-            reader: who will read what is left; None: whoever, at the user's own risk.
+            reader, prompt: who will read what is left (``registry.reader_name``), and what it is asked with
+                (``Reader.template``); None: whoever and whatever, at the user's own risk.
+            metrics: by task, how its answers will be measured, where that is known.
         """
         made = promises.made
-        wanted = replace(made, compressor=compressor_digest, reader=made.reader if reader is None else reader)
-        wanted = replace(wanted, backbone=predictor.backbone.content_hash)
+        wanted = Made(
+            predictor.backbone.content_hash,
+            made.reader if reader is None else reader,
+            compressor_digest,
+            made.prompt if prompt is None else prompt,
+            metrics or {},
+        )
         wanted.require(made, "The predictor")
         self.compressor, self.predictor, self.promises = compressor, predictor, promises
 
@@ -82,8 +92,8 @@ class PoC:
             floor: retention in [0, 1]: the score of the compressed text over that of the whole.
             promise: what the floor means, see ``calibration``.
             delta: risk that is left, for ``risk`` and ``quantile``.
-            policy: see ``select``; the promises are calibrated with ``safe``.
-            least_ratio: no ratio below it is chosen.
+            policy: see ``select``; promises but ``mean`` are calibrated with ``safe``.
+            least_ratio: no ratio below it is chosen; promises but ``mean`` are calibrated with the default.
             each_chunk: a ratio for each chunk of the predictor's; promises are calibrated with one for all of a text.
             skip: told the ratio that was chosen, may say why the text had better be left alone.
 
@@ -97,8 +107,11 @@ class PoC:
         check_promise(promise, delta)
         if not 0 <= least_ratio <= 1:
             raise BudgetError(f"The least ratio {least_ratio} is not in [0, 1].", f"Leave it at {LEAST_RATIO}.")
-        if each_chunk and promise != "mean":
-            raise BudgetError("Promises are calibrated with one ratio for a text.", "Promise mean, or leave it at one.")
+        if promise != "mean" and (each_chunk or policy != "safe" or least_ratio != LEAST_RATIO):
+            raise BudgetError(
+                f"{promise} is calibrated with one ratio for a text, the policy safe and no ratio below {LEAST_RATIO}.",
+                "Promise mean, or leave these as they are.",
+            )
         require_text(context)
         watch = Stopwatch(self.predictor.backbone.device)
         margin = self.promises.margin(floor, promise, delta)
@@ -132,8 +145,12 @@ class PoC:
 
     def _at(self, ratio: float, context: str, query: str | None, skip: Callable[[float], str | None]) -> Compressed:
         reason = "nothing may be cut: the text is as it was" if ratio >= 1 else skip(ratio)
-        if reason is None:
-            return self.compressor.compress(context, query, ratio=ratio)
+        while reason is None:
+            try:
+                return self.compressor.compress(context, query, ratio=ratio)
+            except BudgetError:  # less than one segment: the next gentler ratio of the search's first look
+                ratio = (math.floor(ratio * PARTS + 1e-9) + 1) / PARTS
+                reason = "no part of it is short enough: the text is as it was" if ratio >= 1 else None
         return whole(context, self.predictor.backbone.count_tokens(context), reason)
 
 

@@ -24,7 +24,7 @@ from laconic.core.options import Options, option
 from laconic.core.segments import Range, require_question
 from laconic.core.sharing import shared_twin
 from laconic.encoder import Encoder, load_encoder
-from laconic.errors import AdapterError, LaconicError
+from laconic.errors import AdapterError, LaconicError, QuestionError
 from laconic.methods.pruning.checkpoint import Checkpoint
 from laconic.methods.pruning.relevance import CENTRE, SIGNS, SPREAD, START, sentence_numbers, signs
 from laconic.methods.pruning.scoring import Row, TokenClassifier, read_rows, rows_of, word_scores
@@ -148,12 +148,20 @@ class WordClassifier(TrainedMethod):
             offsets = [span for row in rows for span in row.offsets]
             ids = [token for row in rows for token in row.ids[1:-1]]
             sentence = torch.tensor(sentence_numbers(text, offsets), device=self.device)
-            found.append((ReadText(torch.cat(states), ids, sentence), offsets))
+            nothing = torch.zeros(0, self.backbone.width, device=self.device)  # an encoder may drop every character
+            found.append((ReadText(torch.cat([nothing, *states]), ids, sentence), offsets))
         return found
 
     def read_query(self, queries: Sequence[str]) -> list[ReadText]:
-        """Read questions side by side; of one that is longer than a row, the first row."""
-        rows = [rows_of(self.tokenizer, query, self.config.row_tokens)[0] for query in queries]
+        """Read questions side by side; of one that is longer than a row, the first row.
+
+        Raises:
+            QuestionError: the encoder knows no character of one.
+        """
+        all_rows = [rows_of(self.tokenizer, query, self.config.row_tokens) for query in queries]
+        if not all(all_rows):
+            raise QuestionError("The question has no character that the classifier knows.", "Ask in words.")
+        rows = [own[0] for own in all_rows]
         states = self._hidden(rows)
         numbers = [torch.zeros(len(row.offsets), dtype=torch.long, device=self.device) for row in rows]
         return [ReadText(h, row.ids[1:-1], n) for h, row, n in zip(states, rows, numbers, strict=True)]
@@ -177,6 +185,8 @@ class WordClassifier(TrainedMethod):
         if self._last is None or self._last[0] != text:
             self._last = (text, *self.read([text])[0])
         _, read, offsets = self._last
+        if not offsets:
+            return [], []
         question = None if query is None else self.read_query([require_question(query)])[0]
         return self.logits(read, question).sigmoid().tolist(), offsets
 

@@ -9,12 +9,12 @@ from laconic.core.segments import Range
 from laconic.errors import LaconicError
 
 _PATTERNS = {
-    "numbers": r"\S*\d\S*",
+    "numbers": r"\d+",  # whoever is touched is kept whole
     # a capital that no sentence begins with; a second capital, or one inside, is a name anywhere
     "names": r"(?<=[^\s.!?:\"”’)\]。！？] )[A-Z][\w’'-]*|\b[A-Z][\w’'-]*(?: [A-Z][\w’'-]*)+|\b\w+[A-Z]\w*",
     "quotes": r"\"[^\"\n]+\"|“[^”\n]+”|«[^»\n]+»|„[^“”\n]+[“”]",
     "code": r"```.*?```|`[^`\n]+`|\b\w+\([^()\n]*\)|\b\w+(?:[_.:]{1,2}\w+)+",
-    "urls": r"(?:https?|ftp)://\S+|\bwww\.\S+|\b[\w.+-]+@[\w-]+\.\w[\w.-]*",
+    "urls": r"(?:https?|ftp)://\S+|\bwww\.\S+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]+\.\w[\w.-]*",
 }
 PROTECTED = tuple(_PATTERNS)
 _COMPILED = {kind: re.compile(pattern, re.DOTALL) for kind, pattern in _PATTERNS.items()}
