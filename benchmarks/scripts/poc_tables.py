@@ -41,8 +41,8 @@ def floors(result: dict) -> str:
     """What floors and promises deliver, measured."""
     asked = [(one["floor"], one["promise"]) for one in result["rows"][0]["delivered"]]
     lines = [
-        "**What does a floor deliver?** Texts compressed, read and scored: mean delivered ratio / mean retention (gains "
-        "counted as 1) / share of single texts below the floor; delta 0.1 (`benchmarks/scripts/poc.py`).\n",
+        "**What does a floor deliver?** Texts compressed, read and scored: delivered ratio / mean retention (gains "
+        "count as 1) / share of single texts below the floor; delta 0.1 (`benchmarks/scripts/poc.py`).\n",
         "| task | texts | " + " | ".join(f"{floor:g}, {promise}" for floor, promise in asked) + " |",
         "|---|---|" + "---|" * len(asked),
     ]
