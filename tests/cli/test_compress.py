@@ -11,10 +11,11 @@ from outcomes import Run, assert_refused
 from tiny import tiny_backbone
 
 from laconic.data.documents import read_document
+from laconic.data.loaders import load_file
 from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.methods.poc.average import AverageCurve
 from laconic.methods.poc.config import PoCConfig
-from laconic.methods.poc.labels import Labels, Made
+from laconic.methods.poc.labels import Labels, Made, split_of
 from laconic.methods.poc.predictor import CurvePredictor
 from laconic.methods.poc.promises import TARGETS, Promises
 
@@ -170,16 +171,23 @@ def test_auto_goes_by_the_profile_of_this_machine(run: Run, document: str, predi
 def test_labels_from_the_command_line(run: Run, tmp_path: Path) -> None:
     data = tmp_path / "mine.jsonl"
     lines = [
-        {"id": n, "document": f"w{n} " + TEXT[:200], "question": QUESTION, "answers": ["weather"]} for n in range(3)
+        {"id": n, "document": f"w{n} " + TEXT[:200], "question": QUESTION, "answers": ["weather"]} for n in range(5)
     ]
     data.write_text("\n".join(map(json.dumps, lines)))
     out = tmp_path / "labels.json"
     done = run("label", str(data), *PLAIN, "--ratios", "0.2,0.5", "--out", str(out), "--adapter", "none")
     assert done.status == 0, done.err
     content = json.loads(out.read_text())
-    assert content["counts"]["texts"] == 3
+    assert content["counts"]["texts"] == 5
     assert content["made"]["compressor"] == "selfinfo"
     assert content["made"]["reader"] == "untuned"
+    part = run(
+        "label", str(data), *PLAIN, "--ratios", "0.5", "--out", str(out), "--adapter", "none", "--split", "train"
+    )
+    assert part.status == 0, part.err
+    wanted = [item.id for item in load_file(data) if split_of(item.document_id) == "train"]
+    assert [item["id"] for item in json.loads(out.read_text())["items"]] == wanted
+    assert_refused(run("label", str(data), "--split", "test"), "no split")
     for wrong in ("0", "0.5,2", "some"):
         assert_refused(run("label", str(data), "--ratios", wrong), "ratios")
     assert_refused(run("label", str(data), "--shard", "2/2"), "shard")

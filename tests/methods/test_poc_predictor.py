@@ -11,7 +11,9 @@ import torch
 from tiny import ARCHITECTURES, tiny_backbone
 
 from laconic.errors import BudgetError, DocumentError, LaconicError, QuestionError
+from laconic.methods.poc.average import AverageCurve
 from laconic.methods.poc.config import PoCConfig
+from laconic.methods.poc.labels import Labels
 from laconic.methods.poc.predictor import CurvePredictor
 from laconic.methods.poc.selection import select
 
@@ -151,3 +153,17 @@ def test_it_learns_a_curve_that_hangs_on_one_token(head: str) -> None:
         optimizer.step()
         optimizer.zero_grad()
     assert loss < 0.1 * agnostic
+
+
+def test_it_begins_as_a_curve_for_every_text() -> None:
+    made = CurvePredictor(tiny_backbone("llama"), PoCConfig(layers=2, lora_rank=2, chunk_tokens=32, query=False))
+    assert not made.begun
+    average = AverageCurve.of([Labels("qa", 1.0, {0.05: 0.2, 0.3: 0.8, 0.7: 0.75})])  # which falls once
+    made.begin_with(average)
+    ratios = [0.05, 0.1, 0.3, 0.5, 0.9, 1.0]
+    one, other = made.curve(TEXT)(ratios), made.curve(TEXT[::-1])(ratios)
+    assert one == pytest.approx(other)
+    assert one[:3] == pytest.approx(average(ratios[:3]), abs=0.03)
+    assert one[3] == pytest.approx(0.8, abs=0.03)  # it never falls
+    assert one[-1] == pytest.approx(1.0)
+    assert all(a <= b + 1e-6 for a, b in pairwise(one))

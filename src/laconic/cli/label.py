@@ -11,6 +11,7 @@ from laconic.data.loaders import load_file, load_task
 from laconic.errors import BudgetError, LaconicError
 from laconic.eval.labelling import Plan, build_labels
 from laconic.methods.poc.compressors import check_steerable, compressor_digest, load_steerable
+from laconic.methods.poc.labels import SPLITS, split_of
 from laconic.methods.pruning.protect import check_protected
 from laconic.methods.registry import LoadedMethod, load_method, reader_name
 
@@ -23,6 +24,7 @@ def run(
     *,
     limit: int | None,
     shard: str,
+    split: str | None,
     data: str | None,
     seed: int,
     classifier: str | None,
@@ -38,6 +40,8 @@ def run(
         LaconicError: whatever is wrong with the arguments or the data, before a model is loaded.
     """
     plan = Plan(_ratios(ratios), _shard(shard), seed)
+    if split is not None and split not in (known := [name for name, _ in SPLITS]):
+        raise LaconicError(f"{split!r} is no split.", f"Choose one of {', '.join(known)}.")
     if find_spec("rouge_score") is None:
         raise LaconicError("Labels need the package rouge_score.", "Run `pip install 'laconic[eval]'`.")
     check_writable(out)
@@ -46,6 +50,8 @@ def run(
     tasks = {
         name: load_file(name, limit, seed) if is_file(name) else load_task(name, data, limit, seed) for name in names
     }
+    if split is not None:
+        tasks = {name: [one for one in items if split_of(one.document_id) == split] for name, items in tasks.items()}
     model = open_backbone(backbone, dtype, device)
     compressor = load_steerable(method, model, protect=protect, classifier=classifier)
     reader = load_method("full", model, adapter).reader

@@ -190,6 +190,7 @@ def label(
     ratios: Annotated[str, typer.Option(help="So many drawn for each text, or a list: 0.1,0.3,0.5")] = "8",
     limit: Annotated[int | None, typer.Option(min=1, help="Texts a task, drawn evenly over its documents")] = None,
     shard: Annotated[str, typer.Option(help="0/2: the first of two runs that share the work")] = "0/1",
+    split: Annotated[str | None, typer.Option(help="Only train, validation or calibration [default: all]")] = None,
     data: Annotated[str | None, typer.Option(help="Folder of the task files [default: $LACONIC_DATA]")] = None,
     seed: int = 0,
     classifier: Annotated[str | None, typer.Option(help="Saved classifier [default: shipped]")] = None,
@@ -203,7 +204,7 @@ def label(
     from laconic.cli.label import run
 
     run(
-        task, method, ratios, out, limit=limit, shard=shard, data=data, seed=seed, classifier=classifier,
+        task, method, ratios, out, limit=limit, shard=shard, split=split, data=data, seed=seed, classifier=classifier,
         protect=_kinds(protect), backbone=backbone, adapter=adapter, dtype=dtype, device=device,
     )  # fmt: skip
 

@@ -54,6 +54,9 @@ class PoCTrainer(OnDecoder):
 
     def task(self, method: CurvePredictor, stage: dict[str, Any], data: Source, seed: int) -> StageTask:
         data.made.require(_with_backbone(data.made, method), "The file of labels")
+        trained = [one.labels for one in split(data.texts, "train") if one.labels is not None]
+        if not method.begun:  # by another training that this goes on from
+            method.begin_with(AverageCurve.of(trained))
         texts = LabelledTexts(split(data.texts, "train"), stage["rows"], f"{seed}/{stage['name']}")
         parts: dict[str, tuple[list[Any], float]] = {"reader": ([], 1.0), "head": ([], 5.0)}
         for name, parameter in method.own_parameters().items():

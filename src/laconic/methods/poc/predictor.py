@@ -29,6 +29,7 @@ from laconic.core.visibility import attention_mask, isolated_groups
 from laconic.errors import BudgetError
 from laconic.methods.poc.config import PoCConfig
 from laconic.methods.poc.promises import Promises
+from laconic.methods.poc.selection import Curve
 
 #: chunks that are read in one pass
 ROWS = 32
@@ -74,6 +75,7 @@ class CurvePredictor(TrainedMethod):
         self.query = MemoryTokens(backbone.embed(torch.tensor(start, device=backbone.device)), 1, noise=0.0)
         monotone = self.config.head == "monotone"
         self.head = nn.Linear(backbone.width, self.config.knots + 1 if monotone else 1)
+        nn.init.zeros_(self.head.weight)  # till it is trained, all texts are one to it
         if not monotone:
             features = 2 * self.config.bands
             self.ratio = nn.Sequential(
@@ -82,6 +84,27 @@ class CurvePredictor(TrainedMethod):
             self._scale = float(self.query.weight.detach().std())
         self.promises: Promises | None = None
         self.to(backbone.device)
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has learnt to tell texts apart."""
+        return bool(self.head.weight.any())
+
+    def begin_with(self, curve: Curve) -> None:
+        """Predict this curve for every text; what is learnt from there on is how texts differ.
+
+        A sigmoid head has no curve to begin with, and is left as it is.
+        """
+        if self.config.head != "monotone":
+            return
+        pieces = self.config.knots
+        values, before = [*curve([max(k / pieces, 1e-6) ** 2 for k in range(pieces)]), 1.0], 0.0
+        steps = []
+        for value in values:
+            steps.append(max(value - before, 1e-3))
+            before = max(value, before)
+        with torch.no_grad():
+            self.head.bias.copy_(torch.tensor(steps).log())
 
     def adapted(self) -> list[nn.Module]:
         return [self.reader]

@@ -70,9 +70,11 @@ class FeatureCurve:
                 rows.append(np.outer(own, hats[:-1]).ravel())
                 targets.append(min(max(one.retention(ratio), 0.0), 1.0) - hats[-1])
         design, wanted = np.array(rows), np.array(targets)
-        penalty = np.full(design.shape[1], ridge)
-        penalty.reshape(known.shape[1], knots)[-1] = 1e-6  # the mean curve is free
-        solved = np.linalg.solve(design.T @ design + np.diag(penalty), design.T @ wanted)
+        penalty = np.diag(np.full(design.shape[1], float(ridge)))
+        # the mean curve is free, and goes on straight where nothing was labelled
+        bends = np.diff(np.eye(knots), n=2, axis=0)
+        penalty[-knots:, -knots:] = 1e-3 * bends.T @ bends
+        solved = np.linalg.lstsq(design.T @ design + penalty, design.T @ wanted, rcond=None)[0]
         return cls(solved.reshape(known.shape[1], knots), mean, scale)
 
     def curve(self, given: Array) -> _Knots:
