@@ -82,8 +82,9 @@ def main() -> None:
         raise SystemExit(f"{len(shared)} documents are in both, {sorted(shared)[0]} say")
     known = [one for one in trained_on if one.labels is not None and split_of(one.document) == "train"]
     labels = [one.labels for one in known if one.labels is not None]
-    given = {id(one): described(compressor, one) for one in [*known, *texts]}
-    fitted = FeatureCurve.fit(np.stack([given[id(one)][0] for one in known]), labels)
+    given = {id(one): described(compressor, one) for one in [*trained_on, *texts]}
+    held = [one for one in trained_on if one.labels is not None and split_of(one.document) == "validation"]
+    fitted, ridge = best_features(known, held, given)
     threshold = Threshold.fit([given[id(one)][1] for one in known], labels)
     average = AverageCurve.of(labels)
     rows, pictures, seconds = [], {}, []
@@ -105,6 +106,7 @@ def main() -> None:
         "test": [Path(name).name for name in args.test],
         "texts trained on": len(known),
         "held out for promises": len(promises.outcomes),
+        "ridge of the regression, best on the validation split": ridge,
         "predictor": predictor.version,
         "compressor": getattr(compressor, "version", ""),
         "seconds to predict a text (median)": round(float(np.median([one for _, one in seconds])), 4),
@@ -113,6 +115,28 @@ def main() -> None:
     result = {"rows": rows, "notes": notes, "environment": environment()}
     write_whole(args.out, json.dumps(result, indent=1) + "\n")
     draw(pictures, args.out.with_suffix(".png"))
+
+
+def best_features(
+    known: Sequence[Labelled], held: Sequence[Labelled], given: dict[int, Any]
+) -> tuple[FeatureCurve, float]:
+    """The regression whose ridge does best on texts that neither it nor the predictor was fitted to."""
+    labels = [one.labels for one in known if one.labels is not None]
+    table = np.stack([given[id(one)][0] for one in known])
+    fits = {ridge: FeatureCurve.fit(table, labels, ridge=ridge) for ridge in (1.0, 10.0, 100.0, 1000.0, 10_000.0)}
+
+    def error(fit: FeatureCurve) -> float:
+        return float(np.mean([e**2 for one in held for e in errors_of(fit.curve(given[id(one)][0]), one)]))
+
+    best = min(fits, key=lambda ridge: error(fits[ridge]))
+    return fits[best], best
+
+
+def errors_of(curve: Curve, one: Labelled) -> list[float]:
+    """What was predicted less what is true, gains counted as 1, at each labelled ratio."""
+    ratios = sorted(one.scores)
+    true = [min(one.scores[ratio] / one.whole, 1.0) for ratio in ratios]
+    return [value - other for value, other in zip(curve(ratios), true, strict=True)]
 
 
 def described(compressor: WordPruner, one: Labelled) -> tuple[Any, list[float]]:
@@ -132,11 +156,7 @@ def evaluate(
     measured = [place for place, one in enumerate(texts) if one.labels is not None]
     errors = {}
     for name, own in curves.items():
-        apart = [
-            value - min(max(score / texts[place].whole, 0.0), 1.0)
-            for place in measured
-            for value, score in zip(own[place](grid.ratios), grid.scores[place], strict=True)
-        ]
+        apart = [error for place in measured for error in errors_of(own[place], texts[place])]
         errors[name] = {"ppe": round(float(np.square(apart).mean()), 5), "mae": round(float(np.abs(apart).mean()), 4)}
     policies = {
         name: grid.outcomes([[select(curve, floor, policy="safe").ratio for curve in own] for floor in FLOORS])

@@ -85,6 +85,9 @@ def test_a_floor_shows_what_was_predicted_chosen_and_promised(run: Run, document
     assert "predict" in told["seconds"]
     shown = run(*options)
     assert "predicted quality" in shown.err
+    assert (
+        len([line for line in shown.err.splitlines() if line.endswith("<")]) == 1
+    )  # what was chosen is among the rows
     assert "of a single text nothing is promised" in " ".join(shown.err.split())
     risky = json.loads(run(*options, "--promise", "risk", "--delta", "0.2", "--json").out)
     assert risky["promise"].startswith("risk: with 80% confidence")

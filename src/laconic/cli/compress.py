@@ -24,7 +24,7 @@ from laconic.errors import BudgetError, DataError, LaconicError
 from laconic.methods.poc.calibration import Promise
 from laconic.methods.poc.compressors import check_steerable, compressor_digest, load_steerable
 from laconic.methods.poc.promises import check_promise
-from laconic.methods.poc.selection import Policy
+from laconic.methods.poc.selection import GRID, PARTS, Policy
 from laconic.methods.poc.steering import PoC, Steered, check_floor, load_predictor
 from laconic.methods.pruning.protect import check_protected
 from laconic.methods.roles import Compressor
@@ -187,16 +187,15 @@ def _show(people: Console, request: Request, name: str, outcome: Outcome, loadin
     people.print(table)
     if steered and steered.choice.curve:
         people.print(Text("predicted quality by share of tokens kept", style="dim"))
-        for ratio, value in _thinned(steered.choice.curve):
+        for ratio, value in _shown(steered.choice.curve, steered.choice.ratio):
             bar = "█" * round(BAR * min(max(value, 0.0), 1.0))
             mark = "  <" if _same(ratio, steered.choice.ratio) else ""
             people.print(Text(f"  {ratio:6.1%}  {value:4.2f} ") + Text(bar, "cyan") + Text(mark, "bold"))
 
 
-def _thinned(curve: list[tuple[float, float]], rows: int = 12) -> list[tuple[float, float]]:
-    """At most so many rows of a curve, evenly."""
-    step = max(1, -(-len(curve) // rows))
-    return curve[step - 1 :: step]
+def _shown(curve: list[tuple[float, float]], chosen: float) -> list[tuple[float, float]]:
+    """The search's first look, and what was chosen behind its second."""
+    return [(ratio, value) for ratio, value in curve if round(ratio * GRID) % PARTS == 0 or _same(ratio, chosen)]
 
 
 def _same(one: float, other: float) -> bool:
