@@ -5,13 +5,15 @@
     python benchmarks/scripts/llmlingua_speed.py --theirs lingua/bin/python --out benchmarks/results/llmlingua.json
 
 It needs an older transformers, so it runs in an environment of its own, one process after the other on the same texts,
-each warmed up on a text that is not counted. Tokens are the backbone's. Single runs.
+each warmed up on a text that is not counted. Tokens are the backbone's, for the package too, which would fetch another
+tokenizer from the network to count with. Single runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -55,7 +57,7 @@ def compare(python: str, out: Path) -> None:
     scratch = out.with_suffix(".scratch")
     scratch.mkdir(parents=True, exist_ok=True)
     (scratch / "texts.json").write_text(json.dumps([str(backbone.tokenizer.decode(ids[:200])), *texts]))
-    folder = str(converted(embedded_gguf()))
+    folder = older_copy(converted(embedded_gguf()), scratch / "model")
     command = [
         python,
         __file__,
@@ -69,12 +71,19 @@ def compare(python: str, out: Path) -> None:
     their = json.loads((scratch / "their.json").read_text())
     for text, one in zip(texts, their["rows"][1:], strict=True):
         rows.append(row("llmlingua", backbone, text, one["text"], one["seconds"]))
-    for name in ("texts.json", "their.json"):
-        (scratch / name).unlink()
-    scratch.rmdir()
+    shutil.rmtree(scratch)
     print(json.dumps(rows, indent=1))
     result = {"rows": rows, "ratio": RATIO, "their versions": their["versions"], "environment": environment()}
     write_whole(out, json.dumps(result, indent=1) + "\n")
+
+
+def older_copy(folder: Path, target: Path) -> str:
+    """The same weights and tokenizer, named as the older transformers knows them."""
+    shutil.copytree(folder, target)
+    path = target / "tokenizer_config.json"
+    settings = json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    path.write_text(json.dumps(settings))
+    return str(target)
 
 
 def row(name: str, backbone: Any, text: str, left: str, seconds: float) -> dict[str, Any]:
@@ -93,6 +102,16 @@ def theirs(folder: str, texts: str) -> dict[str, Any]:
     """In the other environment: the package's own way to compress one context."""
     from importlib.metadata import version
 
+    import tiktoken
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    class Counting:
+        def encode(self, text: str, **_: Any) -> list[int]:
+            return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    tiktoken.encoding_for_model = lambda name: Counting()
     from llmlingua import PromptCompressor
 
     compressor = PromptCompressor(model_name=folder, device_map="cpu", model_config={"torch_dtype": "float32"})

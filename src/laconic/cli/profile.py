@@ -88,12 +88,13 @@ def _what(method: str, backbone: Backbone, compressor: Compressor) -> dict[str, 
         "backbone": backbone.content_hash,
         "device": str(backbone.device),
         "dtype": str(backbone.dtype),
-        "machine": platform.node(),
     }
 
 
 def _path(what: dict[str, str]) -> Path:
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+    # a cache may be shared by machines, which profiles are not
+    own = what | {"machine": platform.node()}
+    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:12]
     return cache_folder() / "profiles" / f"{digest}.json"
 
 
