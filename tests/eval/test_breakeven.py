@@ -29,7 +29,6 @@ def test_saved_is_what_reading_costs_less_less_what_compression_costs() -> None:
     assert KNOWN.saved(2000, 0.5, 0) == pytest.approx(1.0 - 0.2)
     assert KNOWN.saved(2000, 0.5, 10) == pytest.approx(1.0 - 0.2)  # a token costs the same at either length
     assert KNOWN.saved(2000, 0.95, 0) == pytest.approx(0.1 - 0.2)  # it costs more than it saves
-    assert KNOWN.saved(2000, 0.5, 0, predict=0.3) == pytest.approx(0.5)
 
 
 def test_beyond_what_was_timed_the_line_goes_on() -> None:

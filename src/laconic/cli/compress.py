@@ -18,7 +18,7 @@ from laconic.cli.loading import open_backbone
 from laconic.cli.profile import reason_not_to
 from laconic.core.files import write_whole
 from laconic.core.results import Compressed, Stopwatch, whole
-from laconic.core.segments import require_question
+from laconic.core.segments import require_question, resolve_budget
 from laconic.data.documents import read_document
 from laconic.errors import BudgetError, DataError, LaconicError
 from laconic.methods.poc.calibration import Promise
@@ -77,6 +77,8 @@ class Request:
             raise LaconicError("Promises are calibrated with the policy safe.", "Leave --policy out.")
         if self.floor is not None:
             check_floor(self.floor)
+        else:  # of a text of one token; what is out of range is so for any
+            resolve_budget(1, self.ratio, self.budget)
         if self.query is not None:
             require_question(self.query)
         if self.out is not None and self.out.is_dir():

@@ -22,6 +22,12 @@ Backbone = Annotated[str | None, typer.Option(help="Model folder, .gguf file or 
 Adapter = Annotated[str | None, typer.Option(help='Saved method; "none" for the untuned reader [default: shipped]')]
 Dtype = Annotated[str, typer.Option(help="auto, bf16, fp32 or fp16")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
+Floor = Annotated[float | None, typer.Option(help="Share of the quality to keep: 0.9")]
+Promise = Annotated[str, typer.Option(help="What the floor means: mean, risk or quantile")]
+Delta = Annotated[float, typer.Option(help="Risk that is left, for risk and quantile")]
+Predictor = Annotated[str | None, typer.Option(help="Saved predictor for --floor [default: shipped]")]
+Protect = Annotated[str, typer.Option(help="Never cut: numbers,names,quotes,code,urls")]
+Classifier = Annotated[str | None, typer.Option(help="Saved classifier, or LLMLingua-2's folder [default: shipped]")]
 
 
 @app.command()
@@ -31,10 +37,10 @@ def ask(
     method: Annotated[str | None, typer.Option(help="See `laconic methods` [default: ram]")] = None,
     factor: Annotated[str, typer.Option(help="How many times shorter; auto: the mildest that fits")] = "auto",
     budget: Annotated[int | None, typer.Option(help="Most context tokens for --factor auto")] = None,
-    floor: Annotated[float | None, typer.Option(help="Share of the quality to keep, instead of a factor: 0.9")] = None,
-    promise: Annotated[str, typer.Option(help="What the floor means: mean, risk or quantile")] = "mean",
-    delta: Annotated[float, typer.Option(help="Risk that is left, for risk and quantile")] = 0.1,
-    predictor: Annotated[str | None, typer.Option(help="Saved predictor for --floor [default: shipped]")] = None,
+    floor: Floor = None,
+    promise: Promise = "mean",
+    delta: Delta = 0.1,
+    predictor: Predictor = None,
     backbone: Backbone = None,
     adapter: Adapter = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer")] = 64,
@@ -56,22 +62,20 @@ def ask(
 def compress(
     document: Annotated[list[str], typer.Argument(help="Files (.txt .md .html .pdf .docx .epub), or - for stdin")],
     query: Annotated[str | None, typer.Option("--query", "-q", help="What will be asked of it")] = None,
-    floor: Annotated[float | None, typer.Option(help="Share of the quality to keep: 0.9")] = None,
+    floor: Floor = None,
     ratio: Annotated[float | None, typer.Option(help="Share of the tokens to keep: 0.25")] = None,
     budget: Annotated[int | None, typer.Option(help="Most tokens to keep")] = None,
-    promise: Annotated[str, typer.Option(help="What the floor means: mean, risk or quantile")] = "mean",
-    delta: Annotated[float, typer.Option(help="Risk that is left, for risk and quantile")] = 0.1,
+    promise: Promise = "mean",
+    delta: Delta = 0.1,
     policy: Annotated[str, typer.Option(help="safe, or first: the first crossing of a curve")] = "safe",
     method: Annotated[str, typer.Option(help="classifier, selfinfo, contrastive, bm25 or embedding")] = "classifier",
-    protect: Annotated[str, typer.Option(help="Never cut: numbers,names,quotes,code,urls")] = "",
+    protect: Protect = "",
     auto: Annotated[
         bool, typer.Option("--auto", help="Leave the text alone where compressing costs more time")
     ] = False,
     out: Annotated[Path | None, typer.Option("--output", "-o", help="File for the text [default: stdout]")] = None,
-    predictor: Annotated[str | None, typer.Option(help="Saved predictor for --floor [default: shipped]")] = None,
-    classifier: Annotated[
-        str | None, typer.Option(help="Saved classifier, or a folder with LLMLingua-2 [default: shipped]")
-    ] = None,
+    predictor: Predictor = None,
+    classifier: Classifier = None,
     backbone: Backbone = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -193,8 +197,8 @@ def label(
     split: Annotated[str | None, typer.Option(help="Only train, validation or calibration [default: all]")] = None,
     data: Annotated[str | None, typer.Option(help="Folder of the task files [default: $LACONIC_DATA]")] = None,
     seed: int = 0,
-    classifier: Annotated[str | None, typer.Option(help="Saved classifier [default: shipped]")] = None,
-    protect: Annotated[str, typer.Option(help="Never cut: numbers,names,quotes,code,urls")] = "",
+    classifier: Classifier = None,
+    protect: Protect = "",
     backbone: Backbone = None,
     adapter: Adapter = None,
     dtype: Dtype = "auto",
@@ -215,7 +219,7 @@ def profile(
     lengths: Annotated[str, typer.Option(help="Tokens, separated by commas")] = "128,512,2048",
     answer: Annotated[int, typer.Option(min=0, help="Tokens of an answer")] = 32,
     out: Annotated[Path | None, typer.Option("--json", help="Leave the figures there too, and the map as PNG")] = None,
-    classifier: Annotated[str | None, typer.Option(help="Saved classifier [default: shipped]")] = None,
+    classifier: Classifier = None,
     backbone: Backbone = None,
     dtype: Dtype = "auto",
     device: Device = "auto",

@@ -51,14 +51,10 @@ class Profile:
     read: list[float]
     say: list[float]
 
-    def saved(self, tokens: int, ratio: float, answer: int, predict: float = 0.0) -> float:
-        """Seconds that compression to ``ratio`` saves on a text, whose answer has so many tokens; negative: it costs.
-
-        Args:
-            predict: seconds already known to be spent on choosing the ratio.
-        """
+    def saved(self, tokens: int, ratio: float, answer: int) -> float:
+        """Seconds that compression to ``ratio`` saves, where the answer has so many tokens; negative: it costs."""
         short = self.whole(max(1.0, ratio * tokens), answer)
-        return self.whole(tokens, answer) - short - self._at(self.compress, tokens) - predict
+        return self.whole(tokens, answer) - short - self._at(self.compress, tokens)
 
     def whole(self, tokens: float, answer: int) -> float:
         """Seconds to read a text as it is and to answer."""
