@@ -158,6 +158,8 @@ def test_groups_and_clipping() -> None:
     assert loss[0].tolist() == pytest.approx([-1.2, -0.6, 1.8, 0.8])
     loss.sum().backward()
     assert [grad == 0 for grad in new.grad[0].tolist()] == [True, False, False, True]
+    uneven = clipped_surrogate(new.detach(), old, advantages, low=0.1, high=0.3)
+    assert uneven[0].tolist() == pytest.approx([-1.3, -0.6, 1.8, 0.9])
 
 
 def test_a_group_of_equal_rewards_teaches_nothing_but_by_its_teacher() -> None:

@@ -153,6 +153,65 @@ def test_the_teachers_term_is_what_it_says_and_shares_the_policys_count(tmp_path
     assert trainer._compute_loss(trainer.model, garbage).item() == pytest.approx(loss.item(), abs=1e-6)
 
 
+def example(trainer: Any) -> tuple[dict[str, Any], Tensor]:
+    """Inputs of a loss, and the student's log-probabilities at each position of the answers, ``[B, T, V]``."""
+    trainer.model.train()
+    trainer._weight_now, trainer.current_gradient_accumulation_steps = 0.3, 1
+    prompt, mask, said, real = ragged()
+    with torch.no_grad():
+        logits = trainer.model(torch.cat([prompt, said], 1), attention_mask=torch.cat([mask, real], 1)).logits[:, 3:-1]
+    inputs = {
+        "prompt_ids": prompt, "prompt_mask": mask, "completion_ids": said, "completion_mask": real,
+        "advantages": torch.zeros(3), "num_items_in_batch": torch.tensor(9.0), "teacher_ids": (said + 1) % 90,
+        "teacher_said": torch.full((3, 5), -2.0), "teacher_gate": real.float(),
+    }  # fmt: skip
+    return inputs, logits.log_softmax(-1)
+
+
+def test_tokens_of_tools_are_neither_guided_nor_counted(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, student(), teacher=Fake(), loss_type="bnpo", max_steps=1)
+    inputs, log_probs = example(trainer)
+    own = torch.tensor([[1, 0, 0, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 1]])
+    counted = inputs["completion_mask"] * own
+    inputs |= {"tool_mask": own, "teacher_gate": counted.float()}
+    surprise = -log_probs.gather(-1, inputs["teacher_ids"][..., None])[..., 0]
+    wanted = 0.3 * (surprise * counted).sum() / counted.sum()
+    assert trainer._compute_loss(trainer.model, inputs).item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert torch.equal(trainer._mask(inputs), counted)
+
+
+def test_kdrl_leaves_alone_what_is_right_already(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, student(), teacher=Fake(), objective="kdrl", loss_type="dapo", max_steps=1)
+    inputs, log_probs = example(trainer)
+    inputs["advantages"] = torch.tensor([1.0, -1.0, 0.0])
+    apart = -2.0 - log_probs.gather(-1, inputs["completion_ids"][..., None])[..., 0]
+    wrong = inputs["completion_mask"] * torch.tensor([[0], [1], [1]])
+    plain = {name: value for name, value in inputs.items() if not name.startswith("teacher")}
+    policy = trainer._compute_loss(trainer.model, plain).item()
+    wanted = policy + 0.3 * (apart.square() / 2 * wrong).sum().item() / 9
+    assert trainer._compute_loss(trainer.model, inputs).item() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_advantages_are_of_the_tokens_they_name(tmp_path: Path) -> None:
+    trainer = trained(tmp_path, student(), teacher=Fake(), max_steps=1)
+    inputs, log_probs = example(trainer)
+    real = inputs["completion_mask"]
+    inputs["advantages"] = torch.tensor([1.0, 0.5, -1.0])
+    scores = Scores(inputs["teacher_ids"], torch.zeros(3, 5), torch.full((3, 5), -2.0))
+    said, teachers = (
+        log_probs.gather(-1, inputs[name][..., None])[..., 0] for name in ("completion_ids", "teacher_ids")
+    )
+    wanted = {
+        "rkl": -2.0 - said,
+        "adv_state": inputs["advantages"][:, None] + 0.3 * teachers.exp(),
+        "adv_match": inputs["advantages"][:, None].expand(3, 5),
+    }
+    for objective, advantages in wanted.items():
+        trainer.args.objective = objective
+        found = trainer._advantages(scores, inputs, 0.3)
+        torch.testing.assert_close((found * real), (advantages * real), atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("objective", ["rkl", "kdrl", "adv_match", "adv_state"])
 def test_every_rival_trains(tmp_path: Path, objective: str) -> None:
     start = dict(student().named_parameters())
@@ -200,8 +259,9 @@ def same(one: Scores, other: Scores) -> bool:
     )
 
 
-def test_a_local_teacher_reads_what_stands_before_each_token_whatever_the_padding() -> None:
-    model = student(3)
+@pytest.mark.parametrize("arch", ["llama", "gpt2"])  # gpt2 has positions that padding must not shift
+def test_a_local_teacher_reads_what_stands_before_each_token_whatever_the_padding(arch: str) -> None:
+    model = tiny_model(arch, vocab_size=len(TOKENIZER))
     teacher = LocalTeacher(model, TOKENIZER, (student(), TOKENIZER))
     prompt, prompt_mask, answer, answer_mask = ragged()
     found = teacher.score(prompt, prompt_mask, answer, answer_mask)
