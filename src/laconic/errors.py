@@ -50,3 +50,7 @@ class DataError(LaconicError):
 
 class RecipeError(LaconicError):
     """A recipe file that is missing, malformed or asks for something impossible."""
+
+
+class RewardError(LaconicError):
+    """A reward that raises, hangs, or is no number."""

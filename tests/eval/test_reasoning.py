@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from thinkers import KINDS, thinker
 
-from laconic.data.problems import Problem, same_number, same_words, stated_answer
+from laconic.data.problems import Problem, same_number, same_words, share_of_steps, stated_answer
 from laconic.data.puzzles import PUZZLES
 from laconic.data.segmenters import by_blank_line, by_line, by_sentence, by_tokens
 from laconic.data.solutions import _same_choice
 from laconic.errors import DataError
-from laconic.eval.reasoning import evaluate_reasoning, expected_peak, reasoning_task, share_of_steps
+from laconic.eval.reasoning import evaluate_reasoning, expected_peak, reasoning_task
 from laconic.methods.baselines.window_thinker import WindowThinker
 
 

@@ -18,7 +18,8 @@ from datasets import Dataset  # noqa: E402
 
 from laconic.errors import DataError, LaconicError  # noqa: E402
 from laconic.methods.tgpo.cache import CachedTeacher  # noqa: E402
-from laconic.methods.tgpo.config import TGPOConfig  # noqa: E402
+from laconic.methods.tgpo.config import Gate, TGPOConfig  # noqa: E402
+from laconic.methods.tgpo.gates import gated  # noqa: E402
 from laconic.methods.tgpo.teacher import LocalTeacher, Scores  # noqa: E402
 from laconic.methods.tgpo.trainer import TGPOTrainer  # noqa: E402
 from laconic.methods.tgpo.vocabulary import SharedVocabulary, shared_vocabulary  # noqa: E402
@@ -223,13 +224,11 @@ def test_every_rival_trains(tmp_path: Path, objective: str) -> None:
     assert all(bool(torch.isfinite(p).all()) for p in found.values())
 
 
-def test_gates(tmp_path: Path) -> None:
-    trainer = trained(tmp_path, student(), teacher=Fake(), max_steps=1, gate_threshold=0.5)
+def test_gates() -> None:
     said = torch.tensor([[5, 6, 7, 8]])
     real = torch.tensor([[1, 1, 1, 0]])
     scores = Scores(torch.tensor([[5, 9, 7, 0]]), torch.log(torch.tensor([[0.9, 0.4, 0.6, 1.0]])), torch.zeros(1, 4))
-    output = {"completion_ids": said, "completion_mask": real, "advantages": torch.tensor([-1.0])}
-    wanted = {
+    wanted: dict[Gate, list[int]] = {
         "all": [1, 1, 1, 0],
         "mismatch": [0, 1, 0, 0],
         "confident": [1, 0, 1, 0],
@@ -237,10 +236,15 @@ def test_gates(tmp_path: Path) -> None:
         "first": [1, 1, 0, 0],
     }
     for gate, kept in wanted.items():
-        trainer.args.gate = gate
-        assert trainer._gate(scores, output, real)[0].tolist() == kept
-    trainer.args.gate = "incorrect"
-    assert trainer._gate(scores, output | {"advantages": torch.tensor([1.0])}, real).sum() == 0
+        assert gated(gate, 0.5, scores, said, torch.tensor([-1.0]), real)[0].tolist() == kept
+    assert gated("incorrect", 0.5, scores, said, torch.tensor([1.0]), real).sum() == 0
+    # what is not the student's own is no part of its answer's beginning
+    assert gated("first", 0.5, scores, said, torch.tensor([1.0]), torch.tensor([[0, 1, 0, 1]]))[0].tolist() == [
+        0,
+        1,
+        0,
+        0,
+    ]
 
 
 def ragged() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -345,7 +349,8 @@ def test_vocabularies_that_are_not_one_are_refused_before_training(tmp_path: Pat
     with pytest.raises(LaconicError, match="needs a teacher"):
         trained(tmp_path, student())
     for wrong in (
-        {"objective": "sft"},
+        {"objective": "dpo"},
+        {"gkd_beta": 1.5},
         {"gate": "none"},
         {"gate_threshold": 2.0},
         {"teacher_weight": -1.0},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 #: how the last step begins that says the answer
@@ -45,6 +45,17 @@ def stated_answer(text: str) -> str | None:
         return None
     boxed = _BOXED.search(said[-1])
     return (boxed[1] if boxed else said[-1]).strip().rstrip(".").strip()
+
+
+def share_of_steps(given: Sequence[str], worked: Sequence[str]) -> float | None:
+    """The share of the steps of a worked solution that were written as they are, each in its place; None without one.
+
+    Only of puzzles does it say much: their steps can be put in one way. An answer alone can be had by chance, or by
+    what the problem's own numbers make likely.
+    """
+    if not worked:
+        return None
+    return sum(one.strip() == other.strip() for one, other in zip(given, worked, strict=False)) / len(worked)
 
 
 def answer_step(answer: str) -> str:

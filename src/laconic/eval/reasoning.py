@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from laconic.core.files import write_whole
-from laconic.data.problems import Problem
+from laconic.data.problems import Problem, share_of_steps
 from laconic.data.puzzles import PUZZLES, puzzle
 from laconic.data.solutions import load_problems
 from laconic.errors import DataError
@@ -144,17 +144,6 @@ def expected_peak(thinker: Thinker, prompt: int, words: Sequence[int], ended: bo
             recent = recent[len(recent) - min(len(recent), thinker.retention) :]
         open_ = 0
     return peak
-
-
-def share_of_steps(given: Sequence[str], worked: Sequence[str]) -> float | None:
-    """The share of the steps of a worked solution that were written as they are, each in its place; None without one.
-
-    Only of puzzles does it say much: their steps can be put in one way. An answer alone can be had by chance, or by
-    what the problem's own numbers make likely.
-    """
-    if not worked:
-        return None
-    return sum(one.strip() == other.strip() for one, other in zip(given, worked, strict=False)) / len(worked)
 
 
 def _digest(problem: Problem) -> str:

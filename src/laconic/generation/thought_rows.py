@@ -30,6 +30,7 @@ class Thoughts:
         token_bytes: what one token takes in the cache, over all layers.
         offered: how many guesses were made of the first word behind one that stands, of the second, and so on.
         accepted: how many of those stood.
+        forced: places of the words that the model did not say: ends of steps that grew too long.
     """
 
     words: list[int] = field(default_factory=list)
@@ -42,6 +43,7 @@ class Thoughts:
     token_bytes: int = 0
     offered: list[int] = field(default_factory=list)
     accepted: list[int] = field(default_factory=list)
+    forced: list[int] = field(default_factory=list)
 
     @property
     def peak_bytes(self) -> int:
@@ -202,6 +204,7 @@ class Rules:
 
     def _next(self, row: Row, chooser: Chooser, at: tuple[int, int], guess: Guess | None) -> int:
         if row.fed >= self.longest_step - 1:
+            row.thoughts.forced.append(len(row.thoughts.words))
             return self.shape.step_end
         return chooser.word(row.number, at, guess)
 

@@ -7,10 +7,17 @@ specification (arXiv 2605.13230, sections 1 to 3), and of GKD (2306.13649) and K
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from laconic.losses.chosen import TOGETHER
+
+#: from last states ``[N, D]`` to logits ``[N, V]``
+Head = Callable[[Tensor], Tensor]
 
 
 def guidance(log_probs: Tensor) -> Tensor:
@@ -65,6 +72,36 @@ def divergence(student: Tensor, teacher: Tensor, beta: float) -> Tensor:
         return _kl(p, q)
     mixed = torch.logaddexp(q + math.log(beta), p + math.log1p(-beta))
     return beta * _kl(q, mixed) + (1 - beta) * _kl(p, mixed)
+
+
+def divergence_of_states(
+    student: tuple[Head, Tensor],
+    teacher: tuple[Head, Tensor],
+    beta: float,
+    *,
+    temperature: float = 1.0,
+    together: int = TOGETHER,
+) -> Tensor:
+    """GKD's divergence of each position, ``[N]``, from last states ``[N, D]`` of both.
+
+    The logits of both are there for ``together`` positions at a time, and made again for the gradient.
+
+    Args:
+        student, teacher: the head and the states; both heads give logits over the same tokens.
+        temperature: the student's logits are divided by it.
+    """
+    (own_head, own), (their_head, theirs) = student, teacher
+
+    def part(states: Tensor, targets: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = their_head(targets)
+        return divergence(own_head(states) / temperature, wanted, beta)
+
+    parts = [
+        checkpoint(part, states, targets, use_reentrant=False)
+        for states, targets in zip(own.split(together), theirs.split(together), strict=True)
+    ]
+    return torch.cat(parts) if parts else own.new_zeros(0, dtype=torch.float32)
 
 
 def _kl(one: Tensor, other: Tensor) -> Tensor:

@@ -97,20 +97,38 @@ class LocalTeacher:
         ]
         return Scores(*(torch.cat([getattr(part, name) for part in parts]) for name in ("ids", "log_probs", "said")))
 
-    def _score(self, prompt: Tensor, prompt_mask: Tensor, answer: Tensor, answer_mask: Tensor) -> Scores:
+    @torch.no_grad()
+    def states(self, prompt: Tensor, prompt_mask: Tensor, answer: Tensor, answer_mask: Tensor) -> Tensor:
+        """Its last states before each token of the answers, ``[B, T, D]``; ``logits`` makes of them what it would
+        say."""
+        parts = [
+            self._read(*(part[first : first + self.rows] for part in (prompt, prompt_mask, answer, answer_mask)))[0]
+            for first in range(0, len(prompt), self.rows)
+        ]
+        return torch.cat(parts)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Float32 logits ``[N, size]`` of states ``[N, D]``, over what both can say."""
+        return self.vocabulary.compared_teachers(self.model.get_output_embeddings()(states).float())
+
+    def _read(self, prompt: Tensor, prompt_mask: Tensor, answer: Tensor, answer_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """States before the answers' tokens, ``[B, T, D]``, and those tokens as the teacher's."""
         device = self.model.device
         mask = torch.cat([prompt_mask, answer_mask], dim=1).to(device)
         # masked positions may hold anything, also ids the teacher does not have
         ids = self.vocabulary.to_teacher(torch.cat([prompt, answer], dim=1).to(device)) * mask
         hidden = self.model.base_model(
             input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), use_cache=False
-        ).last_hidden_state[:, prompt.shape[1] - 1 : -1]
+        ).last_hidden_state
+        return hidden[:, prompt.shape[1] - 1 : -1], ids[:, prompt.shape[1] :]
+
+    def _score(self, prompt: Tensor, prompt_mask: Tensor, answer: Tensor, answer_mask: Tensor) -> Scores:
+        hidden, ids = self._read(prompt, prompt_mask, answer, answer_mask)
+        device = hidden.device
         real = answer_mask.bool().to(device)
         told = [
             self._told(states, said)
-            for states, said in zip(
-                hidden[real].split(self.positions), ids[:, prompt.shape[1] :][real].split(self.positions), strict=True
-            )
+            for states, said in zip(hidden[real].split(self.positions), ids[real].split(self.positions), strict=True)
         ]
         filled = []
         for place, kind in enumerate((torch.long, torch.float32, torch.float32)):

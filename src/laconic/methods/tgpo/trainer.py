@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,33 +18,49 @@ from trl import GRPOTrainer
 from laconic.core.compat import require_plain_head
 from laconic.errors import LaconicError
 from laconic.losses.chosen import chosen_log_probs
-from laconic.losses.distillation import guidance, match_bonus, reverse_kl_advantage, squared_log_ratio, state_bonus
-from laconic.methods.tgpo.config import TGPOConfig
-from laconic.methods.tgpo.teacher import Scores, TeacherScorer
+from laconic.losses.distillation import (
+    divergence_of_states,
+    guidance,
+    match_bonus,
+    reverse_kl_advantage,
+    squared_log_ratio,
+    state_bonus,
+)
+from laconic.losses.policy import shaped_off_policy
+from laconic.methods.tgpo.config import ALONE, FROM_GIVEN, REWARDLESS, TGPOConfig
+from laconic.methods.tgpo.gates import gated
+from laconic.methods.tgpo.teacher import LocalTeacher, Scores, TeacherScorer
 
-#: objectives that change the advantage, and those that add a term to the loss
+#: objectives that change the advantage
 OF_ADVANTAGE = ("rkl", "adv_match", "adv_state")
-OF_LOSS = ("tgpo", "kdrl")
 
 
 class TGPOTrainer(GRPOTrainer):
     """``GRPOTrainer`` and a ``TeacherScorer``.
 
     Args:
-        teacher: needed unless the objective is ``grpo`` or the weight is 0 throughout.
+        teacher: needed by objectives that ask one, unless the weight is 0 throughout.
 
     Raises:
-        LaconicError: there is no teacher where one is needed, or the loss cannot be shared with one.
+        LaconicError: there is no teacher where one is needed, it is not of the kind that is, or there are no answers
+            that are given.
         BackboneError: the student's logits are more than its head's product.
     """
 
     args: TGPOConfig
+    #: whether roll-outs may hold answers that are given (``_given``)
+    gives_answers = False
 
     def __init__(self, *positional: Any, teacher: TeacherScorer | None = None, **named: Any) -> None:
         super().__init__(*positional, **named)
-        if teacher is None and self.args.objective != "grpo" and self.args.teacher_weight > 0:
-            raise LaconicError(f"The objective {self.args.objective} needs a teacher.", "Name one, or choose grpo.")
-        if teacher is not None:
+        objective = self.args.objective
+        if teacher is None and objective not in ALONE and (self.args.teacher_weight > 0 or objective == "gkd"):
+            raise LaconicError(f"The objective {objective} needs a teacher.", "Name one, or choose grpo.")
+        if objective == "gkd" and not isinstance(teacher, LocalTeacher):
+            raise LaconicError("gkd needs all a teacher's logits: one in this process.", "Choose a LocalTeacher.")
+        if objective in FROM_GIVEN and not self.gives_answers:
+            raise LaconicError(f"{objective} learns from answers that are given.", "Train a Student on problems.")
+        if teacher is not None or objective in FROM_GIVEN:
             require_plain_head(self.accelerator.unwrap_model(self.model))
         self.teacher = teacher
         self._weight_now = 0.0
@@ -57,25 +73,50 @@ class TGPOTrainer(GRPOTrainer):
         updates = max(1, self.args.steps_per_generation * self.num_iterations // self.args.gradient_accumulation_steps)
         return 1 + self.state.global_step // updates
 
+    def _given(self) -> Tensor | None:
+        """Which answers of the batch just rolled out were given, bool ``[B]``; None: none of them."""
+        return None
+
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        if not self.model.training or self.args.objective == "grpo":
+        objective = self.args.objective
+        if not self.model.training or objective == "grpo":
+            return output
+        given = self._given()
+        if objective == "luffy":
+            if given is not None:
+                output["given_advantages"] = output["advantages"] * given
+                output["advantages"] = output["advantages"] * ~given
+            return output
+        if objective in REWARDLESS and objective != "rkl":
+            output["advantages"] = torch.zeros_like(output["advantages"])
+        names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+        answers = [output[name] for name in names]
+        if objective == "gkd":
+            output["teacher_states"] = cast(LocalTeacher, self.teacher).states(*answers)
+        if objective in ("gkd", "sft"):
             return output
         weight = self.args.weight.at(self.rollout_batch)
         self._weight_now = weight
         self._metrics["train"]["teacher/weight"].append(weight)
         if weight <= 0 or self.teacher is None:
             return output
-        names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
-        scores = self.teacher.score(*(output[name] for name in names))
+        scores = self.teacher.score(*answers)
         mask = self._mask(output)
         self._check(scores, mask)
         self._note(scores, output, mask)
-        if self.args.objective in OF_ADVANTAGE:
+        if objective in OF_ADVANTAGE:
             output["advantages"] = self._advantages(scores, output, weight)
         else:
             output["teacher_ids"], output["teacher_said"] = scores.ids, scores.said
-            output["teacher_gate"] = self._gate(scores, output, mask)
+            output["teacher_gate"] = gated(
+                self.args.gate,
+                self.args.gate_threshold,
+                scores,
+                output["completion_ids"],
+                output["advantages"],
+                mask,
+            )
         return output
 
     def _advantages(self, scores: Scores, output: dict[str, Any], weight: float) -> Tensor:
@@ -90,41 +131,40 @@ class TGPOTrainer(GRPOTrainer):
             return reverse_kl_advantage(scores.said, old[..., 0])
         return own + weight * state_bonus(old[..., 1])
 
-    def _gate(self, scores: Scores, output: dict[str, Any], mask: Tensor) -> Tensor:
-        """1 where an answer is guided, ``[B, T]``."""
-        gate, threshold = self.args.gate, self.args.gate_threshold
-        if gate == "mismatch":
-            mask = mask * (scores.ids != output["completion_ids"])
-        elif gate == "confident":
-            mask = mask * (scores.log_probs.exp() > threshold)
-        elif gate == "incorrect":
-            mask = mask * (output["advantages"][:, None] <= 0)
-        elif gate == "first":
-            length = output["completion_mask"].sum(1, keepdim=True)
-            mask = mask * (torch.arange(mask.shape[1], device=mask.device) < (threshold * length).ceil())
-        return mask.float()
-
     # --- loss ------------------------------------------------------------------------------------------------------
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        if "teacher_ids" not in inputs:
+        added = {"teacher_ids", "teacher_states", "given_advantages"} & inputs.keys()
+        if not added and self.args.objective != "sft":
             loss: Tensor = super()._compute_loss(model, inputs)
             return loss
-        with self._last_states(model) as states:
+        with self._last_states(model) as seen:
             loss = super()._compute_loss(model, inputs)
-        said, teachers = inputs["completion_ids"], inputs["teacher_ids"]
-        looked_up = self._looked_up(model, states[-1], torch.stack([said, teachers], dim=-1), self._mask(inputs))
-        if self.args.objective == "kdrl":  # answers that are right already are left alone
-            gate = self._mask(inputs) * (inputs["advantages"][:, None] <= 0)
-            term = squared_log_ratio(inputs["teacher_said"], looked_up[..., 0])
-        else:
-            gate, term = inputs["teacher_gate"], guidance(looked_up[..., 1])
+        weight, term, gate = self._term(model, self._before(seen, inputs), inputs)
         shared = self._aggregated(term, gate, inputs)
         self._metrics["train"]["teacher/loss"].append(float(shared.detach()))
+        return loss + weight * shared
+
+    def _term(self, model: Any, states: Tensor, inputs: dict[str, Any]) -> tuple[float, Tensor, Tensor]:
+        """What the objective adds to the policy's loss: its weight, and ``[B, T]`` the term of each token and whether
+        it counts."""
+        objective, said, mask = self.args.objective, inputs["completion_ids"], self._mask(inputs)
+        if objective == "gkd":
+            return 1.0, self._divergence(model, states, inputs["teacher_states"], mask), mask
+        if objective in FROM_GIVEN:
+            own = self._looked_up(model, states, said[..., None], mask)[..., 0]
+            if objective == "sft":
+                return 1.0, guidance(own), mask
+            given = inputs["given_advantages"][:, None]
+            return 1.0, shaped_off_policy(own, given), mask * (given != 0)
+        looked_up = self._looked_up(model, states, torch.stack([said, inputs["teacher_ids"]], dim=-1), mask)
         self._metrics["train"]["teacher/student_probability"].append(
-            float(_mean(looked_up[..., 1].detach().exp(), self._mask(inputs)))
+            float(_mean(looked_up[..., 1].detach().exp(), mask))
         )
-        return loss + self._weight_now * shared
+        if objective == "kdrl":  # answers that are right already are left alone
+            gate = mask * (inputs["advantages"][:, None] <= 0)
+            return self._weight_now, squared_log_ratio(inputs["teacher_said"], looked_up[..., 0]), gate
+        return self._weight_now, guidance(looked_up[..., 1]), inputs["teacher_gate"]
 
     def _aggregated(self, per_token: Tensor, gate: Tensor, inputs: dict[str, Any]) -> Tensor:
         """Per-token terms as TRL aggregates the policy's, over the policy's own count of tokens."""
@@ -142,22 +182,33 @@ class TGPOTrainer(GRPOTrainer):
 
     def _student(self, inputs: dict[str, Any], ids: Tensor) -> Tensor:
         """The student's log-probabilities of several tokens at each position, ``[B, T, K]``."""
-        with self._last_states(self.model) as states:
+        with self._last_states(self.model) as seen:
             self._get_per_token_logps_and_entropies(
                 self.model,
                 torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
                 torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
                 ids.shape[1],
             )
-        return self._looked_up(self.model, states[-1], ids, self._mask(inputs))
+        return self._looked_up(self.model, self._before(seen, inputs), ids, self._mask(inputs))
 
-    def _looked_up(self, model: Any, hidden: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Log-probabilities ``[B, T, K]`` from the decoder's last states; 0 where nothing is real."""
-        before = hidden[:, -ids.shape[1] - 1 : -1]
+    def _looked_up(self, model: Any, states: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Log-probabilities ``[B, T, K]`` from the states before each token; 0 where nothing is real."""
         real = mask.bool()
         head = self.accelerator.unwrap_model(model).get_output_embeddings()
-        found, _ = chosen_log_probs(head, before[real], ids[real], temperature=self.temperature)
+        found, _ = chosen_log_probs(head, states[real], ids[real], temperature=self.temperature)
         return torch.zeros(ids.shape, device=found.device).masked_scatter(real[..., None], found)
+
+    def _divergence(self, model: Any, states: Tensor, teachers: Tensor, mask: Tensor) -> Tensor:
+        """Of the teacher and the student at each position, ``[B, T]``."""
+        teacher, real = cast(LocalTeacher, self.teacher), mask.bool()
+        head = self.accelerator.unwrap_model(model).get_output_embeddings()
+        found = divergence_of_states(
+            (lambda own: teacher.vocabulary.compared(head(own).float()), states[real]),
+            (teacher.logits, teachers[real]),
+            self.args.gkd_beta,
+            temperature=self.temperature,
+        )
+        return torch.zeros(mask.shape, device=found.device).masked_scatter(real, found)
 
     @contextmanager
     def _last_states(self, model: Any) -> Iterator[list[Tensor]]:
@@ -170,6 +221,10 @@ class TGPOTrainer(GRPOTrainer):
             yield seen
         finally:
             handle.remove()
+
+    def _before(self, seen: list[Tensor], inputs: dict[str, Any]) -> Tensor:
+        """The states before each token of the answers, ``[B, T, D]``, from what the body returned last."""
+        return seen[-1][:, -inputs["completion_ids"].shape[1] - 1 : -1]
 
     # --- checks and numbers -------------------------------------------------------------------------------------
 

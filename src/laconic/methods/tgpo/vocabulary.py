@@ -43,6 +43,19 @@ class SharedVocabulary:
             found[ids == ours] = theirs
         return found
 
+    def compared(self, logits: Tensor) -> Tensor:
+        """Logits ``[..., V]`` over what both can say, ``[..., size]``: without tokens that stand for others."""
+        twins = [theirs for theirs in self.aliases if theirs < self.size]
+        kept: Tensor = logits[..., : self.size]
+        return kept.index_fill(-1, torch.tensor(twins, device=logits.device, dtype=torch.long), float("-inf"))
+
+    def compared_teachers(self, logits: Tensor) -> Tensor:
+        """As ``compared``, of the teacher: what an alias would get, the student's token for it gets."""
+        found = logits.clone()
+        for theirs, ours in self.aliases.items():
+            found[..., ours] = torch.logaddexp(found[..., ours], logits[..., theirs])
+        return self.compared(found)
+
 
 def shared_vocabulary(
     student: tuple[PreTrainedModel, PreTrainedTokenizerBase],

@@ -1,0 +1,219 @@
+"""TGPO of compressed students: roll-outs by their own decoder, scores under the same visibility."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers.trainer_utils import get_last_checkpoint
+
+from laconic.core.layout import IGNORE
+from laconic.data.problems import Problem
+from laconic.errors import DataError, LaconicError, RecipeError
+from laconic.methods.tgpo.config import TGPOConfig
+from laconic.methods.tgpo.rewards import Reward, Rewarded
+from laconic.methods.tgpo.students import Answer, Student
+from laconic.methods.tgpo.teacher import TeacherScorer
+from laconic.methods.tgpo.trainer import TGPOTrainer
+
+#: parameters that are trained, by name, and the multiple of the learning rate they get
+Groups = Sequence[tuple[list[nn.Parameter], float]]
+WEIGHTS = "trained.safetensors"
+
+
+class StudentTrainer(TGPOTrainer):
+    """Trains a ``Student`` on problems with answers that can be checked.
+
+    Args:
+        problems: asked in this order, as many in a batch of roll-outs as its answers allow, from the first again after
+            the last.
+        reward: of an answer's text to a problem.
+        groups: what is trained of the student.
+        given: of a group's answers, so many are not rolled out but the problem's worked solution (``luffy``: 1;
+            ``sft``: all of them; ``gkd``: those not on-policy).
+
+    Raises:
+        DataError: there is no problem, or one has no worked solution where that is to be given.
+    """
+
+    gives_answers = True
+
+    def __init__(
+        self,
+        student: Student,
+        args: TGPOConfig,
+        problems: Sequence[Problem],
+        reward: Reward,
+        groups: Groups,
+        *,
+        given: int = 0,
+        teacher: TeacherScorer | None = None,
+        **named: Any,
+    ) -> None:
+        if not problems:
+            raise DataError("There is no problem to train on.", "Name tasks, or files that have some.")
+        if not 0 <= given <= args.num_generations:
+            raise LaconicError(f"{given} answers of {args.num_generations} cannot be given.", "Give fewer.")
+        unsolved = next((problem.id for problem in problems if given and not problem.steps), None)
+        if unsolved is not None:
+            raise DataError(f"The problem {unsolved} has no worked solution to give.", "Choose another task.")
+        self.student, self.problems, self.groups, self.given_of_group = student, list(problems), groups, given
+        self._given_now: list[bool] = []
+        self._speakers = torch.empty(0)
+        rewarded = Rewarded(self.problems, reward)
+        super().__init__(
+            student.decoder,
+            reward_funcs=rewarded,
+            args=args,
+            train_dataset=Dataset.from_list([{"prompt": str(number)} for number in range(len(self.problems))]),
+            processing_class=student.tokenizer,
+            rollout_func=self._roll_out,
+            teacher=teacher,
+            **named,
+        )
+
+    # --- roll-outs ------------------------------------------------------------------------------------------------
+
+    def _roll_out(self, numbers: list[str], _: Any) -> dict[str, Any]:
+        """Answers to problems by their number, each asked as often as it has answers."""
+        asked = [self.problems[int(number)] for number in numbers]
+        prompts = [self.student.prompt(problem.question) for problem in asked]
+        group = self.num_generations if self.model.training else self.num_generations_eval
+        first = self.accelerator.process_index * len(numbers)
+        self._given_now = [
+            self.model.training and (first + place) % group < self.given_of_group for place in range(len(numbers))
+        ]
+        free = [place for place, given in enumerate(self._given_now) if not given]
+        answers: list[Answer] = [
+            self.student.given(problem.question, problem.steps) if given else Answer([], [])
+            for problem, given in zip(asked, self._given_now, strict=True)
+        ]
+        if free:
+            rolled = self.student.answers(
+                [prompts[place] for place in free],
+                most=self.max_completion_length,
+                temperature=self.temperature,
+                seed=int(torch.randint(2**31, ())),
+            )
+            for place, answer in zip(free, rolled, strict=True):
+                answers[place] = answer
+            self._log_metric("student/peak_tokens", sum(answer.held for answer in rolled) / len(rolled))
+        return {
+            "prompt_ids": prompts,
+            "completion_ids": [answer.words for answer in answers],
+            "logprobs": None,
+            "env_mask": [answer.own for answer in answers],
+        }
+
+    def _given(self) -> Tensor | None:
+        if not any(self._given_now):
+            return None
+        return torch.tensor(self._given_now, device=self.accelerator.device)
+
+    # --- scores ---------------------------------------------------------------------------------------------------
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **_: Any,
+    ) -> tuple[Tensor, Tensor | None, None]:
+        """TRL's, with what the student would read; ``[B, T]`` each."""
+        size = batch_size or len(input_ids)
+        parts = [
+            self._scored(model, ids, mask, logits_to_keep)
+            for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True)
+        ]
+        log_probs, entropies = (torch.cat(some) for some in zip(*parts, strict=True))
+        return log_probs, entropies if compute_entropy else None, None
+
+    def _scored(self, model: Any, ids: Tensor, mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        answer, real = ids[:, -count:], mask[:, -count:]
+        fed = self.student.fed(ids[:, :-count], mask[:, :-count], answer, real)
+        labels = answer.new_full((len(ids), fed.length), IGNORE)
+        rows = torch.arange(len(ids), device=ids.device)[:, None].expand_as(answer)
+        known = real.bool()
+        labels[rows[known], fed.speakers[known]] = answer[known]
+        self._speakers = fed.speakers
+        with self.accelerator.autocast():
+            made = model(**fed.inputs, shift_labels=labels, fused_lm_head=True)
+        return made.log_probs.gather(1, fed.speakers) * known, made.entropy.gather(1, fed.speakers) * known
+
+    def _before(self, seen: list[Tensor], inputs: dict[str, Any]) -> Tensor:
+        states = seen[-1]
+        return states.gather(1, self._speakers[..., None].expand(-1, -1, states.shape[-1]))
+
+    # --- the loop -------------------------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: Any = None, **named: Any) -> Any:
+        """TRL's, from the newest checkpoint in ``output_dir`` if there is one; what a user can mend (a reward that
+        raises, a server that is gone) leaves a checkpoint behind.
+
+        Raises:
+            LaconicError: such a thing happened.
+        """
+        resume = resume_from_checkpoint or _newest(self.args.output_dir)
+        with self._whole_model():
+            try:
+                return super().train(resume_from_checkpoint=resume, **named)
+            except LaconicError:
+                if self.state.global_step:
+                    self._save_checkpoint(self.model, None)
+                raise
+
+    @contextmanager
+    def _whole_model(self) -> Iterator[None]:
+        """Soft tokens are part of the decoder while it is trained: what joins gradients and cuts them must see them."""
+        self.student.decoder.add_module("soft", nn.ModuleList(self.student.soft))
+        try:
+            yield
+        finally:
+            del self.student.decoder.soft
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        self.student.decoder.requires_grad_(False)
+        for parameters, _ in self.groups:
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+        self.optimizer = torch.optim.AdamW(
+            [{"params": list(own), "lr": self.args.learning_rate * times} for own, times in self.groups],
+            lr=self.args.learning_rate,
+            weight_decay=self.args.weight_decay,
+        )
+        return self.optimizer
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """None: a student is saved as the method it is."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: own.detach().contiguous() for name, own in self._trained().items()}, folder / WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        saved, own = load_file(Path(resume_from_checkpoint) / WEIGHTS), self._trained()
+        if {name: t.shape for name, t in saved.items()} != {name: t.shape for name, t in own.items()}:
+            raise RecipeError(
+                f"{resume_from_checkpoint} belongs to another configuration.", "Choose another output folder."
+            )
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(saved[name])
+
+    def _trained(self) -> dict[str, nn.Parameter]:
+        return {f"{g}.{i}": p for g, (own, _) in enumerate(self.groups) for i, p in enumerate(own)}
+
+
+def _newest(folder: str | os.PathLike[str] | None) -> str | None:
+    return get_last_checkpoint(folder) if folder and os.path.isdir(folder) else None

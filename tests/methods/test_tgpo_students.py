@@ -1,0 +1,316 @@
+"""Compressed students under TGPO: scored as they answered, trained with all they have, resumed where they were."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from thinkers import KINDS, PROBLEMS, teacher_forced, thinker, trace_of
+from torch import Tensor
+
+trl = pytest.importorskip("trl")
+
+from laconic.data.problems import Problem, same_words  # noqa: E402
+from laconic.errors import DataError, LaconicError, RewardError  # noqa: E402
+from laconic.generation.thinking import think  # noqa: E402
+from laconic.methods.tgpo.config import TGPOConfig  # noqa: E402
+from laconic.methods.tgpo.rewards import Rewarded, answer_reward, steps_reward  # noqa: E402
+from laconic.methods.tgpo.student_trainer import StudentTrainer  # noqa: E402
+from laconic.methods.tgpo.students import ThinkingStudent  # noqa: E402
+from laconic.methods.tgpo.teacher import LocalTeacher  # noqa: E402
+from laconic.methods.thinking.model import Thinker  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+
+ASKED = [
+    Problem(f"p{n}", text, ["Step one.", "The answer is blue."], "blue", same_words) for n, text in enumerate(PROBLEMS)
+]
+
+
+def by_length(problem: Problem, text: str) -> float:
+    return float(len(text) % 3)
+
+
+def config(folder: Path, **changes: Any) -> TGPOConfig:
+    known: dict[str, Any] = {
+        "output_dir": str(folder), "per_device_train_batch_size": 4, "num_generations": 2, "max_completion_length": 9,
+        "max_steps": 2, "learning_rate": 1e-2, "report_to": [], "use_cpu": True, "logging_steps": 1, "seed": 1,
+        "save_strategy": "no", "disable_tqdm": True, "bf16": False, "activation_checkpointing": False,
+        "shuffle_dataset": False,
+    }  # fmt: skip
+    return TGPOConfig(**known | changes)
+
+
+def trainer_of(model: Thinker, folder: Path, reward: Any = by_length, **changes: Any) -> StudentTrainer:
+    given, teacher = changes.pop("given", 0), changes.pop("teacher", None)
+    student = ThinkingStudent(model)
+    own = [p for name, p in model.decoder.named_parameters() if "lora_" in name]
+    soft = [p for part in student.soft for p in part.parameters() if p.numel()]
+    groups = [(own, 1.0)] + ([(soft, 2.0)] if soft else [])
+    if changes.get("objective") is None and teacher is None:
+        changes["objective"] = "grpo"
+    return StudentTrainer(student, config(folder, **changes), ASKED, reward, groups, given=given, teacher=teacher)
+
+
+def teacher_of(model: Thinker) -> LocalTeacher:
+    other = thinker("vanilla")
+    tokenizer = model.backbone.tokenizer
+    return LocalTeacher(other.decoder, tokenizer, (model.decoder, tokenizer))
+
+
+def weights(model: Thinker) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in model.own_parameters().items()}
+
+
+def padded(rows: list[list[int]], side: str) -> tuple[Tensor, Tensor]:
+    width = max(map(len, rows)) + 1  # one more than needed: padding must not matter
+    ids, mask = torch.full((len(rows), width), 77), torch.zeros(len(rows), width, dtype=torch.long)
+    for place, row in enumerate(rows):
+        where = slice(width - len(row), None) if side == "left" else slice(0, len(row))
+        ids[place, where], mask[place, where] = torch.tensor(row), 1
+    return ids, mask
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_are_scored_with_what_was_read_when_they_were_said(kind: str, tmp_path: Path) -> None:
+    model = thinker(kind)
+    seen: list[list[Tensor]] = [[] for _ in PROBLEMS]
+    prompts = [model.prompt_ids(problem) for problem in PROBLEMS]
+
+    def remember(words: Tensor, scores: Tensor) -> Tensor:
+        row = next(n for n, prompt in enumerate(prompts) if words[0, : len(prompt)].tolist() == prompt)
+        seen[row].append(scores[0].log_softmax(-1))
+        return scores
+
+    # greedy, with a processor that looks on: of guesses only those are looked at that could stand
+    found = think(model, prompts, max_new_tokens=30, processors=[remember] if not model.guesses else [])
+    answers = [[*one.words, *([] if one.end is None else [one.end])] for one in found]
+    assert any(one.forced for one in found)
+    trainer = trainer_of(model, tmp_path)
+    prompt, prompt_mask = padded(prompts, "left")
+    answer, answer_mask = padded(answers, "right")
+    with torch.no_grad():
+        log_probs, entropies, _ = trainer._get_per_token_logps_and_entropies(
+            model.decoder, torch.cat([prompt, answer], 1), torch.cat([prompt_mask, answer_mask], 1),
+            answer.shape[1], batch_size=2, compute_entropy=True,
+        )  # fmt: skip
+    for row, (one, words) in enumerate(zip(found, answers, strict=True)):
+        # the dense reference: one pass under the mask of training
+        wanted = teacher_forced(model, trace_of(model, PROBLEMS[row], one.words))[: len(words)].log_softmax(-1)
+        chosen = wanted.gather(-1, torch.tensor(words)[:, None])[:, 0]
+        torch.testing.assert_close(log_probs[row, : len(words)], chosen, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(entropies[row, : len(words)], -(wanted.exp() * wanted).sum(-1), atol=1e-4, rtol=1e-4)
+        assert (log_probs[row, len(words) :] == 0).all()
+        if not model.guesses:  # and the loop that evicts, word by word; it is not asked where a step's end is forced
+            free = [place for place in range(len(words)) if place not in one.forced]
+            said = torch.stack(seen[row])[: len(free), :]
+            own = said.gather(-1, torch.tensor([words[place] for place in free])[:, None])[:, 0]
+            torch.testing.assert_close(log_probs[row, free], own, atol=1e-4, rtol=1e-4)
+
+
+def test_full_attention_would_score_another_policy(tmp_path: Path) -> None:
+    model = thinker("lightthinker")
+    prompts = [model.prompt_ids(problem) for problem in PROBLEMS]
+    words = [one.words for one in think(model, prompts, max_new_tokens=20)]
+    prompt, prompt_mask = padded(prompts, "left")
+    answer, answer_mask = padded(words, "right")
+    whole, mask = torch.cat([prompt, answer], 1), torch.cat([prompt_mask, answer_mask], 1)
+    with torch.no_grad():
+        scored = trainer_of(model, tmp_path)._get_per_token_logps_and_entropies(
+            model.decoder, whole, mask, answer.shape[1]
+        )
+        logits = model.decoder(whole, attention_mask=mask).logits[:, prompt.shape[1] - 1 : -1]
+    dense = logits.log_softmax(-1).gather(-1, answer[..., None])[..., 0] * answer_mask
+    assert float((scored[0] - dense).abs().max()) > 0.1
+
+
+def test_what_was_put_in_is_neither_rewarded_nor_guided(tmp_path: Path) -> None:
+    model = thinker("lightthinker")
+    trainer = trainer_of(model, tmp_path, teacher=teacher_of(model), teacher_weight=0.5)
+    trainer.model.train()
+    made = trainer._generate_and_score_completions([{"prompt": str(n // 2)} for n in range(4)])
+    put_in = made["tool_mask"] == 0
+    assert bool((put_in & (made["completion_mask"] == 1)).any())
+    assert (made["completion_ids"][put_in & (made["completion_mask"] == 1)] == model.step_end).all()
+    assert (made["teacher_gate"][put_in] == 0).all()
+    assert made["num_items_in_batch"] == (made["completion_mask"] * made["tool_mask"]).sum()
+
+
+@pytest.mark.parametrize(
+    ("kind", "objective", "given"),
+    [
+        ("vanilla", "tgpo", 0), ("lightthinker", "tgpo", 0), ("hybridthinker", "rkl", 0), ("memosight", "tgpo", 0),
+        ("lightthinker", "gkd", 0), ("lightthinker", "gkd", 1), ("lightthinker", "luffy", 1),
+        ("lightthinker", "sft", 2), ("lightthinker", "kdrl", 0), ("anchors", "grpo", 0),
+    ],
+)  # fmt: skip
+def test_every_student_and_every_objective_trains_all_it_has(
+    kind: str, objective: str, given: int, tmp_path: Path
+) -> None:
+    model = thinker(kind)
+    before = weights(model)
+    frozen = {n: p.detach().clone() for n, p in model.backbone.model.named_parameters()}
+    teacher = None if objective in ("luffy", "sft", "grpo") else teacher_of(model)
+    trainer = trainer_of(
+        model, tmp_path, objective=objective, given=given, teacher=teacher, teacher_weight=0.5, learning_rate=1e-3
+    )
+    trainer.train()
+    moved = {name for name, p in weights(model).items() if not torch.equal(p, before[name])}
+    assert {name for name in before if "lora_B" in name} <= moved
+    if model.memory_rows:
+        assert {"memory.weight", "restart.weight"} <= moved
+    assert all(bool(torch.isfinite(p).all()) for p in model.own_parameters().values())
+    assert all(torch.equal(p, frozen[n]) for n, p in model.backbone.model.named_parameters())
+    assert set(model.own_parameters()) == set(before)  # nothing is left in the decoder that was put there to train
+    logged = trainer.state.log_history[0]
+    assert ("student/peak_tokens" in logged) == (given < 2)
+
+
+def test_a_given_answer_is_the_worked_solution_and_shaped_as_luffy_says(tmp_path: Path) -> None:
+    model = thinker("lightthinker")
+    trainer = trainer_of(model, tmp_path, answer_reward, objective="luffy", given=1, loss_type="bnpo")
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1
+    made = trainer._generate_and_score_completions([{"prompt": str(n // 2)} for n in range(4)])
+    tokenizer = model.backbone.tokenizer
+    texts = tokenizer.batch_decode(
+        [ids[m.bool()] for ids, m in zip(made["completion_ids"], made["completion_mask"], strict=True)],
+        skip_special_tokens=True,
+    )
+    # steps of more than six tokens are cut in two, as a decoder would
+    assert texts[0].replace("\n", "") == texts[2].replace("\n", "") == "Step one.The answer is blue."
+    assert (made["given_advantages"] != 0).tolist() == [True, False, True, False]
+    assert (made["advantages"] == 0).tolist() == [True, False, True, False]
+    whole = torch.cat([made["prompt_ids"], made["completion_ids"]], 1)
+    mask = torch.cat([made["prompt_mask"], made["completion_mask"]], 1)
+    with torch.no_grad():
+        own, _, _ = trainer._get_per_token_logps_and_entropies(
+            model.decoder, whole, mask, made["completion_ids"].shape[1]
+        )
+    counted = made["completion_mask"] * made["tool_mask"]
+    shaped = -made["given_advantages"][:, None] * own.exp() / (own.exp() + 0.1) - made["advantages"][:, None]
+    wanted = (shaped * counted).sum() / counted.sum()
+    assert trainer._compute_loss(model.decoder, made).item() == pytest.approx(wanted.item(), rel=1e-4)
+
+
+def test_gkds_divergence_is_of_whole_distributions(tmp_path: Path) -> None:
+    model = thinker("vanilla")
+    teacher = thinker("vanilla", lora_rank=3)
+    tokenizer = model.backbone.tokenizer
+    for beta in (0.0, 0.3, 1.0):
+        trainer = trainer_of(
+            model, tmp_path, objective="gkd", gkd_beta=beta, loss_type="bnpo",
+            teacher=LocalTeacher(teacher.decoder, tokenizer, (model.decoder, tokenizer)),
+        )  # fmt: skip
+        trainer.model.train()
+        trainer.current_gradient_accumulation_steps = 1
+        made = trainer._generate_and_score_completions([{"prompt": str(n // 2)} for n in range(4)])
+        whole = torch.cat([made["prompt_ids"], made["completion_ids"]], 1)
+        mask = torch.cat([made["prompt_mask"], made["completion_mask"]], 1)
+        counted = made["completion_mask"] * made["tool_mask"]
+        start = made["prompt_ids"].shape[1] - 1
+        with torch.no_grad():
+            places = (mask.cumsum(1) - 1).clamp(min=0)
+            p, q = (
+                one.decoder(whole, attention_mask=mask, position_ids=places).logits[:, start:-1].log_softmax(-1)
+                for one in (model, teacher)
+            )
+        if beta in (0.0, 1.0):
+            one, other = (q, p) if beta == 0 else (p, q)
+            apart = (one.exp() * (one - other)).sum(-1)
+        else:
+            mixed = (beta * q.exp() + (1 - beta) * p.exp()).log()
+            apart = beta * (q.exp() * (q - mixed)).sum(-1) + (1 - beta) * (p.exp() * (p - mixed)).sum(-1)
+        wanted = (apart * counted).sum() / counted.sum()
+        assert trainer._compute_loss(model.decoder, made).item() == pytest.approx(wanted.item(), rel=1e-3)
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    whole = thinker("lightthinker")
+    settings: dict[str, Any] = {"teacher_weight": 0.5, "teacher_weight_fall": 0.1, "max_steps": 4}
+    trainer_of(whole, tmp_path / "a", teacher=teacher_of(whole), **settings).train()
+
+    class Killed(Exception):
+        pass
+
+    def dies(problem: Problem, text: str) -> float:
+        calls.append(1)
+        return by_length(problem, text)
+
+    calls: list[int] = []
+    broken = thinker("lightthinker")
+    saved = settings | {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 1}
+    first = trainer_of(broken, tmp_path / "b", dies, teacher=teacher_of(broken), **saved)
+    first.args.max_steps = 4
+    first.add_callback(_StopAfter(2))
+    first.train()
+    again = thinker("lightthinker")
+    second = trainer_of(again, tmp_path / "b", teacher=teacher_of(again), **saved)
+    second.train()
+    assert second.state.global_step == 4
+    logged = [line["teacher/weight"] for line in second.state.log_history if "teacher/weight" in line]
+    assert logged == pytest.approx([0.5, 0.4, 0.3, 0.2])
+    for name, p in weights(whole).items():
+        torch.testing.assert_close(weights(again)[name], p, atol=1e-6, rtol=1e-5)
+
+
+class _StopAfter(trl.trainer.grpo_trainer.TrainerCallback):  # type: ignore[misc, name-defined]
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        control.should_training_stop = state.global_step >= self.steps
+        return control
+
+
+def test_rewards_are_total_or_named(tmp_path: Path) -> None:
+    problem = ASKED[0]
+    assert answer_reward(problem, "Step one.\nThe answer is blue.") == 1
+    assert steps_reward(problem, "Step one.\nThe answer is blue.") == 1
+    assert steps_reward(problem, "Step one.\nThe answer is red.") == 0.25
+    assert steps_reward(problem, "") == answer_reward(problem, "") == 0
+
+    def raises(problem: Problem, text: str) -> float:
+        raise KeyError("x")
+
+    with pytest.raises(RewardError, match="p1 raised KeyError"):
+        Rewarded(ASKED, raises)(["1"], ["a"])
+    with pytest.raises(RewardError, match="longer than"):
+        Rewarded(ASKED, lambda problem, text: time.sleep(5) or 0.0, patience=0.1)(["1"], ["a"])
+    with pytest.raises(RewardError, match="finite"):
+        Rewarded(ASKED, lambda problem, text: float("nan"))(["1"], ["a"])
+
+
+def test_a_reward_that_raises_in_mid_run_leaves_a_checkpoint(tmp_path: Path) -> None:
+    calls = []
+
+    def later(problem: Problem, text: str) -> float:
+        calls.append(text)
+        if len(calls) > 8:
+            raise RuntimeError("gone")
+        return by_length(problem, text)
+
+    model = thinker("lightthinker")
+    with pytest.raises(RewardError, match="gone"):
+        trainer_of(model, tmp_path, later, max_steps=4).train()
+    assert (tmp_path / "checkpoint-2" / "trained.safetensors").exists()
+    again = thinker("lightthinker")
+    trainer = trainer_of(again, tmp_path, max_steps=4)
+    trainer.train()
+    assert trainer.state.global_step == 4
+    assert not hasattr(model.decoder, "soft")
+
+
+def test_what_cannot_be_trained_is_refused_before(tmp_path: Path) -> None:
+    model = thinker("vanilla")
+    student = ThinkingStudent(model)
+    with pytest.raises(DataError, match="no problem"):
+        StudentTrainer(student, config(tmp_path, objective="grpo"), [], by_length, [])
+    unsolved = [Problem("u", "Why?", [], "blue", same_words)]
+    with pytest.raises(DataError, match="no worked solution"):
+        StudentTrainer(student, config(tmp_path, objective="luffy"), unsolved, by_length, [], given=1)
+    with pytest.raises(LaconicError, match="given"):
+        StudentTrainer(student, config(tmp_path, objective="luffy"), ASKED, by_length, [], given=3)
