@@ -117,7 +117,7 @@ def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> None:
         module, optimizer = accelerator.prepare(task.module, optimizer)
     module.train()
     folder.mkdir(parents=True, exist_ok=True)
-    log = _log_without_future(folder / "log.jsonl", first) if accelerator.is_main_process else None
+    log = log_without_future(folder / "log.jsonl", first) if accelerator.is_main_process else None
     started = time.monotonic() - before
     for step in range(first, config.steps):
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
@@ -196,7 +196,7 @@ def _resume(
     return int(state["step"]), state["seconds"], state["window"]
 
 
-def _log_without_future(path: Path, first: int) -> Any:
+def log_without_future(path: Path, first: int) -> Any:
     """The log, cut back to the checkpoint: steps that will be run again are not logged twice."""
     kept = []
     for line in path.read_text().splitlines() if path.exists() else []:

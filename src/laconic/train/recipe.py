@@ -27,7 +27,7 @@ from laconic.methods.memosight.model import MemoSight
 from laconic.methods.vanilla.model import Vanilla
 from laconic.train.classifier_recipe import ClassifierTrainer
 from laconic.train.comet_recipe import CoMeTTrainer
-from laconic.train.loop import LoopConfig, run
+from laconic.train.loop import LoopConfig
 from laconic.train.poc_recipe import PoCTrainer
 from laconic.train.ram_recipe import RAMTrainer
 from laconic.train.sft_recipe import SFTTrainer
@@ -94,11 +94,11 @@ def _check_types(recipe: dict[str, Any], path: str | Path) -> None:
         absent = {"name", "loop", *trainer.keys} - set(stage)
         if absent:
             raise RecipeError(f"{where} has no {sorted(absent)[0]}.", trainer.look)
-        trainer.check(stage, where)
         try:
             LoopConfig(seed=recipe["seed"], **stage["loop"])
         except TypeError as error:
             raise RecipeError(f"{where}: loop: {error}.", trainer.look) from error
+        trainer.check(stage, where)
     names = [stage["name"] for stage in stages]
     if "method" in names:
         raise RecipeError(f"{path}: a stage's name is its folder, and method is that of what is saved.", "Rename it.")
@@ -115,14 +115,14 @@ def _set(recipe: Any, key: str, value: Any) -> None:
         if isinstance(node, list):
             node[int(last)] = value
         else:
-            # options left at their defaults: the method's configuration and LoopConfig know their names
-            if last not in node and path != [recipe.get("method")] and path[-1:] != ["loop"]:
+            # options left at their defaults: their classes know their names
+            if last not in node and path != [recipe.get("method")] and path[-1:] not in (["loop"], ["tgpo"]):
                 raise KeyError(last)
             node[last] = value
     except (KeyError, IndexError, ValueError, TypeError) as error:
         raise RecipeError(
             f"The recipe has no key {key!r}.",
-            "Overrides change keys that are there, and any option of the method or of a loop.",
+            "Overrides change keys that are there, and any option of the method, of a loop or of tgpo.",
         ) from error
 
 
@@ -152,7 +152,7 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[s
     target = output / "method"
     for number, stage in enumerate(recipe["stages"], 1):
         say(f"stage {number} of {len(data)}: {stage['name']}")
-        run(tasks.pop(0), LoopConfig(seed=recipe["seed"], **stage["loop"]), output / stage["name"], say)
+        tasks.pop(0).run(LoopConfig(seed=recipe["seed"], **stage["loop"]), output / stage["name"], say)
         kept = output / stage["name"] / "method"
         if main:  # to be tried, compared, averaged and gone on from
             method.save_pretrained(kept, dtype=torch.bfloat16, provenance=provenance | {"stages_done": number})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import nn
@@ -10,6 +11,7 @@ from torch import nn
 from laconic.backbone import Backbone, load_backbone
 from laconic.core.method import TrainedMethod
 from laconic.core.options import Options
+from laconic.train.loop import LoopConfig, run
 
 
 class StageTask:
@@ -42,6 +44,16 @@ class StageTask:
 
     def batch(self, step: int, rank: int, world: int) -> Any:
         return self.examples(step * world + rank)
+
+    def run(self, loop: LoopConfig, folder: Path, say: Callable[[str], None]) -> None:
+        """Train to the end, from the newest checkpoint in ``folder`` if there is one."""
+        run(self, loop, folder, say)
+
+
+class Stage(Protocol):
+    """Whatever a recipe can run."""
+
+    def run(self, loop: LoopConfig, folder: Path, say: Callable[[str], None]) -> None: ...
 
 
 class OnDecoder:
@@ -91,7 +103,7 @@ class Trainer(Protocol):
 
     def make(self, backbone: Any, config: Any) -> TrainedMethod: ...
 
-    def task(self, method: Any, stage: dict[str, Any], data: Any, seed: int) -> StageTask: ...
+    def task(self, method: Any, stage: dict[str, Any], data: Any, seed: int) -> Stage: ...
 
     def finish(self, method: Any, data: Sequence[Any]) -> None:
         """What is left to do with a trained method before it is saved, with the data of all its stages."""

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
+from laconic.backbone import Backbone
 from laconic.core import persist
 from laconic.core.method import TrainedMethod
+from laconic.encoder import Encoder
 from laconic.errors import AdapterError, RecipeError
 from laconic.methods.registry import shipped_adapter
 
@@ -38,7 +40,7 @@ def take_over(method: TrainedMethod, start: str | list[str], say: Callable[[str]
         AdapterError: one is missing, of another method or backbone, or of other shapes.
     """
     sources = start if isinstance(start, list) else [start]
-    folders = [_folder(method, source) for source in sources]
+    folders = [saved_folder(method.backbone, method.name, source) for source in sources]
     made, saved = [], []
     for folder in folders:
         description = persist.read_description(folder)
@@ -65,13 +67,18 @@ def take_over(method: TrainedMethod, start: str | list[str], say: Callable[[str]
     return made[0] if isinstance(start, str) else dict(zip(map(str, range(1, len(made) + 1)), made, strict=True))
 
 
-def _folder(method: TrainedMethod, source: str) -> Path:
+def saved_folder(backbone: Backbone | Encoder, method: str, source: str) -> Path:
+    """Where a saved method is: a folder, ``shipped`` (the one of this name in the package) or ``shipped/another``.
+
+    Raises:
+        RecipeError: none of that name is shipped for these weights.
+    """
     kind, _, other = source.partition("/")
     if kind != SHIPPED:
         return Path(source)
-    folder = shipped_adapter(method.backbone, other or method.name)
+    folder = shipped_adapter(backbone, other or method)
     if folder is None:
-        raise RecipeError(f"No adapter for {method.backbone.name} is shipped.", "Name a folder as start.")
+        raise RecipeError(f"No adapter for {backbone.name} is shipped.", "Name a folder instead.")
     return folder
 
 

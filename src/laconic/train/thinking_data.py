@@ -13,17 +13,18 @@ from laconic.data.segmenters import SEGMENTERS
 from laconic.data.solutions import TRAINABLE, load_problems
 from laconic.errors import RecipeError
 from laconic.methods.thinking.model import Thinker
-from laconic.train.checks import positive
+from laconic.train.checks import above_zero, positive
 from laconic.train.thinking import Drawn, Row
 
-#: what such a stage says besides its name and loop
-KEYS = ("task", "difficulty", "segmenter", "limit", "rows", "pack")
+#: what all stages on problems say besides their name and loop, and what those do that learn from written solutions
+SHARED = ("task", "difficulty", "limit", "rows", "soft_rate")
+WRITTEN = ("segmenter", "pack")
 #: problems of one task whose solutions are about as long as each other, from which a step's rows are drawn
 NEIGHBOURS = 64
 
 
-def check_thinking(stage: dict[str, Any], where: str, look: str) -> None:
-    """Raise ``RecipeError`` for a slip in the keys that say what is trained on."""
+def check_problems(stage: dict[str, Any], where: str, look: str) -> None:
+    """Raise ``RecipeError`` for a slip in the keys of all stages on problems."""
     task, difficulty = stage["task"], stage["difficulty"]
     if not isinstance(stage["name"], str) or not stage["name"].replace("-", "").isalnum():
         raise RecipeError(f"{where} has a name that is no plain word.", look)
@@ -31,10 +32,16 @@ def check_thinking(stage: dict[str, Any], where: str, look: str) -> None:
         raise RecipeError(f"{where}: task must be a list of {', '.join((*PUZZLES, *TRAINABLE))}.", look)
     if not isinstance(difficulty, list) or not difficulty or not all(map(positive, difficulty)):
         raise RecipeError(f"{where}: difficulty must be a list of numbers of steps.", look)
-    if stage["segmenter"] is not None and stage["segmenter"] not in SEGMENTERS:
-        raise RecipeError(f"{where}: segmenter must be null or one of {', '.join(SEGMENTERS)}.", look)
     if not positive(stage["limit"]) or not positive(stage["rows"]):
         raise RecipeError(f"{where}: limit and rows must be whole numbers above 0.", look)
+    if not above_zero(stage["soft_rate"]):
+        raise RecipeError(f"{where}: soft_rate must be a number above 0.", look)
+
+
+def check_written(stage: dict[str, Any], where: str, look: str) -> None:
+    """Raise ``RecipeError`` for a slip in the keys of stages on written solutions."""
+    if stage["segmenter"] is not None and stage["segmenter"] not in SEGMENTERS:
+        raise RecipeError(f"{where}: segmenter must be null or one of {', '.join(SEGMENTERS)}.", look)
     if stage["pack"] is not None and not positive(stage["pack"]):
         raise RecipeError(f"{where}: pack must be null, or a whole number of tokens.", look)
 
@@ -45,12 +52,25 @@ def load_solutions(stage: dict[str, Any]) -> dict[str, list[Problem]]:
     Raises:
         DataError: a file is missing, or must not be trained on.
     """
-    cut = SEGMENTERS[stage["segmenter"]] if stage["segmenter"] else None
+    cut = SEGMENTERS[stage["segmenter"]] if stage.get("segmenter") else None
     names = [name for name in stage["task"] if name not in PUZZLES]
     return {
         name: sorted(load_problems(name, training=True, segmenter=cut), key=lambda p: sum(map(len, p.steps)))
         for name in names
     }
+
+
+def draw_problems(
+    stage: dict[str, Any], files: dict[str, list[Problem]], draw: random.Random, count: int
+) -> list[Problem]:
+    """Problems of one of the stage's tasks, all about as long as each other."""
+    task = draw.choice(stage["task"])
+    if task in PUZZLES:
+        difficulty = draw.choice(stage["difficulty"])
+        return [puzzle(task, draw, difficulty, training=True) for _ in range(count)]
+    start = draw.randrange(max(1, len(files[task]) - NEIGHBOURS + 1))
+    near = files[task][start : start + NEIGHBOURS]
+    return [draw.choice(near) for _ in range(count)]
 
 
 def thinking_examples(
@@ -63,15 +83,6 @@ def thinking_examples(
     each time.
     """
 
-    def problems(draw: random.Random, count: int) -> list[Problem]:
-        task = draw.choice(stage["task"])
-        if task in PUZZLES:
-            difficulty = draw.choice(stage["difficulty"])
-            return [puzzle(task, draw, difficulty, training=True) for _ in range(count)]
-        start = draw.randrange(max(1, len(files[task]) - NEIGHBOURS + 1))
-        near = files[task][start : start + NEIGHBOURS]
-        return [draw.choice(near) for _ in range(count)]
-
     def drawn(trace: Trace, draw: random.Random) -> Drawn:
         offset = draw.randint(1, thinker.guesses) if thinker.guesses else None
         return Drawn(trace, thinker.training_reaches(len(trace.steps), draw), offset)
@@ -79,7 +90,7 @@ def thinking_examples(
     def look(number: int) -> list[Row]:
         own = f"{seed}/{stage['name']}/{number}"
         draw = random.Random(f"{own}/{type(thinker).name}")
-        chosen = problems(random.Random(own), stage["rows"])
+        chosen = draw_problems(stage, files, random.Random(own), stage["rows"])
         traces = [thinker.trace(p.question, p.steps, stage["limit"]) for p in chosen]
         rows = [[drawn(trace, draw)] for trace in traces]
         return packed(rows, stage["pack"]) if stage["pack"] else list(rows)

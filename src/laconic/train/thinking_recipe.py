@@ -12,16 +12,15 @@ from laconic.data.problems import Problem
 from laconic.errors import RecipeError
 from laconic.methods.thinking.model import Thinker
 from laconic.train import thinking_data
-from laconic.train.checks import above_zero
-from laconic.train.stages import OnDecoder, StageTask
+from laconic.train.stages import OnDecoder, Stage, StageTask
 from laconic.train.thinking import ThinkingStage, labels_in_rows
-from laconic.train.thinking_data import check_thinking, load_solutions, thinking_examples
+from laconic.train.thinking_data import check_problems, check_written, load_solutions, thinking_examples
 
 
 class ThinkingTrainer(OnDecoder):
     """Of one method; the stages of all are alike, so that they can be trained on the same traces."""
 
-    keys = (*thinking_data.KEYS, "soft_rate")
+    keys = thinking_data.SHARED
 
     def __init__(self, kind: type[Thinker]) -> None:
         self.kind = kind
@@ -29,9 +28,14 @@ class ThinkingTrainer(OnDecoder):
         self.look = f"See recipes/{kind.name}/cpu.yaml."
 
     def check(self, stage: dict[str, Any], where: str) -> None:
-        check_thinking(stage, where, self.look)
-        if not above_zero(stage["soft_rate"]):
-            raise RecipeError(f"{where}: soft_rate must be a number above 0.", self.look)
+        check_problems(stage, where, self.look)
+        if on_own_answers(stage):
+            _policy().check_policy(stage, where)
+            return
+        absent = set(thinking_data.WRITTEN) - set(stage)
+        if absent:
+            raise RecipeError(f"{where} has no {sorted(absent)[0]}.", self.look)
+        check_written(stage, where, self.look)
 
     def data(self, stage: dict[str, Any]) -> dict[str, list[Problem]]:
         return load_solutions(stage)
@@ -45,7 +49,7 @@ class ThinkingTrainer(OnDecoder):
             )
         return self.kind(backbone, config)
 
-    def task(self, method: Thinker, stage: dict[str, Any], data: dict[str, list[Problem]], seed: int) -> StageTask:
+    def task(self, method: Thinker, stage: dict[str, Any], data: dict[str, list[Problem]], seed: int) -> Stage:
         """Raises ``RecipeError`` where traces could be longer than the backbone was built for."""
         if stage["limit"] > method.backbone.window:
             raise RecipeError(
@@ -57,6 +61,28 @@ class ThinkingTrainer(OnDecoder):
             p for name, p in method.decoder.named_parameters() if method.config.train == "full" or "lora_" in name
         ]
         soft = [tokens.weight for tokens in method.soft_tokens if len(tokens)]
+        if on_own_answers(stage):
+            return _policy().policy_task(method, stage, data, decoder, seed)
         parameters = {"decoder": (decoder, 1.0)} | ({"soft": (soft, stage["soft_rate"])} if soft else {})
         module = ThinkingStage(method, method.foresight_weight)
         return StageTask(module, thinking_examples(method, stage, data, seed), parameters, weight=labels_in_rows)
+
+
+def on_own_answers(stage: dict[str, Any]) -> bool:
+    """Whether a stage trains a method on what it says itself, and not on what is written."""
+    return "objective" in stage
+
+
+def _policy() -> Any:
+    """What such stages need of TRL, loaded only for them.
+
+    Raises:
+        RecipeError: TRL is not installed.
+    """
+    try:
+        from laconic.train import policy_recipe
+    except ModuleNotFoundError as error:
+        raise RecipeError(
+            f"Training on own answers needs {error.name}.", "Install it with `pip install laconic[tgpo]`."
+        ) from error
+    return policy_recipe

@@ -11,7 +11,7 @@ class LightThinker(Thinker):
 
     name = "lightthinker"
     options = LightThinkerConfig
-    goes_on_from = ("vanilla",)
+    goes_on_from = ("vanilla", "hybridthinker")  # which has the same memory, and reads more beside it
     config: LightThinkerConfig
 
     @property

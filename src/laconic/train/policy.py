@@ -1,0 +1,177 @@
+"""A stage that trains a method on its own answers: TGPO and its rivals (``laconic.methods.tgpo``) behind a recipe."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PrinterCallback, TrainerCallback
+
+from laconic.data.problems import Problem, share_of_steps
+from laconic.errors import RecipeError
+from laconic.methods.tgpo.config import TGPOConfig
+from laconic.methods.tgpo.rewards import REWARDS
+from laconic.methods.tgpo.student_trainer import Groups, StudentTrainer
+from laconic.methods.tgpo.students import ThinkingStudent
+from laconic.methods.tgpo.teacher import TeacherScorer
+from laconic.methods.thinking.model import Thinker
+from laconic.train.loop import LoopConfig, log_without_future
+
+#: what of a step is said aloud; the log has all
+SAID = (
+    "reward",
+    "asked/right",
+    "asked/steps",
+    "completions/mean_length",
+    "teacher/agreement",
+    "teacher/weight",
+    "loss",
+)
+#: pictures and side jobs of TRL that a recipe has no use for
+QUIET: dict[str, Any] = {"report_to": [], "disable_tqdm": True, "activation_checkpointing": False}
+
+
+@dataclass(frozen=True)
+class PolicyTask:
+    """A stage on problems, ready to run.
+
+    Attributes:
+        problems: in the order they are asked.
+        watched: others, asked now and then to see how training goes.
+        teacher: makes it; loaded only when the stage begins.
+    """
+
+    thinker: Thinker
+    stage: dict[str, Any]
+    problems: Sequence[Problem]
+    watched: Sequence[Problem]
+    groups: Groups
+    teacher: Callable[[], TeacherScorer | None]
+
+    def run(self, loop: LoopConfig, folder: Path, say: Callable[[str], None]) -> None:
+        """Train to the end, from the newest checkpoint in ``folder`` if there is one."""
+        stage = self.stage
+        args = settings(stage, loop, folder, cpu=self.thinker.backbone.device.type == "cpu")
+        trainer = StudentTrainer(
+            ThinkingStudent(self.thinker),
+            args,
+            self.problems,
+            REWARDS[stage["reward"]],
+            self.groups,
+            given=stage["given"],
+            teacher=self.teacher(),
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(_Log(self.thinker, stage, self.watched, folder / "log.jsonl", say))
+        trainer.train()
+
+
+def settings(stage: dict[str, Any], loop: LoopConfig, folder: Path, *, cpu: bool) -> TGPOConfig:
+    """A stage and its loop as TRL's options.
+
+    Raises:
+        RecipeError: an option that TRL does not know, or one that the recipe sets elsewhere.
+    """
+    answers = stage["rows"] * stage["answers"]
+    if answers % stage["together"]:
+        raise RecipeError(
+            f"{answers} answers of a batch cannot be taken {stage['together']} together.",
+            "Choose rows, answers and together so that they divide.",
+        )
+    if loop.accumulation != 1:
+        raise RecipeError("A stage on own answers has no accumulation.", "Set together instead.")
+    known: dict[str, Any] = {
+        "output_dir": str(folder),
+        "objective": stage["objective"],
+        "per_device_train_batch_size": stage["together"],
+        "gradient_accumulation_steps": answers // stage["together"],
+        "num_generations": stage["answers"],
+        "max_completion_length": stage["limit"],
+        "temperature": float(stage["temperature"]),
+        "shuffle_dataset": False,
+        "max_steps": loop.steps,
+        "learning_rate": loop.learning_rate,
+        "warmup_steps": loop.warmup_steps,
+        "lr_scheduler_type": "cosine",
+        "weight_decay": loop.weight_decay,
+        "max_grad_norm": loop.max_grad_norm,
+        "bf16": loop.autocast,
+        "seed": loop.seed,
+        "logging_steps": loop.log_every,
+        "save_strategy": "steps",
+        "save_steps": loop.checkpoint_every,
+        "save_total_limit": 1,
+        "use_cpu": cpu,
+        **QUIET,
+    }
+    twice = sorted(known.keys() & stage["tgpo"].keys())
+    if twice:
+        raise RecipeError(f"tgpo: {twice[0]} follows from the rest of the stage.", "See recipes/tgpo/cpu.yaml.")
+    try:
+        return TGPOConfig(**known, **stage["tgpo"])
+    except TypeError as error:
+        raise RecipeError(f"tgpo: {error}.", "Its options are those of TGPOConfig, and of TRL's GRPOConfig.") from error
+
+
+class _Log(TrainerCallback):
+    """A line for each logged step, with how many answers that took; now and then problems are asked greedily."""
+
+    def __init__(
+        self,
+        thinker: Thinker,
+        stage: dict[str, Any],
+        watched: Sequence[Problem],
+        path: Path,
+        say: Callable[[str], None],
+    ) -> None:
+        self.thinker, self.stage, self.watched, self.path, self.say = thinker, stage, watched, path, say
+        self.started, self.file = 0.0, None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = log_without_future(self.path, state.global_step)
+        lines = self.path.read_text().splitlines()
+        before = json.loads(lines[-1])["seconds"] if lines else 0.0
+        self.started = time.monotonic() - before
+        if state.global_step:
+            self.say(f"resuming at step {state.global_step} of {state.max_steps}")
+        elif self.watched:
+            self._write(state, self._ask())
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if self.file is None or logs is None or "reward" not in logs:
+            return
+        every = self.stage["ask_every"]
+        due = self.watched and (state.global_step % every == 0 or state.global_step == state.max_steps)
+        self._write(state, logs | (self._ask() if due else {}))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.file is not None:
+            self.file.close()
+
+    def _write(self, state: Any, numbers: dict[str, Any]) -> None:
+        samples = state.global_step * self.stage["rows"] * self.stage["answers"]
+        line = {
+            "step": state.global_step,
+            "samples": samples,
+            "seconds": round(time.monotonic() - self.started, 1),
+            **{name: value for name, value in numbers.items() if isinstance(value, int | float)},
+        }
+        assert self.file is not None
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+        said = [f"{name} {line[name]:.4g}" for name in ("step", "samples", "seconds", *SAID) if name in line]
+        self.say("  ".join(said))
+
+    def _ask(self) -> dict[str, float]:
+        found = self.thinker.solve([one.question for one in self.watched], max_new_tokens=self.stage["limit"])
+        pairs = list(zip(self.watched, found, strict=True))
+        shares = [share_of_steps(solution.steps, problem.steps) or 0.0 for problem, solution in pairs]
+        right = [problem.solved_by(solution.text) for problem, solution in pairs]
+        return {"asked/right": sum(right) / len(pairs), "asked/steps": sum(shares) / len(pairs)}

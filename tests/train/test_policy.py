@@ -1,0 +1,139 @@
+"""Stages on own answers, as recipes name them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from thinkers import KINDS, backbone_of, thinker
+
+pytest.importorskip("trl")
+
+from laconic.errors import RecipeError  # noqa: E402
+from laconic.methods.hybridthinker.model import HybridThinker  # noqa: E402
+from laconic.train import stages  # noqa: E402
+from laconic.train.recipe import load_recipe, run_recipe  # noqa: E402
+from laconic.train.thinking_recipe import ThinkingTrainer  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+
+STAGE: dict[str, Any] = {
+    "name": "heal", "objective": "tgpo", "teacher": "TEACHER", "task": ["machine"], "difficulty": [2], "rows": 2,
+    "answers": 2, "given": 0, "limit": 8, "temperature": 1.0, "reward": "steps", "together": 2, "soft_rate": 1.0,
+    "ask": 2, "ask_every": 2, "tgpo": {"teacher_weight": 0.5},
+    "loop": {"steps": 4, "learning_rate": 1.0e-2, "warmup_steps": 0, "checkpoint_every": 1, "log_every": 1},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "load_backbone", lambda *_, **__: backbone_of("llama"))
+
+
+def recipe(folder: Path, **changes: Any) -> Path:
+    teacher = folder / "teacher"
+    if not teacher.exists():
+        thinker("vanilla").save_pretrained(teacher)
+    stage = STAGE | {"teacher": str(teacher)} | changes
+    made = {
+        "method": "hybridthinker", "backbone": "tiny", "dtype": "fp32", "device": "cpu", "start": None, "seed": 3,
+        "output": str(folder / "run"), "stages": [stage],
+        "hybridthinker": {"prompt": "{problem}\n", "max_step_tokens": 6, "lora_rank": 2, "memory_tokens": 2},
+    }  # fmt: skip
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(made))
+    return path
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "run" / "heal" / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_recipe_trains_on_own_answers_and_says_how_it_goes(tmp_path: Path) -> None:
+    said: list[str] = []
+    folder = run_recipe(recipe(tmp_path), say=said.append)
+    HybridThinker.from_pretrained(folder, backbone_of("llama"))
+    logged = lines(tmp_path)
+    assert [(line["step"], line["samples"]) for line in logged] == [(n, 4 * n) for n in range(5)]
+    assert [("asked/right" in line, "asked/steps" in line) for line in logged] == [
+        (n in (0, 2, 4), n in (0, 2, 4)) for n in range(5)
+    ]
+    for name in ("reward", "loss", "entropy", "teacher/agreement", "teacher/weight", "student/peak_tokens"):
+        assert name in logged[1]
+    assert [line["teacher/weight"] for line in logged[1:]] == pytest.approx([0.5 - 1e-5 * n for n in range(4)])
+    assert all(later["seconds"] >= one["seconds"] for one, later in zip(logged, logged[1:], strict=False))
+    assert any(line.startswith("step 4") and "reward" in line for line in said)
+
+
+def test_a_recipe_goes_on_where_it_was_killed_and_stays_done(tmp_path: Path) -> None:
+    whole = run_recipe(recipe(tmp_path), say=lambda _: None)
+    other = tmp_path / "other"
+    other.mkdir()
+
+    def dies(text: str) -> None:
+        if text.startswith("step 2"):
+            raise KeyboardInterrupt
+
+    path = recipe(other)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(path, say=dies)
+    said: list[str] = []
+    again = run_recipe(path, say=said.append)
+    assert any("resuming at step" in text for text in said)
+    assert [line["step"] for line in lines(other)] == list(range(5))
+    one, two = (HybridThinker.from_pretrained(folder, backbone_of("llama")) for folder in (whole, again))
+    for name, p in one.own_parameters().items():
+        torch.testing.assert_close(two.own_parameters()[name], p, atol=1e-2, rtol=1e-2)  # saved as bfloat16
+    before = lines(other)
+    run_recipe(path, say=said.append)
+    assert lines(other) == before
+
+
+@pytest.mark.parametrize("changes", [{"objective": "sft", "given": 2}, {"objective": "luffy", "given": 1}])
+def test_objectives_without_a_teacher(changes: dict[str, Any], tmp_path: Path) -> None:
+    run_recipe(recipe(tmp_path, teacher=None, ask=0, tgpo={}, **changes), say=lambda _: None)
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"objective": "dpo"}, "objective"), ({"teacher": None}, "needs a teacher"), ({"objective": "grpo"}, "asks no"),
+        ({"given": 1}, "own answers alone"), ({"given": 2}, "sft"), ({"objective": "luffy", "teacher": None}, "given"),
+        ({"temperature": 0.0}, "temperature"), ({"reward": "length"}, "reward"), ({"together": 3}, "together"),
+        ({"tgpo": {"learning_rate": 1.0}}, "follows"), ({"tgpo": {"colour": 1}}, "colour"), ({"tgpo": None}, "mapping"),
+        ({"tgpo": {"teacher_weight": -1.0}}, "weight"), ({"answers": 1, "rows": 4}, "here"), ({"ask_every": 0}, "ask_every"),
+        ({"soft_rate": 0}, "soft_rate"), ({"task": ["gsm8k_test"]}, "task"),
+    ],
+)  # fmt: skip
+def test_slips_in_a_stage_are_found_before_anything_is_loaded(changes: dict[str, Any], told: str) -> None:
+    trainer = ThinkingTrainer(KINDS["hybridthinker"][0])
+    trainer.check(STAGE, "here")
+    with pytest.raises(RecipeError, match=told):
+        trainer.check(STAGE | changes, "here")
+    for name in ("given", "reward", "tgpo"):
+        with pytest.raises(RecipeError, match=f"no {name}"):
+            trainer.check({key: value for key, value in STAGE.items() if key != name}, "here")
+
+
+def test_a_teacher_that_reads_less_or_is_asked_otherwise_is_refused(tmp_path: Path) -> None:
+    thinker("lightthinker").save_pretrained(tmp_path / "light")
+    with pytest.raises(RecipeError, match="does not read all"):
+        run_recipe(recipe(tmp_path, teacher=str(tmp_path / "light")), say=lambda _: None)
+    thinker("vanilla", prompt="Q: {problem}\n").save_pretrained(tmp_path / "asked")
+    with pytest.raises(RecipeError, match="prompt"):
+        run_recipe(recipe(tmp_path, teacher=str(tmp_path / "asked")), say=lambda _: None)
+
+
+def test_the_shipped_recipe_runs_every_objective_by_overrides() -> None:
+    path = Path(__file__).resolve().parents[2] / "recipes" / "tgpo" / "cpu.yaml"
+    for objective in ("rkl", "kdrl", "adv_match", "adv_state", "gkd"):
+        load_recipe(path, [f"stages.0.objective={objective}"])
+    load_recipe(path, ["stages.0.objective=grpo", "stages.0.teacher=null"])
+    load_recipe(path, ["stages.0.objective=sft", "stages.0.teacher=null", "stages.0.given=4"])
+    load_recipe(path, ["stages.0.objective=luffy", "stages.0.teacher=null", "stages.0.given=1"])
+    load_recipe(path, ["stages.0.objective=gkd", "stages.0.tgpo.gkd_beta=0.5"])
