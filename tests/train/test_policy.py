@@ -13,11 +13,13 @@ from thinkers import KINDS, backbone_of, thinker
 
 pytest.importorskip("trl")
 
-from laconic.errors import RecipeError  # noqa: E402
-from laconic.methods.hybridthinker.model import HybridThinker  # noqa: E402
-from laconic.train import stages  # noqa: E402
-from laconic.train.recipe import load_recipe, run_recipe  # noqa: E402
-from laconic.train.thinking_recipe import ThinkingTrainer  # noqa: E402
+import itertools
+
+from laconic.errors import RecipeError
+from laconic.methods.hybridthinker.model import HybridThinker
+from laconic.train import stages
+from laconic.train.recipe import load_recipe, run_recipe
+from laconic.train.thinking_recipe import ThinkingTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 
@@ -65,7 +67,7 @@ def test_a_recipe_trains_on_own_answers_and_says_how_it_goes(tmp_path: Path) -> 
     for name in ("reward", "loss", "entropy", "teacher/agreement", "teacher/weight", "student/peak_tokens"):
         assert name in logged[1]
     assert [line["teacher/weight"] for line in logged[1:]] == pytest.approx([0.5 - 1e-5 * n for n in range(4)])
-    assert all(later["seconds"] >= one["seconds"] for one, later in zip(logged, logged[1:], strict=False))
+    assert all(later["seconds"] >= one["seconds"] for one, later in itertools.pairwise(logged))
     assert any(line.startswith("step 4") and "reward" in line for line in said)
 
 
@@ -106,8 +108,8 @@ def test_objectives_without_a_teacher(changes: dict[str, Any], tmp_path: Path) -
         ({"given": 1}, "own answers alone"), ({"given": 2}, "sft"), ({"objective": "luffy", "teacher": None}, "given"),
         ({"temperature": 0.0}, "temperature"), ({"reward": "length"}, "reward"), ({"together": 3}, "together"),
         ({"tgpo": {"learning_rate": 1.0}}, "follows"), ({"tgpo": {"colour": 1}}, "colour"), ({"tgpo": None}, "mapping"),
-        ({"tgpo": {"teacher_weight": -1.0}}, "weight"), ({"answers": 1, "rows": 4}, "here"), ({"ask_every": 0}, "ask_every"),
-        ({"soft_rate": 0}, "soft_rate"), ({"task": ["gsm8k_test"]}, "task"),
+        ({"tgpo": {"teacher_weight": -1.0}}, "weight"), ({"answers": 1, "rows": 4}, "here"),
+        ({"ask_every": 0}, "ask_every"), ({"soft_rate": 0}, "soft_rate"), ({"task": ["gsm8k_test"]}, "task"),
     ],
 )  # fmt: skip
 def test_slips_in_a_stage_are_found_before_anything_is_loaded(changes: dict[str, Any], told: str) -> None:
