@@ -54,3 +54,7 @@ class RecipeError(LaconicError):
 
 class RewardError(LaconicError):
     """A reward that raises, hangs, or is no number."""
+
+
+class TeacherError(LaconicError):
+    """A teacher that cannot be asked, or has no score for what was said."""

@@ -22,7 +22,7 @@ from laconic.methods.tgpo.config import Gate, TGPOConfig  # noqa: E402
 from laconic.methods.tgpo.gates import gated  # noqa: E402
 from laconic.methods.tgpo.teacher import LocalTeacher, Scores  # noqa: E402
 from laconic.methods.tgpo.trainer import TGPOTrainer  # noqa: E402
-from laconic.methods.tgpo.vocabulary import SharedVocabulary, shared_vocabulary  # noqa: E402
+from laconic.methods.tgpo.vocabulary import SharedVocabulary, shared_vocabulary, side_of  # noqa: E402
 
 # TRL names what transformers renames
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
@@ -266,7 +266,7 @@ def same(one: Scores, other: Scores) -> bool:
 @pytest.mark.parametrize("arch", ["llama", "gpt2"])  # gpt2 has positions that padding must not shift
 def test_a_local_teacher_reads_what_stands_before_each_token_whatever_the_padding(arch: str) -> None:
     model = tiny_model(arch, vocab_size=len(TOKENIZER))
-    teacher = LocalTeacher(model, TOKENIZER, (student(), TOKENIZER))
+    teacher = LocalTeacher(model, TOKENIZER, side_of(student(), TOKENIZER))
     prompt, prompt_mask, answer, answer_mask = ragged()
     found = teacher.score(prompt, prompt_mask, answer, answer_mask)
     for row in range(3):
@@ -296,12 +296,12 @@ def test_a_local_teacher_reads_what_stands_before_each_token_whatever_the_paddin
 
 @pytest.mark.parametrize(("rows", "positions"), [(1, 1), (2, 3), (100, 100)])
 def test_pieces_change_nothing(rows: int, positions: int) -> None:
-    make = lambda **sizes: LocalTeacher(student(3), TOKENIZER, (student(), TOKENIZER), **sizes)  # noqa: E731
+    make = lambda **sizes: LocalTeacher(student(3), TOKENIZER, side_of(student(), TOKENIZER), **sizes)  # noqa: E731
     assert same(make(rows=rows, positions=positions).score(*ragged()), make().score(*ragged()))
 
 
 def test_a_cache_gives_what_it_was_given_and_asks_only_for_the_rest(tmp_path: Path) -> None:
-    local = LocalTeacher(student(3), TOKENIZER, (student(), TOKENIZER))
+    local = LocalTeacher(student(3), TOKENIZER, side_of(student(), TOKENIZER))
     cached = CachedTeacher(local, tmp_path / "deep" / "scores.sqlite")
     prompt, prompt_mask, answer, answer_mask = ragged()
     asked: list[int] = []
@@ -312,7 +312,7 @@ def test_a_cache_gives_what_it_was_given_and_asks_only_for_the_rest(tmp_path: Pa
     assert asked == [2, 1]
     assert same(again, score(prompt, prompt_mask, answer, answer_mask))
     assert same(Scores(again.ids[:2], again.log_probs[:2], again.said[:2]), first)
-    other = LocalTeacher(student(4), TOKENIZER, (student(), TOKENIZER))
+    other = LocalTeacher(student(4), TOKENIZER, side_of(student(), TOKENIZER))
     assert not same(CachedTeacher(other, tmp_path / "deep" / "scores.sqlite").score(*ragged()), again)
     (tmp_path / "text.sqlite").write_text("no database at all, and long enough to be none" * 10)
     with pytest.raises(DataError, match="cache"):
@@ -324,14 +324,14 @@ def test_ends_are_aliased_and_nothing_beyond_the_shared_is_said() -> None:
     large = copy.deepcopy(theirs)
     large.resize_token_embeddings(len(TOKENIZER) + 30)
     large.generation_config.eos_token_id = 50
-    vocabulary = shared_vocabulary((own, TOKENIZER), (large, TOKENIZER))
+    vocabulary = shared_vocabulary(side_of(own, TOKENIZER), side_of(large, TOKENIZER))
     assert vocabulary == SharedVocabulary(len(TOKENIZER), {50: 2})
     ids = torch.tensor([50, 2, 7])
     assert vocabulary.to_student(ids).tolist() == [2, 2, 7]
     assert vocabulary.to_teacher(torch.tensor([2, 7])).tolist() == [50, 7]
     with torch.no_grad():  # a head that always wants a token that the student does not have
         large.get_output_embeddings().weight[len(TOKENIZER) :] = 100.0
-    found = LocalTeacher(large, TOKENIZER, (own, TOKENIZER)).score(*ragged())
+    found = LocalTeacher(large, TOKENIZER, side_of(own, TOKENIZER)).score(*ragged())
     assert int(found.ids.max()) < len(TOKENIZER)
     assert bool(torch.isfinite(found.log_probs).all())
 
@@ -341,11 +341,11 @@ def test_vocabularies_that_are_not_one_are_refused_before_training(tmp_path: Pat
     other.add_tokens(["<think>"])
     shuffled = tiny_tokenizer()
     shuffled.convert_ids_to_tokens = lambda ids: [f"x{i}" for i in ids]  # type: ignore[method-assign]
-    assert shared_vocabulary((student(), TOKENIZER), (student(), other)).size == len(TOKENIZER)
+    assert shared_vocabulary(side_of(student(), TOKENIZER), side_of(student(), other)).size == len(TOKENIZER)
     with pytest.raises(LaconicError, match="vocabularies are not one"):
-        LocalTeacher(student(), shuffled, (student(), TOKENIZER))
+        LocalTeacher(student(), shuffled, side_of(student(), TOKENIZER))
     with pytest.raises(LaconicError, match="alias"):
-        LocalTeacher(student(), TOKENIZER, (student(), TOKENIZER), aliases={3: 10_000})
+        LocalTeacher(student(), TOKENIZER, side_of(student(), TOKENIZER), aliases={3: 10_000})
     with pytest.raises(LaconicError, match="needs a teacher"):
         trained(tmp_path, student())
     for wrong in (
@@ -374,12 +374,12 @@ def test_a_teacher_may_be_sampled() -> None:
     undecided = student(3)
     with torch.no_grad():
         undecided.get_output_embeddings().weight.mul_(0.1)
-    drawn = LocalTeacher(undecided, TOKENIZER, (student(), TOKENIZER), target="sample")
+    drawn = LocalTeacher(undecided, TOKENIZER, side_of(student(), TOKENIZER), target="sample")
     parts = ragged()
     several = torch.stack([drawn.score(*parts).ids for _ in range(5)])
     assert (several != several[0]).any()
     with pytest.raises(LaconicError, match="target"):
-        LocalTeacher(student(3), TOKENIZER, (student(), TOKENIZER), target="beam")  # type: ignore[arg-type]
+        LocalTeacher(student(3), TOKENIZER, side_of(student(), TOKENIZER), target="beam")  # type: ignore[arg-type]
 
 
 def test_the_batch_is_counted_by_roll_outs_and_not_by_updates(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from laconic.methods.tgpo.rewards import Rewarded, answer_reward, steps_reward  
 from laconic.methods.tgpo.student_trainer import StudentTrainer  # noqa: E402
 from laconic.methods.tgpo.students import ThinkingStudent  # noqa: E402
 from laconic.methods.tgpo.teacher import LocalTeacher  # noqa: E402
+from laconic.methods.tgpo.vocabulary import side_of  # noqa: E402
 from laconic.methods.thinking.model import Thinker  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
@@ -58,7 +59,7 @@ def trainer_of(model: Thinker, folder: Path, reward: Any = by_length, **changes:
 def teacher_of(model: Thinker) -> LocalTeacher:
     other = thinker("vanilla")
     tokenizer = model.backbone.tokenizer
-    return LocalTeacher(other.decoder, tokenizer, (model.decoder, tokenizer))
+    return LocalTeacher(other.decoder, tokenizer, side_of(model.decoder, tokenizer))
 
 
 def weights(model: Thinker) -> dict[str, Tensor]:
@@ -203,7 +204,7 @@ def test_gkds_divergence_is_of_whole_distributions(tmp_path: Path) -> None:
     for beta in (0.0, 0.3, 1.0):
         trainer = trainer_of(
             model, tmp_path, objective="gkd", gkd_beta=beta, loss_type="bnpo",
-            teacher=LocalTeacher(teacher.decoder, tokenizer, (model.decoder, tokenizer)),
+            teacher=LocalTeacher(teacher.decoder, tokenizer, side_of(model.decoder, tokenizer)),
         )  # fmt: skip
         trainer.model.train()
         trainer.current_gradient_accumulation_steps = 1

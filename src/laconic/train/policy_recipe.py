@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from torch import nn
+from transformers import AutoTokenizer
 
 from laconic.core import persist
 from laconic.data.problems import Problem
@@ -16,7 +17,9 @@ from laconic.errors import LaconicError, RecipeError
 from laconic.methods.registry import load_thinker
 from laconic.methods.tgpo.config import ALONE, FROM_GIVEN
 from laconic.methods.tgpo.rewards import REWARDS
+from laconic.methods.tgpo.served import ServedTeacher
 from laconic.methods.tgpo.teacher import LocalTeacher, TeacherScorer
+from laconic.methods.tgpo.vocabulary import Side, side_of
 from laconic.methods.thinking.model import Thinker
 from laconic.train.checks import above_zero, positive
 from laconic.train.loop import LoopConfig
@@ -52,16 +55,26 @@ def check_policy(stage: dict[str, Any], where: str) -> None:
         raise RecipeError(f"{where}: reward must be one of {', '.join(REWARDS)}.", LOOK)
     if not isinstance(stage["tgpo"], dict):
         raise RecipeError(f"{where}: tgpo must be a mapping of options, or {{}}.", LOOK)
-    wanted = stage["objective"] not in ALONE
-    if wanted != isinstance(stage["teacher"], str):
-        told = "needs a teacher" if wanted else "asks no teacher"
-        raise RecipeError(f"{where}: {stage['objective']} {told}.", "Name a saved vanilla method, or null.")
+    _check_named(stage, where)
     try:  # a slip in what TRL is told
         settings(stage, LoopConfig(**stage["loop"]), Path("unused"), cpu=True)
     except RecipeError:
         raise
     except (LaconicError, ValueError) as error:
         raise RecipeError(f"{where}: {error}", LOOK) from error
+
+
+def _check_named(stage: dict[str, Any], where: str) -> None:
+    """Raise ``RecipeError`` for a teacher that is missing, not asked, or not named in full."""
+    teacher, wanted = stage["teacher"], stage["objective"] not in ALONE
+    if wanted == (teacher is None):
+        told = "needs a teacher" if wanted else "asks no teacher"
+        raise RecipeError(f"{where}: {stage['objective']} {told}.", "Name a saved vanilla method, or null.")
+    if isinstance(teacher, dict):
+        if not {"url", "model"} <= teacher.keys() <= {"url", "model", "tokenizer", "ends"}:
+            raise RecipeError(f"{where}: a served teacher has a url and a model.", "Beside them: tokenizer, ends.")
+    elif teacher is not None and not isinstance(teacher, str):
+        raise RecipeError(f"{where}: teacher must be a saved vanilla method, a mapping or null.", LOOK)
 
 
 def policy_task(
@@ -89,11 +102,31 @@ def policy_task(
     watched = [drawn("watched/", number, 1)[0] for number in range(stage["ask"])]
     soft = [tokens.weight for tokens in (thinker.memory, thinker.restart) if len(tokens)]
     groups = [(decoder, 1.0), *([(soft, stage["soft_rate"])] if soft else [])]
-    folder = None
-    if isinstance(stage["teacher"], str):
-        folder = saved_folder(thinker.backbone, "vanilla", stage["teacher"])
-        _check_teacher(thinker, folder)
-    return PolicyTask(thinker, stage, problems, watched, groups, partial(_teacher, thinker, folder))
+    return PolicyTask(thinker, stage, problems, watched, groups, _teacher(thinker, stage["teacher"]))
+
+
+def _teacher(thinker: Thinker, named: str | dict[str, Any] | None) -> Callable[[], TeacherScorer | None]:
+    """What makes the teacher of a stage; whether it can be one is checked now."""
+    tokenizer = thinker.backbone.tokenizer
+    if named is None:
+        return lambda: None
+    if isinstance(named, dict):
+        return lambda: _served(thinker, named)
+    folder = saved_folder(thinker.backbone, "vanilla", named)
+    _check_teacher(thinker, folder)
+
+    def local() -> TeacherScorer:
+        teacher = load_thinker("vanilla", thinker.backbone, folder)
+        return LocalTeacher(teacher.decoder, tokenizer, side_of(thinker.decoder, tokenizer))
+
+    return local
+
+
+def _served(thinker: Thinker, named: dict[str, Any]) -> TeacherScorer:
+    own = side_of(thinker.decoder, thinker.backbone.tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(named["tokenizer"]) if named.get("tokenizer") else own.tokenizer
+    ends = named.get("ends", [tokenizer.eos_token_id])
+    return ServedTeacher(named["url"], named["model"], own, Side(tokenizer, len(tokenizer), ends))
 
 
 def _check_teacher(thinker: Thinker, folder: Path) -> None:
@@ -106,11 +139,3 @@ def _check_teacher(thinker: Thinker, folder: Path) -> None:
         theirs, ours = made["config"][name], getattr(thinker.config, name)
         if theirs != ours:
             raise RecipeError(f"The teacher's {name} is {theirs!r}, and {ours!r} here.", "Ask both in one way.")
-
-
-def _teacher(thinker: Thinker, folder: Path | None) -> TeacherScorer | None:
-    if folder is None:
-        return None
-    tokenizer = thinker.backbone.tokenizer
-    teacher = load_thinker("vanilla", thinker.backbone, folder)
-    return LocalTeacher(teacher.decoder, tokenizer, (thinker.decoder, tokenizer))

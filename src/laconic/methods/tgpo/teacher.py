@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from laconic.core.compat import require_plain_head
 from laconic.core.fingerprint import fingerprint
 from laconic.errors import LaconicError
-from laconic.methods.tgpo.vocabulary import SharedVocabulary, masked_to, shared_vocabulary
+from laconic.methods.tgpo.vocabulary import Side, masked_to, shared_vocabulary, side_of
 
 Target = Literal["argmax", "sample"]
 #: rows that are read in one pass, and positions whose logits are held together
@@ -59,7 +59,7 @@ class LocalTeacher:
     """A model in this process; frozen, in eval mode.
 
     Args:
-        student: model and tokenizer, for the vocabulary.
+        student: what the student can say (``side_of``).
         target: the likeliest token (of equals the lowest id), or one that is drawn.
 
     Raises:
@@ -70,7 +70,7 @@ class LocalTeacher:
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        student: tuple[PreTrainedModel, PreTrainedTokenizerBase],
+        student: Side,
         *,
         target: Target = "argmax",
         aliases: dict[int, int] | None = None,
@@ -81,7 +81,7 @@ class LocalTeacher:
             raise LaconicError(f"Unknown target {target!r}.", f"Choose one of {', '.join(get_args(Target))}.")
         require_plain_head(model)
         self.model, self.target = model.eval().requires_grad_(False), target
-        self.vocabulary: SharedVocabulary = shared_vocabulary(student, (model, tokenizer), aliases)
+        self.vocabulary = shared_vocabulary(student, side_of(model, tokenizer), aliases)
         self.rows, self.positions = rows, positions
 
     @property

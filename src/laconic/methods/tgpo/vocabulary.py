@@ -7,7 +7,7 @@ it does not stop on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,57 +57,61 @@ class SharedVocabulary:
         return self.compared(found)
 
 
-def shared_vocabulary(
-    student: tuple[PreTrainedModel, PreTrainedTokenizerBase],
-    teacher: tuple[PreTrainedModel, PreTrainedTokenizerBase],
-    aliases: Mapping[int, int] | None = None,
-) -> SharedVocabulary:
+@dataclass(frozen=True)
+class Side:
+    """What a model can say.
+
+    Attributes:
+        size: rows of its head; of a model that is served, as many as its tokenizer has tokens.
+        ends: tokens that end its texts.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    size: int
+    ends: Sequence[int]
+
+
+def side_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Side:
+    """A model in this process."""
+    own = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ends = own if isinstance(own, list) else [own]
+    known = list(dict.fromkeys(int(end) for end in (tokenizer.eos_token_id, *ends) if end is not None))
+    return Side(tokenizer, model.get_output_embeddings().weight.shape[0], known)
+
+
+def shared_vocabulary(student: Side, teacher: Side, aliases: Mapping[int, int] | None = None) -> SharedVocabulary:
     """What both share, checked token by token.
 
     Args:
-        student, teacher: model and tokenizer.
         aliases: by the teacher's id, the student's; None: all ends of the teacher's texts are the student's.
 
     Raises:
         LaconicError: a shared id is another token for each, or an alias lies outside of either vocabulary.
     """
-    (own_model, own), (their_model, theirs) = student, teacher
-    size = min(
-        len(own), len(theirs), *(model.get_output_embeddings().weight.shape[0] for model in (own_model, their_model))
-    )
+    size = min(len(student.tokenizer), len(teacher.tokenizer), student.size, teacher.size)
     known = dict(aliases) if aliases is not None else _ends(student, teacher)
-    for theirs_id, own_id in known.items():
-        if not (0 <= theirs_id < their_model.get_output_embeddings().weight.shape[0] and 0 <= own_id < size):
+    for theirs, ours in known.items():
+        if not (0 <= theirs < teacher.size and 0 <= ours < size):
             raise LaconicError(
-                f"The alias {theirs_id} -> {own_id} lies outside of a vocabulary.", "Name tokens of both models."
+                f"The alias {theirs} -> {ours} lies outside of a vocabulary.", "Name tokens of both models."
             )
     ids = list(range(size))
-    ours, others = own.convert_ids_to_tokens(ids), theirs.convert_ids_to_tokens(ids)
-    apart = [i for i, (a, b) in enumerate(zip(ours, others, strict=True)) if a != b and i not in known]
+    own, others = (side.tokenizer.convert_ids_to_tokens(ids) for side in (student, teacher))
+    apart = [i for i, (a, b) in enumerate(zip(own, others, strict=True)) if a != b and i not in known]
     if apart:
         raise LaconicError(
-            f"The teacher's token {apart[0]} is {others[apart[0]]!r} and the student's {ours[apart[0]]!r} "
+            f"The teacher's token {apart[0]} is {others[apart[0]]!r} and the student's {own[apart[0]]!r} "
             f"({len(apart)} differ): their vocabularies are not one.",
             "Choose a teacher of the student's family, or name aliases.",
         )
     return SharedVocabulary(size, known)
 
 
-def ends_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens that end a text of a model."""
-    own = model.generation_config.eos_token_id if model.generation_config is not None else None
-    ends = own if isinstance(own, list) else [own]
-    return list(dict.fromkeys(int(end) for end in (tokenizer.eos_token_id, *ends) if end is not None))
-
-
-def _ends(
-    student: tuple[PreTrainedModel, PreTrainedTokenizerBase], teacher: tuple[PreTrainedModel, PreTrainedTokenizerBase]
-) -> dict[int, int]:
+def _ends(student: Side, teacher: Side) -> dict[int, int]:
     """Ends of the teacher's texts that do not end the student's, each with the student's own end."""
-    own = ends_of(*student)
-    if not own:
+    if not student.ends:
         return {}
-    return {end: own[0] for end in ends_of(*teacher) if end not in own}
+    return {end: student.ends[0] for end in teacher.ends if end not in student.ends}
 
 
 def masked_to(size: int, logits: Tensor, aliases: Mapping[int, int]) -> Tensor:

@@ -1,0 +1,142 @@
+"""A teacher behind HTTP: any server with OpenAI's completions and vLLM's ``prompt_logprobs`` (vLLM, TRL's).
+
+The server is asked to score exact token ids and to generate nothing that is used. Entry i of what comes back is the
+distribution that predicts token i; the first is empty. vLLM adds the token that stands there to the likeliest ones, in
+no order one may rely on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from laconic.errors import TeacherError
+from laconic.methods.tgpo.teacher import Scores
+from laconic.methods.tgpo.vocabulary import Side, shared_vocabulary
+
+#: likeliest tokens asked of each position: the best of them that the student has is the teacher's
+LIKELIEST = 5
+#: answers in one request, and requests at a time
+TOGETHER, AT_ONCE = 8, 4
+
+
+class ServedTeacher:
+    """A scorer that asks a server.
+
+    Log-probabilities are over the teacher's whole vocabulary, where a ``LocalTeacher`` leaves out what the student does
+    not have.
+
+    Args:
+        url: of the server, without ``/v1``.
+        model: its name there.
+        student, teacher: what both can say; a teacher's side is made of its tokenizer (``Side``).
+        attempts: of each request, with growing pauses between them.
+        patience: seconds that an attempt may take.
+
+    Raises:
+        TeacherError: the server cannot be reached, or does not score prompts.
+        LaconicError: vocabularies that are not one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        student: Side,
+        teacher: Side,
+        *,
+        aliases: Mapping[int, int] | None = None,
+        attempts: int = 5,
+        patience: float = 120.0,
+        pause: float = 1.0,
+    ) -> None:
+        self.url, self.model = url.rstrip("/"), model
+        self.vocabulary = shared_vocabulary(student, teacher, aliases)
+        self.attempts, self.patience, self.pause = attempts, patience, pause
+        self._told([[0, 0]], [1])  # found out now, and not behind the first roll-outs
+
+    @property
+    def version(self) -> str:
+        """Its name: what a server has behind one, it does not tell."""
+        return f"{self.url} {self.model} {self.vocabulary.size} {sorted(self.vocabulary.aliases.items())}"
+
+    def score(self, prompt: Tensor, prompt_mask: Tensor, answer: Tensor, answer_mask: Tensor) -> Scores:
+        asked = self.vocabulary.to_teacher(torch.cat([prompt, answer], dim=1))
+        mask = torch.cat([prompt_mask, answer_mask], dim=1).bool()
+        rows = [row[own].tolist() for row, own in zip(asked, mask, strict=True)]
+        starts = prompt_mask.sum(1).tolist()
+        batches = [(rows[at : at + TOGETHER], starts[at : at + TOGETHER]) for at in range(0, len(rows), TOGETHER)]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            told = [row for batch in pool.map(lambda batch: self._told(*batch), batches) for row in batch]
+        filled = []
+        for place, kind in enumerate((torch.long, torch.float32, torch.float32)):
+            values = torch.tensor([one[place] for row in told for one in row], dtype=kind, device=answer.device)
+            whole = torch.zeros(answer.shape, dtype=kind, device=answer.device)
+            filled.append(whole.masked_scatter(answer_mask.bool(), values))
+        ids, log_probs, said = filled
+        return Scores(self.vocabulary.to_student(ids), log_probs, said)
+
+    def _told(self, rows: Sequence[list[int]], starts: Sequence[int]) -> list[list[tuple[int, float, float]]]:
+        """Of each row from its start on, what the teacher would say, how likely, and how likely what was said."""
+        body = {
+            "model": self.model,
+            "prompt": list(rows),
+            "max_tokens": 1,
+            "temperature": 1.0,
+            "prompt_logprobs": LIKELIEST,
+        }
+        choices = self._post("/v1/completions", body).get("choices", [])
+        found = []
+        for row, start, choice in zip(rows, starts, sorted(choices, key=lambda one: one.get("index", 0)), strict=False):
+            entries = choice.get("prompt_logprobs")
+            if not isinstance(entries, list) or len(entries) != len(row):
+                raise TeacherError(
+                    f"{self.url} does not score prompts: no prompt_logprobs for each token.",
+                    "Serve the teacher with vLLM or `trl vllm-serve`.",
+                )
+            found.append([self._entry(entries[at], row[at]) for at in range(start, len(row))])
+        if len(found) != len(rows):
+            raise TeacherError(f"{self.url} scored {len(found)} of {len(rows)} texts.", "Look into the server's log.")
+        return found
+
+    def _entry(self, entry: Mapping[str, Any] | None, said: int) -> tuple[int, float, float]:
+        known = {int(token): float(one["logprob"]) for token, one in (entry or {}).items()}
+        shared = [
+            (-log_prob, token)
+            for token, log_prob in known.items()
+            if math.isfinite(log_prob) and (token < self.vocabulary.size or token in self.vocabulary.aliases)
+        ]
+        if said not in known or not shared:
+            raise TeacherError(f"{self.url} has no score for token {said}.", "Does it know all the student's tokens?")
+        log_prob, token = min(shared)  # of equals the lowest id
+        return token, -log_prob, known[said]
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        request = urllib.request.Request(
+            self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
+        )
+        for attempt in range(1, self.attempts + 1):
+            try:
+                with urllib.request.urlopen(request, timeout=self.patience) as answer:
+                    found: dict[str, Any] = json.load(answer)
+                return found
+            except urllib.error.HTTPError as error:
+                told, final = f"{error.code} {error.read(300).decode(errors='replace')}", error.code < 500
+            except (OSError, ValueError) as error:  # unreachable, cut off, or no JSON
+                told, final = str(error), False
+            if final or attempt == self.attempts:
+                raise TeacherError(
+                    f"The teacher at {self.url} gave no answer in {attempt} attempts: {told}.",
+                    "Look whether it runs; training goes on from its checkpoint.",
+                )
+            time.sleep(self.pause * 2 ** (attempt - 1))
+        raise AssertionError("attempts is at least 1")
