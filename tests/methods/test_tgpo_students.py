@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.multiprocessing as mp
 from thinkers import KINDS, PROBLEMS, teacher_forced, thinker, trace_of
 from torch import Tensor
 
@@ -315,3 +318,57 @@ def test_what_cannot_be_trained_is_refused_before(tmp_path: Path) -> None:
         StudentTrainer(student, config(tmp_path, objective="luffy"), unsolved, by_length, [], given=1)
     with pytest.raises(LaconicError, match="given"):
         StudentTrainer(student, config(tmp_path, objective="luffy"), ASKED, by_length, [], given=3)
+
+
+@pytest.mark.parametrize("objective", ["tgpo", "luffy"])
+def test_how_a_batch_is_cut_changes_nothing(objective: str, tmp_path: Path) -> None:
+    found = []
+    for together in (4, 2, 1):
+        model = thinker("lightthinker")
+        teacher = teacher_of(model) if objective == "tgpo" else None
+        trainer_of(
+            model, tmp_path / str(together), objective=objective, given=int(objective == "luffy"), teacher=teacher,
+            teacher_weight=0.5, per_device_train_batch_size=together, gradient_accumulation_steps=4 // together,
+            learning_rate=0.1, adam_epsilon=1.0,  # else AdamW makes as much of a rounding as of a gradient
+        ).train()  # fmt: skip
+        found.append(weights(model))
+    start = weights(thinker("lightthinker"))
+    assert max(float((p - start[name]).norm()) for name, p in found[0].items()) > 1e-2
+    for other in found[1:]:
+        for name, p in found[0].items():
+            torch.testing.assert_close(other[name], p, atol=1e-6, rtol=1e-5)
+
+
+def work(rank: int, world: int, port: int, folder: str) -> None:
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world),
+    }  # fmt: skip
+    torch.set_num_threads(1)
+    model = thinker("lightthinker")
+    trainer = trainer_of(
+        model,
+        Path(folder),
+        objective="sft",
+        given=2,
+        per_device_train_batch_size=4 // world,
+        learning_rate=0.1,
+        adam_epsilon=1.0,
+    )
+    trainer.train()
+    assert trainer.accelerator.num_processes == world
+    torch.save(weights(model), Path(folder) / f"{world}-{rank}.pt")
+
+
+def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for world in (1, 2):
+        mp.spawn(work, (world, port + world, str(tmp_path)), nprocs=world)
+    alone = torch.load(tmp_path / "1-0.pt")
+    start = weights(thinker("lightthinker"))
+    assert max(float((p - start[name]).norm()) for name, p in alone.items()) > 1e-2
+    for rank in range(2):
+        for name, p in torch.load(tmp_path / f"2-{rank}.pt").items():
+            torch.testing.assert_close(p, alone[name], atol=1e-5, rtol=1e-4)

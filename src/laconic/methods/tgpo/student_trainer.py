@@ -68,6 +68,8 @@ class StudentTrainer(TGPOTrainer):
         self._given_now: list[bool] = []
         self._speakers = torch.empty(0)
         rewarded = Rewarded(self.problems, reward)
+        if args.ddp_find_unused_parameters is None:  # answers of a process may have no finished step, and so no memory
+            args.ddp_find_unused_parameters = True
         super().__init__(
             student.decoder,
             reward_funcs=rewarded,
@@ -189,6 +191,8 @@ class StudentTrainer(TGPOTrainer):
         self.optimizer = torch.optim.AdamW(
             [{"params": list(own), "lr": self.args.learning_rate * times} for own, times in self.groups],
             lr=self.args.learning_rate,
+            betas=(self.args.adam_beta1, self.args.adam_beta2),
+            eps=self.args.adam_epsilon,
             weight_decay=self.args.weight_decay,
         )
         return self.optimizer

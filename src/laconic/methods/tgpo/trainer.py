@@ -142,7 +142,7 @@ class TGPOTrainer(GRPOTrainer):
             loss = super()._compute_loss(model, inputs)
         weight, term, gate = self._term(model, self._before(seen, inputs), inputs)
         shared = self._aggregated(term, gate, inputs)
-        self._metrics["train"]["teacher/loss"].append(float(shared.detach()))
+        self._record("teacher/loss", shared.detach())
         return loss + weight * shared
 
     def _term(self, model: Any, states: Tensor, inputs: dict[str, Any]) -> tuple[float, Tensor, Tensor]:
@@ -158,9 +158,7 @@ class TGPOTrainer(GRPOTrainer):
             given = inputs["given_advantages"][:, None]
             return 1.0, shaped_off_policy(own, given), mask * (given != 0)
         looked_up = self._looked_up(model, states, torch.stack([said, inputs["teacher_ids"]], dim=-1), mask)
-        self._metrics["train"]["teacher/student_probability"].append(
-            float(_mean(looked_up[..., 1].detach().exp(), mask))
-        )
+        self._record("teacher/student_probability", _mean(looked_up[..., 1].detach().exp(), mask))
         if objective == "kdrl":  # answers that are right already are left alone
             gate = mask * (inputs["advantages"][:, None] <= 0)
             return self._weight_now, squared_log_ratio(inputs["teacher_said"], looked_up[..., 0]), gate
@@ -244,11 +242,13 @@ class TGPOTrainer(GRPOTrainer):
                 )
 
     def _note(self, scores: Scores, output: dict[str, Any], mask: Tensor) -> None:
-        noted = self._metrics["train"]
-        agree = (scores.ids == output["completion_ids"]).float()
-        noted["teacher/agreement"].append(float(_mean(agree, mask)))
-        noted["teacher/log_prob"].append(float(_mean(scores.log_probs, mask)))
-        noted["teacher/log_prob_of_said"].append(float(_mean(scores.said, mask)))
+        self._record("teacher/agreement", _mean((scores.ids == output["completion_ids"]).float(), mask))
+        self._record("teacher/log_prob", _mean(scores.log_probs, mask))
+        self._record("teacher/log_prob_of_said", _mean(scores.said, mask))
+
+    def _record(self, name: str, value: Tensor) -> None:
+        """A number to log: the mean of all processes'."""
+        self._metrics["train"][name].append(float(self.accelerator.gather(value.reshape(1)).mean()))
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:
