@@ -44,7 +44,7 @@ def by_hand(made: CoMeTReader, text: str, question: str, new: int) -> list[int]:
     for _ in range(new):
         (logits,), _ = outputs(made.comet, [torch.tensor(ids)], [plan])
         said.append(int(logits[-1].argmax()))
-        if made._breaks_line(said[-1]):
+        if made.breaks_line(said[-1]):
             break
         ids, plan = [*ids, said[-1]], extended(plan, 1, full)
     return said
@@ -124,7 +124,7 @@ def test_a_state_that_spoils_while_writing_ends_the_answer(monkeypatch: pytest.M
     """A chunk that fills up is folded into the memory, and that may come to anything too."""
     made = CoMeTReader(comet(chunk_tokens=40, fifo_slots=12))
     made.stop_ids = frozenset({-1})
-    monkeypatch.setattr(made, "_breaks_line", lambda token: False)
+    monkeypatch.setattr(made, "breaks_line", lambda token: False)
     read = made.read(context(made, TEXT))
     real, decoding = LayerMemory.entries, reader_module.continue_greedily
 

@@ -22,8 +22,8 @@ from laconic.generation.thinking import think  # noqa: E402
 from laconic.methods.tgpo.config import TGPOConfig  # noqa: E402
 from laconic.methods.tgpo.rewards import Rewarded, answer_reward, steps_reward  # noqa: E402
 from laconic.methods.tgpo.student_trainer import StudentTrainer  # noqa: E402
-from laconic.methods.tgpo.students import ThinkingStudent  # noqa: E402
 from laconic.methods.tgpo.teacher import LocalTeacher  # noqa: E402
+from laconic.methods.tgpo.thinking_student import ThinkingStudent  # noqa: E402
 from laconic.methods.tgpo.vocabulary import side_of  # noqa: E402
 from laconic.methods.thinking.model import Thinker  # noqa: E402
 
@@ -314,7 +314,7 @@ def test_what_cannot_be_trained_is_refused_before(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no problem"):
         StudentTrainer(student, config(tmp_path, objective="grpo"), [], by_length, [])
     unsolved = [Problem("u", "Why?", [], "blue", same_words)]
-    with pytest.raises(DataError, match="no worked solution"):
+    with pytest.raises(DataError, match="no steps"):
         StudentTrainer(student, config(tmp_path, objective="luffy"), unsolved, by_length, [], given=1)
     with pytest.raises(LaconicError, match="given"):
         StudentTrainer(student, config(tmp_path, objective="luffy"), ASKED, by_length, [], given=3)

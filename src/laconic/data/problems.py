@@ -35,6 +35,16 @@ class Problem:
         return given is not None and self.same(given, self.answer)
 
 
+@dataclass(frozen=True)
+class Question(Problem):
+    """A question about a document, answered in one line; ``same`` is told that line."""
+
+    document: str = ""
+
+    def solved_by(self, text: str) -> bool:
+        return self.same(text.strip().partition("\n")[0], self.answer)
+
+
 def stated_answer(text: str) -> str | None:
     """What a solution says its answer is, the last time it does; None if it never does.
 

@@ -67,7 +67,7 @@ class Reader:
         """
         if compressed.already_read:
             return compressed
-        rows = self._rows(compressed)
+        rows = self.rows(compressed)
         self._check(len(rows), 0, 0)
         # told nothing of sliding windows, it keeps every key and can be cropped; the masks hide what they must
         cache = preallocated_cache(len(rows) + ROOM)
@@ -117,7 +117,7 @@ class Reader:
             # an evicted cache is short, yet the question stands where the document ended
             rows, lengths = asked, [position]
         else:
-            contexts = [self._rows(context) for context in compressed]
+            contexts = [self.rows(context) for context in compressed]
             lengths = [len(context) for context in contexts]
             rows = [torch.cat([context, own]) for context, own in zip(contexts, asked, strict=True)]
         for length, prompt in zip(lengths, prompts, strict=True):
@@ -133,7 +133,7 @@ class Reader:
                 stop_ids=self.stop_ids,
                 cache=cache,
                 next_position=position,
-                ends=self._breaks_line,
+                ends=self.breaks_line,
                 watch=watch,
                 on_token=lambda row, token: stream.push(token) if row == 0 else None,
             )
@@ -159,11 +159,14 @@ class Reader:
         """What turns the tokens of an answer into text as they come."""
         return TextStream(self.backbone, on_text)
 
-    def _breaks_line(self, token: int) -> bool:
-        """An answer is one line. Vocabularies have many tokens with a line break in them, some with text before it."""
+    def breaks_line(self, token: int) -> bool:
+        """Whether a token ends an answer, which is one line.
+
+        Vocabularies have many tokens with a line break in them, some with text before it.
+        """
         return "\n" in self.backbone.tokenizer.decode([token])
 
-    def _rows(self, compressed: Compressed) -> torch.Tensor:
+    def rows(self, compressed: Compressed) -> torch.Tensor:
         """The context's embeddings [M, D]."""
         if compressed.embeddings is not None:
             return compressed.embeddings

@@ -16,9 +16,8 @@ from laconic.errors import RecipeError
 from laconic.methods.tgpo.config import TGPOConfig
 from laconic.methods.tgpo.rewards import REWARDS
 from laconic.methods.tgpo.student_trainer import Groups, StudentTrainer
-from laconic.methods.tgpo.students import ThinkingStudent
+from laconic.methods.tgpo.students import Student
 from laconic.methods.tgpo.teacher import TeacherScorer
-from laconic.methods.thinking.model import Thinker
 from laconic.train.loop import LoopConfig, log_without_future
 
 #: what of a step is said aloud; the log has all
@@ -45,7 +44,7 @@ class PolicyTask:
         teacher: makes it; loaded only when the stage begins.
     """
 
-    thinker: Thinker
+    student: Student
     stage: dict[str, Any]
     problems: Sequence[Problem]
     watched: Sequence[Problem]
@@ -55,9 +54,9 @@ class PolicyTask:
     def run(self, loop: LoopConfig, folder: Path, say: Callable[[str], None]) -> None:
         """Train to the end, from the newest checkpoint in ``folder`` if there is one."""
         stage = self.stage
-        args = settings(stage, loop, folder, cpu=self.thinker.backbone.device.type == "cpu")
+        args = settings(stage, loop, folder, cpu=self.student.decoder.device.type == "cpu")
         trainer = StudentTrainer(
-            ThinkingStudent(self.thinker),
+            self.student,
             args,
             self.problems,
             REWARDS[stage["reward"]],
@@ -66,7 +65,7 @@ class PolicyTask:
             teacher=self.teacher(),
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(_Log(self.thinker, stage, self.watched, folder / "log.jsonl", say))
+        trainer.add_callback(_Log(self.student, stage, self.watched, folder / "log.jsonl", say))
         trainer.train()
 
 
@@ -122,13 +121,13 @@ class _Log(TrainerCallback):
 
     def __init__(
         self,
-        thinker: Thinker,
+        student: Student,
         stage: dict[str, Any],
         watched: Sequence[Problem],
         path: Path,
         say: Callable[[str], None],
     ) -> None:
-        self.thinker, self.stage, self.watched, self.path, self.say = thinker, stage, watched, path, say
+        self.student, self.stage, self.watched, self.path, self.say = student, stage, watched, path, say
         self.started, self.file = 0.0, None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -170,8 +169,10 @@ class _Log(TrainerCallback):
         self.say("  ".join(said))
 
     def _ask(self) -> dict[str, float]:
-        found = self.thinker.solve([one.question for one in self.watched], max_new_tokens=self.stage["limit"])
-        pairs = list(zip(self.watched, found, strict=True))
-        shares = [share_of_steps(solution.steps, problem.steps) or 0.0 for problem, solution in pairs]
-        right = [problem.solved_by(solution.text) for problem, solution in pairs]
+        prompts = [self.student.prompt(problem) for problem in self.watched]
+        found = self.student.answers(prompts, most=self.stage["limit"], temperature=0.0, seed=0)
+        texts = self.student.tokenizer.batch_decode([answer.words for answer in found], skip_special_tokens=True)
+        pairs = list(zip(self.watched, texts, strict=True))
+        shares = [share_of_steps(text.splitlines(), problem.steps) or 0.0 for problem, text in pairs]
+        right = [problem.solved_by(text) for problem, text in pairs]
         return {"asked/right": sum(right) / len(pairs), "asked/steps": sum(shares) / len(pairs)}

@@ -19,6 +19,7 @@ from laconic.methods.tgpo.config import ALONE, FROM_GIVEN
 from laconic.methods.tgpo.rewards import REWARDS
 from laconic.methods.tgpo.served import ServedTeacher
 from laconic.methods.tgpo.teacher import LocalTeacher, TeacherScorer
+from laconic.methods.tgpo.thinking_student import ThinkingStudent
 from laconic.methods.tgpo.vocabulary import Side, side_of
 from laconic.methods.thinking.model import Thinker
 from laconic.train.checks import above_zero, positive
@@ -102,7 +103,7 @@ def policy_task(
     watched = [drawn("watched/", number, 1)[0] for number in range(stage["ask"])]
     soft = [tokens.weight for tokens in (thinker.memory, thinker.restart) if len(tokens)]
     groups = [(decoder, 1.0), *([(soft, stage["soft_rate"])] if soft else [])]
-    return PolicyTask(thinker, stage, problems, watched, groups, _teacher(thinker, stage["teacher"]))
+    return PolicyTask(ThinkingStudent(thinker), stage, problems, watched, groups, _teacher(thinker, stage["teacher"]))
 
 
 def _teacher(thinker: Thinker, named: str | dict[str, Any] | None) -> Callable[[], TeacherScorer | None]:

@@ -141,7 +141,7 @@ class CoMeTReader(Reader):
                 advance,
                 max_new_tokens=max_new_tokens,
                 stop_ids=self.stop_ids,
-                ends=self._breaks_line,
+                ends=self.breaks_line,
                 on_token=lambda row, token: shown.push(token) if row == 0 else None,
             )
         shown.close()

@@ -61,9 +61,9 @@ class StudentTrainer(TGPOTrainer):
             raise DataError("There is no problem to train on.", "Name tasks, or files that have some.")
         if not 0 <= given <= args.num_generations:
             raise LaconicError(f"{given} answers of {args.num_generations} cannot be given.", "Give fewer.")
-        unsolved = next((problem.id for problem in problems if given and not problem.steps), None)
-        if unsolved is not None:
-            raise DataError(f"The problem {unsolved} has no worked solution to give.", "Choose another task.")
+        if given:  # found out now, and not when its turn comes
+            for problem in problems:
+                student.given(problem)
         self.student, self.problems, self.groups, self.given_of_group = student, list(problems), groups, given
         self._given_now: list[bool] = []
         self._speakers = torch.empty(0)
@@ -86,7 +86,7 @@ class StudentTrainer(TGPOTrainer):
     def _roll_out(self, numbers: list[str], _: Any) -> dict[str, Any]:
         """Answers to problems by their number, each asked as often as it has answers."""
         asked = [self.problems[int(number)] for number in numbers]
-        prompts = [self.student.prompt(problem.question) for problem in asked]
+        prompts = [self.student.prompt(problem) for problem in asked]
         group = self.num_generations if self.model.training else self.num_generations_eval
         first = self.accelerator.process_index * len(numbers)
         self._given_now = [
@@ -94,7 +94,7 @@ class StudentTrainer(TGPOTrainer):
         ]
         free = [place for place, given in enumerate(self._given_now) if not given]
         answers: list[Answer] = [
-            self.student.given(problem.question, problem.steps) if given else Answer([], [])
+            self.student.given(problem) if given else Answer([], [])
             for problem, given in zip(asked, self._given_now, strict=True)
         ]
         if free:

@@ -1,0 +1,139 @@
+"""Methods that shorten a document as students: they answer from what is left of it, and their teacher reads all."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
+
+from laconic.data.problems import Problem, Question
+from laconic.errors import BudgetError, DataError
+from laconic.generation.answer import Reader
+from laconic.methods.roles import Compressor
+from laconic.methods.tgpo.students import Answer, Fed
+
+#: shortened documents that are kept: those of a batch of roll-outs, and then some
+KEPT = 256
+
+
+class ReadingStudent:
+    """A reader that answers from what a compressor (RAM, or one that selects text) leaves of a document.
+
+    What is trained is the reader; the compressor stays as it is.
+
+    Args:
+        factor: how strongly documents are shortened.
+    """
+
+    def __init__(self, reader: Reader, compressor: Compressor, factor: float) -> None:
+        self.reader, self.compressor, self.factor = reader, compressor, factor
+        self._contexts: OrderedDict[tuple[int, ...], tuple[Tensor, list[int]]] = OrderedDict()
+
+    @property
+    def decoder(self) -> PreTrainedModel:
+        return self.reader.decoder
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.reader.backbone.tokenizer
+
+    @property
+    def soft(self) -> list[nn.Module]:
+        return []
+
+    def prompt(self, problem: Problem) -> list[int]:
+        """Raises ``DataError`` where there is no document, ``BudgetError`` for one beyond the teacher's window."""
+        if not isinstance(problem, Question):
+            raise DataError(f"The problem {problem.id} is about no document.", "Choose a task of questions.")
+        asked = self.reader.prompt_ids(problem.question)
+        prompt = [*self.reader.backbone.token_ids(problem.document), *asked]
+        if len(prompt) >= self.reader.window:
+            raise BudgetError(
+                f"The document of {problem.id} has {len(prompt)} tokens, and the window is {self.reader.window}.",
+                "Take excerpts.",
+            )
+        key = tuple(prompt)
+        if key not in self._contexts:
+            self._contexts[key] = (self._left_of(problem), asked)
+            if len(self._contexts) > KEPT:
+                self._contexts.popitem(last=False)
+        self._contexts.move_to_end(key)
+        return prompt
+
+    def given(self, problem: Problem) -> Answer:
+        ids = self.reader.backbone.token_ids(" " + problem.answer)
+        words = [*ids, int(self.tokenizer.eos_token_id)]
+        return Answer(words, [1] * len(words))
+
+    @torch.no_grad()
+    def answers(self, prompts: Sequence[list[int]], *, most: int, temperature: float, seed: int) -> list[Answer]:
+        rows = [self._before(prompt) for prompt in prompts]
+        longest = max(map(len, rows))
+        embedded = torch.stack([nn.functional.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
+        sizes = torch.tensor([len(row) for row in rows], device=embedded.device)
+        mask = (torch.arange(longest, device=embedded.device) >= longest - sizes[:, None]).long()
+        chance = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        with torch.random.fork_rng(devices=[embedded.device] if embedded.is_cuda else []):
+            torch.manual_seed(seed)
+            made = self.decoder.generate(
+                inputs_embeds=embedded,
+                attention_mask=mask,
+                max_new_tokens=most,
+                eos_token_id=sorted(self.reader.stop_ids),
+                pad_token_id=self.tokenizer.pad_token_id or 0,
+                repetition_penalty=1.0,
+                stopping_criteria=StoppingCriteriaList([_LineBreak(self.reader)]),
+                **(chance if temperature > 0 else {"do_sample": False}),
+            )
+        answers = []
+        for row, held in zip(made.tolist(), sizes.tolist(), strict=True):
+            ends = [
+                at for at, token in enumerate(row) if token in self.reader.stop_ids or self.reader.breaks_line(token)
+            ]
+            words = row[: ends[0] + 1] if ends else row
+            answers.append(Answer(words, [1] * len(words), held + len(words)))
+        return answers
+
+    def fed(self, prompt: Tensor, prompt_mask: Tensor, answer: Tensor, answer_mask: Tensor) -> Fed:
+        before = [self._before(own[mask.bool()].tolist()) for own, mask in zip(prompt, prompt_mask, strict=True)]
+        spoken = self.reader.embed(answer)
+        rows = [
+            torch.cat([row, said[mask.bool()]]) for row, said, mask in zip(before, spoken, answer_mask, strict=True)
+        ]
+        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        sizes = torch.tensor([len(row) for row in rows], device=padded.device)
+        places = torch.arange(padded.shape[1], device=padded.device)
+        starts = torch.tensor([len(row) - 1 for row in before], device=padded.device)
+        speakers = (starts[:, None] + torch.arange(answer.shape[1], device=padded.device)) * answer_mask
+        inputs = {
+            "inputs_embeds": padded,
+            "attention_mask": (places < sizes[:, None]).long(),
+            "position_ids": places.expand(len(rows), -1),
+        }
+        return Fed(inputs, speakers, padded.shape[1])
+
+    def _before(self, prompt: Sequence[int]) -> Tensor:
+        """What the reader has in front of its answer, ``[M + Q, D]``."""
+        context, asked = self._contexts[tuple(prompt)]
+        return torch.cat([context, self.reader.embed(torch.tensor(asked, device=context.device))])
+
+    def _ends(self, token: int) -> bool:
+        return token in self.reader.stop_ids or self.reader.breaks_line(token)
+
+    def _left_of(self, problem: Question) -> Tensor:
+        """What is left of a document, ``[M, D]``."""
+        found = self.compressor.compress(problem.document, problem.question, ratio=1 / self.factor)
+        return self.reader.rows(found).detach().clone()  # made under inference mode, and read in training
+
+
+class _LineBreak(StoppingCriteria):
+    """An answer is one line."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: object) -> Tensor:
+        return torch.tensor([self.reader.breaks_line(int(row[-1])) for row in input_ids], device=input_ids.device)
