@@ -181,6 +181,20 @@ def test_tokens_of_tools_are_neither_guided_nor_counted(tmp_path: Path) -> None:
     assert torch.equal(trainer._mask(inputs), counted)
 
 
+def test_how_strongly_policy_and_teacher_pull_is_noted(tmp_path: Path) -> None:
+    model = student()
+    settings: dict[str, Any] = {"teacher_weight": 0.5, "log_gradients": True, "max_steps": 1}
+    found = weights(trainer := trained(tmp_path / "a", model, teacher=Fake(), **settings))
+    logged = trainer.state.log_history[0]
+    assert logged["policy/gradient"] > 0
+    assert logged["teacher/gradient"] > 0
+    plain = weights(trained(tmp_path / "b", student(), teacher=Fake(), **settings | {"log_gradients": False}))
+    assert all(torch.equal(p, plain[name]) for name, p in found.items())
+    still = trained(tmp_path / "c", student(), equal, teacher=Fake(), **settings).state.log_history[0]
+    assert still["policy/gradient"] == 0
+    assert still["teacher/gradient"] > 0
+
+
 def test_kdrl_leaves_alone_what_is_right_already(tmp_path: Path) -> None:
     trainer = trained(tmp_path, student(), teacher=Fake(), objective="kdrl", loss_type="dapo", max_steps=1)
     inputs, log_probs = example(trainer)

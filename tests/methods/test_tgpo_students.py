@@ -20,7 +20,7 @@ from laconic.data.problems import Problem, same_words  # noqa: E402
 from laconic.errors import DataError, LaconicError, RewardError  # noqa: E402
 from laconic.generation.thinking import think  # noqa: E402
 from laconic.methods.tgpo.config import TGPOConfig  # noqa: E402
-from laconic.methods.tgpo.rewards import Rewarded, answer_reward, steps_reward  # noqa: E402
+from laconic.methods.tgpo.rewards import Rewarded, answer_reward, math_reward, steps_reward  # noqa: E402
 from laconic.methods.tgpo.student_trainer import StudentTrainer  # noqa: E402
 from laconic.methods.tgpo.teacher import LocalTeacher  # noqa: E402
 from laconic.methods.tgpo.thinking_student import ThinkingStudent  # noqa: E402
@@ -286,6 +286,18 @@ def test_rewards_are_total_or_named(tmp_path: Path) -> None:
         Rewarded(ASKED, lambda problem, text: time.sleep(5) or 0.0, patience=0.1)(["1"], ["a"])
     with pytest.raises(RewardError, match="finite"):
         Rewarded(ASKED, lambda problem, text: float("nan"))(["1"], ["a"])
+
+
+def test_the_same_number_or_formula_is_right_however_it_is_written() -> None:
+    pytest.importorskip("math_verify")
+    pairs = [("1/2", "0.5"), ("12", "12 litres"), ("x+1", "1 + x"), ("1000", "1,000"), ("18", "$18")]
+    for answer, said in pairs:
+        problem = Problem("m", "Why?", [], answer, same_words)
+        # from a thread, as rewards are asked, where signals may not be set
+        assert Rewarded([problem], math_reward)(["0"], [f"So it is.\nThe answer is {said}."]) == [1.0]
+        assert math_reward(problem, "The answer is 99.") == math_reward(problem, said) == 0.0
+    for junk in ("", "The answer is", "The answer is \\frac{", "The answer is $$$.", "\\boxed{}", "The answer is 1/0."):
+        assert math_reward(Problem("m", "Why?", [], "12", same_words), junk) == 0.0
 
 
 def test_a_reward_that_raises_in_mid_run_leaves_a_checkpoint(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from laconic.data.problems import Problem
 from laconic.errors import LaconicError, RecipeError
 from laconic.methods.registry import load_thinker
 from laconic.methods.tgpo.config import ALONE, FROM_GIVEN
-from laconic.methods.tgpo.rewards import REWARDS
+from laconic.methods.tgpo.rewards import NEEDS, REWARDS
 from laconic.methods.tgpo.served import ServedTeacher
 from laconic.methods.tgpo.teacher import LocalTeacher, TeacherScorer
 from laconic.methods.tgpo.thinking_student import ThinkingStudent
@@ -54,6 +55,9 @@ def check_policy(stage: dict[str, Any], where: str) -> None:
         raise RecipeError(f"{where}: temperature must be a number above 0: answers differ by chance.", LOOK)
     if stage["reward"] not in REWARDS:
         raise RecipeError(f"{where}: reward must be one of {', '.join(REWARDS)}.", LOOK)
+    needed = NEEDS.get(stage["reward"])
+    if needed is not None and find_spec(needed) is None:
+        raise RecipeError(f"{where}: the reward {stage['reward']} needs {needed}.", "pip install laconic[tgpo].")
     if not isinstance(stage["tgpo"], dict):
         raise RecipeError(f"{where}: tgpo must be a mapping of options, or {{}}.", LOOK)
     _check_named(stage, where)

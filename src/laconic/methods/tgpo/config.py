@@ -37,6 +37,8 @@ class TGPOConfig(GRPOConfig):
         gate: positions that are guided: all; those where the teacher would say something else; those where it is surer
             than ``gate_threshold``; answers that were no better than their group; the first share ``gate_threshold``
             of an answer.
+        log_gradients: note how strongly policy and teacher pull: norms of both terms' gradients on the decoder's last
+            states, for which the vocabulary is gone through once more each.
         gkd_beta: 0: forward KL; 1: reverse KL; between: generalised Jensen-Shannon.
     """
 
@@ -50,6 +52,8 @@ class TGPOConfig(GRPOConfig):
     gate_threshold: float = field(default=0.5, metadata={"help": "for the gates confident and first"})
 
     gkd_beta: float = field(default=0.0, metadata={"help": "0: forward KL, 1: reverse KL, between: Jensen-Shannon"})
+
+    log_gradients: bool = field(default=False, metadata={"help": "note the norms of both terms' gradients"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,12 +6,13 @@ training with a name, instead of hours later with a traceback or never.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from laconic.data.problems import Problem, share_of_steps
+from laconic.data.problems import Problem, share_of_steps, stated_answer
 from laconic.errors import RewardError
 
 #: of a problem and an answer's text
@@ -32,7 +33,24 @@ def steps_reward(problem: Problem, text: str) -> float:
     return (answer_reward(problem, text) + (share or 0.0)) / 2
 
 
-REWARDS: dict[str, Reward] = {"answer": answer_reward, "steps": steps_reward}
+def math_reward(problem: Problem, text: str) -> float:
+    """1 for an answer that is mathematically the same (``math-verify``): 0.5 for 1/2, 1 + x for x + 1."""
+    from math_verify import parse, verify
+
+    said = stated_answer(text)
+    if said is None:
+        return 0.0
+    # its own time limits are signals, which only a main thread may set: ``Rewarded`` has patience for it, and need not
+    # be told so each time
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
+    gold = parse(f"${problem.answer}$", parsing_timeout=None)
+    forms = (parse(form, parsing_timeout=None) for form in (said, f"${said}$"))
+    return float(any(verify(gold, form, timeout_seconds=None) for form in forms))
+
+
+REWARDS: dict[str, Reward] = {"answer": answer_reward, "steps": steps_reward, "math": math_reward}
+#: what a reward needs that may not be installed
+NEEDS = {"math": "math_verify"}
 
 
 class Rewarded:

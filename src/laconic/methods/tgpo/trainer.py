@@ -143,6 +143,10 @@ class TGPOTrainer(GRPOTrainer):
         weight, term, gate = self._term(model, self._before(seen, inputs), inputs)
         shared = self._aggregated(term, gate, inputs)
         self._record("teacher/loss", shared.detach())
+        if self.args.log_gradients:
+            for name, part in (("policy", loss), ("teacher", weight * shared)):
+                (pull,) = torch.autograd.grad(part, seen[-1], retain_graph=True)
+                self._record(f"{name}/gradient", pull.norm())
         return loss + weight * shared
 
     def _term(self, model: Any, states: Tensor, inputs: dict[str, Any]) -> tuple[float, Tensor, Tensor]:
