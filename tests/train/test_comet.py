@@ -22,7 +22,7 @@ from laconic.data.schema import QAItem
 from laconic.errors import DataError, RecipeError
 from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.methods.comet.model import CoMeT
-from laconic.train import recipe as recipes
+from laconic.train import stages
 from laconic.train.chunk_plans import PLANS, fixed
 from laconic.train.comet import ReadingStage, parameters_of
 from laconic.train.comet_recipe import CoMeTTrainer
@@ -440,7 +440,7 @@ def test_a_recipe_trains_saves_and_resumes(tmp_path: Path, monkeypatch: pytest.M
     def stop(line: str) -> None:
         calls.append(line)
 
-    real = recipes.run
+    real = stages.run
 
     def killed(task: Any, config: Any, folder: Path, say: Any) -> None:
         batch = task.batch
@@ -454,7 +454,7 @@ def test_a_recipe_trains_saves_and_resumes(tmp_path: Path, monkeypatch: pytest.M
         task.batch = batch_then_die
         real(task, config, folder, say)
 
-    monkeypatch.setattr(recipes, "run", killed)
+    monkeypatch.setattr(stages, "run", killed)
     with pytest.raises(KeyboardInterrupt):
         run_recipe(path, say=stop)
     again = CoMeT.from_pretrained(run_recipe(path, say=stop), backbone)

@@ -15,9 +15,14 @@ pytest.importorskip("trl")
 
 import itertools
 
+from laconic.core import persist
+from laconic.data.schema import QAItem
 from laconic.errors import RecipeError
 from laconic.methods.hybridthinker.model import HybridThinker
+from laconic.methods.ram.config import RAMConfig
+from laconic.methods.ram.model import RAM
 from laconic.train import stages
+from laconic.train.policy_recipe import KEYS
 from laconic.train.recipe import load_recipe, run_recipe
 from laconic.train.thinking_recipe import ThinkingTrainer
 
@@ -139,3 +144,38 @@ def test_the_shipped_recipe_runs_every_objective_by_overrides() -> None:
     load_recipe(path, ["stages.0.objective=sft", "stages.0.teacher=null", "stages.0.given=4"])
     load_recipe(path, ["stages.0.objective=luffy", "stages.0.teacher=null", "stages.0.given=1"])
     load_recipe(path, ["stages.0.objective=gkd", "stages.0.tgpo.gkd_beta=0.5"])
+
+
+def test_rams_reader_learns_from_its_own_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "The red fox lives in the old barn. A grey owl sleeps above the mill. Bread is baked at dawn. "
+    items = [
+        QAItem(f"{n}{q}", text + n * "It rains. ", f"Where is the {q}?", [a], [(4, 11)], str(n))
+        for n in range(3)
+        for q, a in (("fox", "the barn"), ("owl", "the mill"))
+    ]
+    monkeypatch.setattr("laconic.train.ram_recipe.load_for_training", lambda *_, **__: items)
+    options = {"segment_tokens": 6, "encoder_layers": 2, "projection": 8, "encoder_rank": 2, "decoder_rank": 2}
+    RAM(backbone_of("llama"), RAMConfig(**options)).save_pretrained(tmp_path / "teacher")
+    stage = {key: STAGE[key] for key in (*KEYS, "name", "rows", "limit", "loop")} | {
+        "data": {"some": None}, "excerpt": None, "factor": 2, "teacher": str(tmp_path / "teacher"), "reward": "answer",
+    }  # fmt: skip
+    made = {
+        "method": "ram", "backbone": "tiny", "dtype": "fp32", "device": "cpu", "start": None, "seed": 3,
+        "output": str(tmp_path / "run"), "stages": [stage], "ram": options,
+    }  # fmt: skip
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(made))
+    before = persist.read_tensors(tmp_path / "teacher")
+    trained = persist.read_tensors(run_recipe(path, say=lambda _: None))
+    moved = {name for name, t in trained.items() if not torch.equal(t.float(), before[name].bfloat16().float())}
+    assert moved
+    assert {name.partition(".")[0] for name in moved if "lora_B" in name} == {"decoder"}
+    assert [line["step"] for line in lines(tmp_path)] == list(range(5))
+    for changes, told in (({"factor": 0.5}, "factor"), ({"rows": 0}, "rows"), ({"given": 1}, "own answers")):
+        path.write_text(yaml.safe_dump(made | {"stages": [stage | changes]}))
+        with pytest.raises(RecipeError, match=told):
+            load_recipe(path)
+    thinker("vanilla").save_pretrained(tmp_path / "vanilla")
+    path.write_text(yaml.safe_dump(made | {"stages": [stage | {"teacher": str(tmp_path / "vanilla")}]}))
+    with pytest.raises(RecipeError, match="does not read all"):
+        run_recipe(path, say=lambda _: None)

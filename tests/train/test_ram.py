@@ -167,7 +167,7 @@ def test_what_goes_on_is_trained_in_float32(small_recipe: Path, monkeypatch: pyt
     def watch(task: StageTask, *rest: object) -> None:
         seen.update(p.dtype for trained, _ in task.parameters.values() for p in trained)
 
-    monkeypatch.setattr("laconic.train.recipe.run", watch)
+    monkeypatch.setattr("laconic.train.stages.run", watch)
     run_recipe(small_recipe, say=lambda line: None)
     assert seen == {torch.float32}
 

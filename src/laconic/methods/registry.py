@@ -145,7 +145,7 @@ def load_methods(
     reader, tuned = Reader(backbone), backbone
     folder = _adapter_folder(backbone, adapter, *READERS)
     if folder is not None and set(names) != {"comet"}:  # which reads with a decoder of its own
-        reading = _reading_method(folder, backbone)
+        reading = reading_method(folder, backbone)
         reader = Reader(backbone, model=reading.decoder)
         if reading.name == "ram":
             loaded["ram"] = LoadedMethod("ram", cast(Compressor, reading), reader, reading.version)
@@ -162,7 +162,7 @@ def load_methods(
     return {name: loaded[name] for name in names}
 
 
-def _reading_method(folder: Path, backbone: Backbone) -> RAM | SFT:
+def reading_method(folder: Path, backbone: Backbone) -> RAM | SFT:
     """The saved method whose decoder is to answer."""
     # here, since the other methods do not need them
     from laconic.methods.ram.model import RAM

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from torch import nn
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedModel
 
+from laconic.backbone import Backbone
 from laconic.core import persist
-from laconic.data.problems import Problem
+from laconic.data.problems import Problem, Question, same_words
+from laconic.data.schema import QAItem
 from laconic.errors import LaconicError, RecipeError
-from laconic.methods.registry import load_thinker
+from laconic.generation.answer import Reader
+from laconic.methods.ram.model import RAM
+from laconic.methods.registry import READERS, load_thinker, reading_method
 from laconic.methods.tgpo.config import ALONE, FROM_GIVEN
+from laconic.methods.tgpo.reading_student import ReadingStudent
 from laconic.methods.tgpo.rewards import NEEDS, REWARDS
 from laconic.methods.tgpo.served import ServedTeacher
 from laconic.methods.tgpo.teacher import LocalTeacher, TeacherScorer
@@ -26,9 +31,12 @@ from laconic.methods.thinking.model import Thinker
 from laconic.train.checks import above_zero, positive
 from laconic.train.loop import LoopConfig
 from laconic.train.policy import PolicyTask, settings
+from laconic.train.ram import DocumentGroups
 from laconic.train.start import saved_folder
 from laconic.train.thinking_data import draw_problems
 
+#: added to the seed for questions that are asked now and then
+WATCHED = 1_000_003
 #: what such a stage says besides what all stages on problems do
 KEYS = ("objective", "teacher", "answers", "given", "temperature", "reward", "together", "ask", "ask_every", "tgpo")
 LOOK = "See recipes/tgpo/cpu.yaml."
@@ -82,14 +90,14 @@ def _check_named(stage: dict[str, Any], where: str) -> None:
         raise RecipeError(f"{where}: teacher must be a saved vanilla method, a mapping or null.", LOOK)
 
 
-def policy_task(
+def thinking_task(
     thinker: Thinker,
     stage: dict[str, Any],
     files: dict[str, list[Problem]],
     decoder: list[nn.Parameter],
     seed: int,
 ) -> PolicyTask:
-    """Everything of a stage but its teacher, which is loaded when the stage begins.
+    """A stage of a method that reasons; its teacher is loaded when the stage begins.
 
     Args:
         files: problems of the stage's files by name.
@@ -98,48 +106,95 @@ def policy_task(
     Raises:
         RecipeError: the teacher is none that can be asked about these answers.
     """
-    batches = stage["loop"]["steps"] * PartialState().num_processes
 
     def drawn(what: str, number: int, count: int) -> list[Problem]:
         return draw_problems(stage, files, random.Random(f"{seed}/{stage['name']}/{what}{number}"), count)
 
-    problems = [one for number in range(batches) for one in drawn("", number, stage["rows"])]
+    problems = [one for number in range(batches(stage)) for one in drawn("", number, stage["rows"])]
     watched = [drawn("watched/", number, 1)[0] for number in range(stage["ask"])]
     soft = [tokens.weight for tokens in (thinker.memory, thinker.restart) if len(tokens)]
     groups = [(decoder, 1.0), *([(soft, stage["soft_rate"])] if soft else [])]
-    return PolicyTask(ThinkingStudent(thinker), stage, problems, watched, groups, _teacher(thinker, stage["teacher"]))
+
+    def local(folder: Path) -> PreTrainedModel:
+        return load_thinker("vanilla", thinker.backbone, folder).decoder
+
+    teacher = _teacher(thinker.backbone, thinker.decoder, stage["teacher"], ("vanilla",), local)
+    if isinstance(stage["teacher"], str):
+        _check_asked_alike(thinker, saved_folder(thinker.backbone, "vanilla", stage["teacher"]))
+    return PolicyTask(ThinkingStudent(thinker), stage, problems, watched, groups, teacher)
 
 
-def _teacher(thinker: Thinker, named: str | dict[str, Any] | None) -> Callable[[], TeacherScorer | None]:
-    """What makes the teacher of a stage; whether it can be one is checked now."""
-    tokenizer = thinker.backbone.tokenizer
+def reading_task(
+    ram: RAM, stage: dict[str, Any], items: Sequence[QAItem], decoder: list[nn.Parameter], seed: int
+) -> PolicyTask:
+    """A stage of RAM's reader, which answers from documents shortened by ``factor``; its teacher reads them whole.
+
+    Raises:
+        RecipeError: the teacher is none that reads.
+    """
+    excerpt = tuple(stage["excerpt"]) if stage["excerpt"] else None
+
+    def drawn(count: int, seed: int) -> list[Problem]:
+        groups, found, number = DocumentGroups(items, stage["rows"], excerpt, seed), list[Problem](), 0
+        while len(found) < count:
+            group = groups(number)
+            for question, answer in zip(group.questions, group.answers, strict=True):
+                found.append(Question(f"{number}", question, [], answer, same_words, group.document))
+            number += 1
+        return found[:count]
+
+    def local(folder: Path) -> PreTrainedModel:
+        return reading_method(folder, ram.backbone).decoder
+
+    teacher = _teacher(ram.backbone, ram.decoder, stage["teacher"], READERS, local)
+    student = ReadingStudent(Reader(ram.backbone, ram.decoder), ram, stage["factor"])
+    problems = drawn(stage["rows"] * batches(stage), seed)
+    return PolicyTask(student, stage, problems, drawn(stage["ask"], seed + WATCHED), [(decoder, 1.0)], teacher)
+
+
+def batches(stage: dict[str, Any]) -> int:
+    """Batches of problems of a whole run, over all processes."""
+    return int(stage["loop"]["steps"]) * PartialState().num_processes
+
+
+def _teacher(
+    backbone: Backbone,
+    decoder: PreTrainedModel,
+    named: str | dict[str, Any] | None,
+    kinds: Sequence[str],
+    local: Callable[[Path], PreTrainedModel],
+) -> Callable[[], TeacherScorer | None]:
+    """What makes the teacher of a stage; whether it can be one is checked now.
+
+    Args:
+        decoder: the student's.
+        kinds: methods whose saved decoder reads all.
+        local: loads it.
+    """
+    own = side_of(decoder, backbone.tokenizer)
     if named is None:
         return lambda: None
     if isinstance(named, dict):
-        return lambda: _served(thinker, named)
-    folder = saved_folder(thinker.backbone, "vanilla", named)
-    _check_teacher(thinker, folder)
+        return lambda: _served(own, named)
+    folder = saved_folder(backbone, kinds[0], named)
+    made = persist.read_description(folder)
+    if made["method"] not in kinds:
+        raise RecipeError(
+            f"The teacher in {folder} is a {made['method']}, which does not read all.",
+            f"Name a saved {' or '.join(kinds)}.",
+        )
+    persist.check_backbone(made, backbone, folder)
+    return lambda: LocalTeacher(local(folder), backbone.tokenizer, own)
 
-    def local() -> TeacherScorer:
-        teacher = load_thinker("vanilla", thinker.backbone, folder)
-        return LocalTeacher(teacher.decoder, tokenizer, side_of(thinker.decoder, tokenizer))
 
-    return local
-
-
-def _served(thinker: Thinker, named: dict[str, Any]) -> TeacherScorer:
-    own = side_of(thinker.decoder, thinker.backbone.tokenizer)
+def _served(own: Side, named: dict[str, Any]) -> TeacherScorer:
     tokenizer = AutoTokenizer.from_pretrained(named["tokenizer"]) if named.get("tokenizer") else own.tokenizer
     ends = named.get("ends", [tokenizer.eos_token_id])
     return ServedTeacher(named["url"], named["model"], own, Side(tokenizer, len(tokenizer), ends))
 
 
-def _check_teacher(thinker: Thinker, folder: Path) -> None:
+def _check_asked_alike(thinker: Thinker, folder: Path) -> None:
     made = persist.read_description(folder)
-    if made["method"] != "vanilla":
-        raise RecipeError(
-            f"The teacher in {folder} is a {made['method']}, which does not read all.", "Name a saved vanilla method."
-        )
     for name in ("prompt", "step_end"):
         theirs, ours = made["config"][name], getattr(thinker.config, name)
         if theirs != ours:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from torch import nn
 
 from laconic.backbone import Backbone
 from laconic.data.loaders import load_for_training
@@ -10,9 +13,9 @@ from laconic.data.schema import QAItem
 from laconic.errors import RecipeError
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.model import RAM
-from laconic.train.checks import positive
+from laconic.train.checks import above_zero, positive
 from laconic.train.ram import DocumentGroups, ReaderStage, RelevanceStage
-from laconic.train.stages import OnDecoder, StageTask
+from laconic.train.stages import OnDecoder, Stage, StageTask, on_own_answers, policy
 
 STAGES = ("relevance", "head", "reader")
 
@@ -21,21 +24,31 @@ class RAMTrainer(OnDecoder):
     """Relevance (encoder and score), the score's head alone, or the reader."""
 
     options = RAMConfig
-    keys = ("data", "questions", "excerpt")
+    keys = ("data", "excerpt")
     look = "See recipes/ram/cpu.yaml."
 
     def check(self, stage: dict[str, Any], where: str) -> None:
-        if stage["name"] not in STAGES:
-            raise RecipeError(f"{where} is called {stage['name']!r}.", f"RAM has the stages {', '.join(STAGES)}.")
-        data, questions, excerpt = stage["data"], stage["questions"], stage["excerpt"]
+        if on_own_answers(stage):
+            policy().check_policy(stage, where)
+            self._check_numbers(stage, where, ("rows", "limit"))
+            if not above_zero(stage.get("factor")) or stage["factor"] < 1:
+                raise RecipeError(f"{where}: factor must be a number, 1 or more.", self.look)
+        else:
+            if stage["name"] not in STAGES:
+                raise RecipeError(f"{where} is called {stage['name']!r}.", f"RAM has the stages {', '.join(STAGES)}.")
+            self._check_numbers(stage, where, ("questions",))
+        data, excerpt = stage["data"], stage["excerpt"]
         if not isinstance(data, dict) or not data or not all(n is None or positive(n) for n in data.values()):
             raise RecipeError(f"{where}: data must map tasks to a number of items, or to null for all.", self.look)
-        if not positive(questions):
-            raise RecipeError(f"{where}: questions must be a whole number above 0.", self.look)
         if excerpt is not None and not (
             isinstance(excerpt, list) and len(excerpt) == 2 and all(map(positive, excerpt)) and excerpt[0] <= excerpt[1]
         ):
             raise RecipeError(f"{where}: excerpt must be null, or two numbers of characters, from and to.", self.look)
+
+    def _check_numbers(self, stage: dict[str, Any], where: str, names: Sequence[str]) -> None:
+        for name in names:
+            if not positive(stage.get(name)):
+                raise RecipeError(f"{where}: {name} must be a whole number above 0.", self.look)
 
     def data(self, stage: dict[str, Any]) -> list[QAItem]:
         return [item for name, limit in stage["data"].items() for item in load_for_training(name, limit=limit)]
@@ -43,7 +56,9 @@ class RAMTrainer(OnDecoder):
     def make(self, backbone: Backbone, config: RAMConfig) -> RAM:
         return RAM(backbone, config)
 
-    def task(self, method: RAM, stage: dict[str, Any], data: list[QAItem], seed: int) -> StageTask:
+    def task(self, method: RAM, stage: dict[str, Any], data: list[QAItem], seed: int) -> Stage:
+        if on_own_answers(stage):
+            return policy().reading_task(method, stage, data, self._reader(method), seed)
         excerpt = tuple(stage["excerpt"]) if stage["excerpt"] else None
         groups = DocumentGroups(data, stage["questions"], excerpt, seed)
         if stage["name"] in ("relevance", "head"):
@@ -58,9 +73,14 @@ class RAMTrainer(OnDecoder):
             if not parameters:
                 raise RecipeError("The score has no head and no weights to train.", "Leave the stage out.")
             return StageTask(RelevanceStage(method), groups, parameters)
-        lora = [p for n, p in method.decoder.named_parameters() if "lora_" in n]
-        if not lora:
-            raise RecipeError("decoder_rank is 0: there is no reader to train.", "Set ram.decoder_rank.")
+        lora = self._reader(method)
         own = {id(p) for p in method.own_parameters().values()}
         align = [p for p in method.align.parameters() if id(p) in own]  # a fusion layer shares the backbone's norm
         return StageTask(ReaderStage(method), groups, {"decoder": (lora, 1.0), "align": (align, 1.0)})
+
+    def _reader(self, method: RAM) -> list[nn.Parameter]:
+        """What of the decoder is trained."""
+        lora = [p for n, p in method.decoder.named_parameters() if "lora_" in n]
+        if not lora:
+            raise RecipeError("decoder_rank is 0: there is no reader to train.", "Set ram.decoder_rank.")
+        return lora

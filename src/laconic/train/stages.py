@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from torch import nn
 from laconic.backbone import Backbone, load_backbone
 from laconic.core.method import TrainedMethod
 from laconic.core.options import Options
+from laconic.errors import RecipeError
 from laconic.train.loop import LoopConfig, run
 
 
@@ -54,6 +56,25 @@ class Stage(Protocol):
     """Whatever a recipe can run."""
 
     def run(self, loop: LoopConfig, folder: Path, say: Callable[[str], None]) -> None: ...
+
+
+def on_own_answers(stage: dict[str, Any]) -> bool:
+    """Whether a stage trains a method on what it says itself, and not on what is written."""
+    return "objective" in stage
+
+
+def policy() -> Any:
+    """``laconic.train.policy_recipe``, which stages on own answers need TRL for.
+
+    Raises:
+        RecipeError: TRL is not installed.
+    """
+    try:
+        return import_module("laconic.train.policy_recipe")
+    except ModuleNotFoundError as error:
+        raise RecipeError(
+            f"Training on own answers needs {error.name}.", "Install it with `pip install laconic[tgpo]`."
+        ) from error
 
 
 class OnDecoder:

@@ -12,7 +12,7 @@ from laconic.data.problems import Problem
 from laconic.errors import RecipeError
 from laconic.methods.thinking.model import Thinker
 from laconic.train import thinking_data
-from laconic.train.stages import OnDecoder, Stage, StageTask
+from laconic.train.stages import OnDecoder, Stage, StageTask, on_own_answers, policy
 from laconic.train.thinking import ThinkingStage, labels_in_rows
 from laconic.train.thinking_data import check_problems, check_written, load_solutions, thinking_examples
 
@@ -30,7 +30,7 @@ class ThinkingTrainer(OnDecoder):
     def check(self, stage: dict[str, Any], where: str) -> None:
         check_problems(stage, where, self.look)
         if on_own_answers(stage):
-            _policy().check_policy(stage, where)
+            policy().check_policy(stage, where)
             return
         absent = set(thinking_data.WRITTEN) - set(stage)
         if absent:
@@ -62,27 +62,7 @@ class ThinkingTrainer(OnDecoder):
         ]
         soft = [tokens.weight for tokens in method.soft_tokens if len(tokens)]
         if on_own_answers(stage):
-            return _policy().policy_task(method, stage, data, decoder, seed)
+            return policy().thinking_task(method, stage, data, decoder, seed)
         parameters = {"decoder": (decoder, 1.0)} | ({"soft": (soft, stage["soft_rate"])} if soft else {})
         module = ThinkingStage(method, method.foresight_weight)
         return StageTask(module, thinking_examples(method, stage, data, seed), parameters, weight=labels_in_rows)
-
-
-def on_own_answers(stage: dict[str, Any]) -> bool:
-    """Whether a stage trains a method on what it says itself, and not on what is written."""
-    return "objective" in stage
-
-
-def _policy() -> Any:
-    """What such stages need of TRL, loaded only for them.
-
-    Raises:
-        RecipeError: TRL is not installed.
-    """
-    try:
-        from laconic.train import policy_recipe
-    except ModuleNotFoundError as error:
-        raise RecipeError(
-            f"Training on own answers needs {error.name}.", "Install it with `pip install laconic[tgpo]`."
-        ) from error
-    return policy_recipe
