@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from laconic.backbone import Backbone
 from laconic.core import persist
 from laconic.data.problems import Problem, Question, same_words
 from laconic.data.schema import QAItem
-from laconic.errors import LaconicError, RecipeError
+from laconic.errors import DataError, LaconicError, RecipeError
 from laconic.generation.answer import Reader
 from laconic.methods.ram.model import RAM
 from laconic.methods.registry import READERS, load_thinker, reading_method
@@ -70,7 +71,8 @@ def check_policy(stage: dict[str, Any], where: str) -> None:
         raise RecipeError(f"{where}: tgpo must be a mapping of options, or {{}}.", LOOK)
     _check_named(stage, where)
     try:  # a slip in what TRL is told
-        settings(stage, LoopConfig(**stage["loop"]), Path("unused"), cpu=True)
+        loop = replace(LoopConfig(**stage["loop"]), autocast=False)  # what the device can is seen when it is there
+        settings(stage, loop, Path("unused"), cpu=True)
     except RecipeError:
         raise
     except (LaconicError, ValueError) as error:
@@ -131,15 +133,22 @@ def reading_task(
 
     Raises:
         RecipeError: the teacher is none that reads.
+        DataError: there is no question to ask.
     """
     excerpt = tuple(stage["excerpt"]) if stage["excerpt"] else None
+    if not items:
+        raise DataError("There are no questions to train on.", "Raise the numbers in data.")
 
     def drawn(count: int, seed: int) -> list[Problem]:
-        groups, found, number = DocumentGroups(items, stage["rows"], excerpt, seed), list[Problem](), 0
+        groups, found, number, before = DocumentGroups(items, stage["rows"], excerpt, seed), list[Problem](), 0, -1
         while len(found) < count:
+            if number % len(groups.documents) == 0:
+                if len(found) == before:
+                    raise DataError("No question lies in an excerpt of its document.", "Take larger excerpts, or null.")
+                before = len(found)
             group = groups(number)
             for question, answer in zip(group.questions, group.answers, strict=True):
-                found.append(Question(f"{number}", question, [], answer, same_words, group.document))
+                found.append(Question(str(number), question, [], answer, same_words, group.document))
             number += 1
         return found[:count]
 
