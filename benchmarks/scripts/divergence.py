@@ -1,0 +1,130 @@
+"""Does guidance beat reverse KL where student and teacher are far apart? TGPO's claim, with the distance as a knob.
+
+    python benchmarks/scripts/divergence.py --seeds 0 1 2 --out benchmarks/results/divergence.json
+
+A student is warmed up on worked solutions for 0, 5 or 40 steps (the fewer, the further from its teacher), and goes on
+from its own answers by each objective, on the same problems (``recipes/tgpo/divergence.yaml``). How far apart they are
+at the start is measured: how likely the student finds the teacher's token, and the teacher the student's.
+For each knob and objective: problems solved (greedily, of 32) at the end, over seeds, and after how many answers the
+final share of reverse KL is first reached. A run that was cut short goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from laconic.core.files import write_whole
+from laconic.eval.environment import environment
+from laconic.eval.progress import draw_progress
+from laconic.eval.seeds import mean_with_t_interval
+from laconic.train.recipe import load_recipe, run_recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = ROOT / "recipes" / "tgpo" / "divergence.yaml"
+CHANGES: dict[str, list[str]] = {
+    "tgpo": [],
+    "rkl": [],
+    "gkd": [],  # beta 0: forward KL
+    "kdrl": [],
+    "grpo": ["stages.0.teacher=null"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--objectives", nargs="+", default=list(CHANGES), choices=list(CHANGES))
+    parser.add_argument("--warm", nargs="+", type=int, default=[0, 5, 40], help="steps of warming up")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change every training")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "divergence")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "divergence.json")
+    args = parser.parse_args()
+    recipe = load_recipe(RECIPE, args.set)
+    logs: dict[int, dict[str, list[list[dict[str, Any]]]]] = {}
+    for steps in args.warm:
+        logs[steps] = {objective: [] for objective in args.objectives}
+        for seed in args.seeds:
+            start = warmed(recipe, steps, args.runs / f"warm-{steps}-{seed}", seed)
+            for objective in args.objectives:
+                print(f"--- {steps} steps of warming up, {objective}, seed {seed}", flush=True)
+                output = args.runs / f"{objective}-{steps}-{seed}"
+                run_recipe(learning(recipe, args.runs), changes(objective, start, output, seed))
+                logs[steps][objective].append(whole_log(output / "learn" / "log.jsonl"))
+    rows = [row for steps in args.warm for row in table(steps, logs[steps])]
+    for row in rows:
+        print(row)
+    result = {"rows": rows, "logs": logs, "recipe": recipe, "seeds": args.seeds, "environment": environment()}
+    write_whole(args.out, json.dumps(result, indent=1) + "\n")
+    for steps in args.warm:
+        first = {name: asked(runs[0]) for name, runs in logs[steps].items()}
+        draw_progress(
+            first, args.out.with_suffix(f".{steps}.png"), f"{steps} steps of warming up, seed {args.seeds[0]}"
+        )
+
+
+def warmed(recipe: dict[str, Any], steps: int, output: Path, seed: int) -> str | None:
+    """The folder of a student that was warmed up for so many steps; None for the backbone as it is."""
+    if steps == 0:
+        return None
+    made = recipe | {"stages": recipe["stages"][:1]}
+    return str(run_recipe(written(made, output), [f"stages.0.loop.steps={steps}", f"output={output}", f"seed={seed}"]))
+
+
+def learning(recipe: dict[str, Any], runs: Path) -> Path:
+    """The recipe's second stage alone."""
+    return written(recipe | {"stages": recipe["stages"][1:]}, runs / "learn")
+
+
+def written(recipe: dict[str, Any], output: Path) -> Path:
+    path = output.with_suffix(".yaml")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(recipe))  # JSON is YAML
+    return path
+
+
+def changes(objective: str, start: str | None, output: Path, seed: int) -> list[str]:
+    named = [f"stages.0.objective={objective}", f"output={output}", f"seed={seed}"]
+    return [*named, f"start={start or 'null'}", *CHANGES[objective]]
+
+
+def whole_log(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def table(steps: int, logs: dict[str, list[list[dict[str, Any]]]]) -> list[dict[str, Any]]:
+    """A row for each objective at one setting of the knob."""
+    goal = None
+    if "rkl" in logs:
+        goal = sum(asked(run)[-1]["asked/right"] for run in logs["rkl"]) / len(logs["rkl"])
+    rows = []
+    for objective, runs in logs.items():
+        ends = mean_with_t_interval([100 * asked(run)[-1]["asked/right"] for run in runs])
+        row: dict[str, Any] = {"warm": steps, "objective": objective, "seeds": len(runs)}
+        row["before"] = round(100 * sum(asked(run)[0]["asked/right"] for run in runs) / len(runs), 2)
+        row["after"] = [round(value, 2) if math.isfinite(value) else None for value in ends]
+        row["length"] = round(sum(run[-1]["completions/mean_length"] for run in runs) / len(runs), 1)
+        row["entropy"] = round(sum(run[-1]["entropy"] for run in runs) / len(runs), 3)
+        for name in ("teacher/agreement", "teacher/log_prob_of_said", "teacher/student_probability"):
+            if name in runs[0][1]:
+                row[f"{name}, first"] = round(sum(run[1][name] for run in runs) / len(runs), 4)
+        if goal is not None:
+            row["answers to rkl's end"] = [reached(run, goal) for run in runs]
+        rows.append(row)
+    return rows
+
+
+def asked(run: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [line for line in run if "asked/right" in line]
+
+
+def reached(run: list[dict[str, Any]], goal: float) -> int | None:
+    """Answers after which so large a share was first solved; None if it never was."""
+    return next((line["samples"] for line in asked(run) if line["asked/right"] >= goal), None)
+
+
+if __name__ == "__main__":
+    main()
