@@ -17,6 +17,7 @@ trl = pytest.importorskip("trl")
 from datasets import Dataset  # noqa: E402
 
 from laconic.errors import DataError, LaconicError  # noqa: E402
+from laconic.losses.distillation import divergence  # noqa: E402
 from laconic.methods.tgpo.cache import CachedTeacher  # noqa: E402
 from laconic.methods.tgpo.config import Gate, TGPOConfig  # noqa: E402
 from laconic.methods.tgpo.gates import gated  # noqa: E402
@@ -340,8 +341,6 @@ def test_ends_are_aliased_and_nothing_beyond_the_shared_is_said() -> None:
     large.generation_config.eos_token_id = 50
     vocabulary = shared_vocabulary(side_of(own, TOKENIZER), side_of(large, TOKENIZER))
     assert vocabulary == SharedVocabulary(len(TOKENIZER), {50: 2})
-    ids = torch.tensor([50, 2, 7])
-    assert vocabulary.to_student(ids).tolist() == [2, 2, 7]
     assert vocabulary.to_teacher(torch.tensor([2, 7])).tolist() == [50, 7]
     with torch.no_grad():  # a head that always wants a token that the student does not have
         large.get_output_embeddings().weight[len(TOKENIZER) :] = 100.0
@@ -350,12 +349,49 @@ def test_ends_are_aliased_and_nothing_beyond_the_shared_is_said() -> None:
     assert bool(torch.isfinite(found.log_probs).all())
 
 
+def test_what_a_teacher_gives_to_its_own_end_it_gives_to_the_students() -> None:
+    """Of the answers alone: what ends a turn inside a prompt stays what it is."""
+    own, theirs = student(), student(3)
+    theirs.generation_config.eos_token_id = 50
+    vocabulary = shared_vocabulary(side_of(own, TOKENIZER), side_of(theirs, TOKENIZER))
+    assert dict(vocabulary.aliases) == {50: 2}
+    logits = torch.randn(4, len(TOKENIZER))
+    folded = vocabulary.folded(logits).log_softmax(-1)
+    plain = logits.log_softmax(-1)
+    torch.testing.assert_close(folded[:, 2].exp(), plain[:, 2].exp() + plain[:, 50].exp())
+    assert bool((folded[:, 50] == -torch.inf).all())
+    prompt, prompt_mask, answer, answer_mask = ragged()
+    prompt[1, 2], answer[0, 4] = 2, 2
+    found = LocalTeacher(theirs, TOKENIZER, side_of(own, TOKENIZER)).score(prompt, prompt_mask, answer, answer_mask)
+    with torch.no_grad():
+        read = torch.cat([prompt[1], answer[1][answer_mask[1].bool()]])[None]
+        wanted = vocabulary.folded(theirs(read).logits[0, 3:-1]).log_softmax(-1)
+        ended = theirs(torch.cat([prompt[0][prompt_mask[0].bool()], answer[0, :4]])[None]).logits[0, -1]
+    torch.testing.assert_close(found.log_probs[1, 0], wanted.amax(-1)[0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.said[0, 4], vocabulary.folded(ended).log_softmax(-1)[2], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.4, 1.0])
+def test_divergences_over_vocabularies_with_aliases_have_gradients(beta: float) -> None:
+    vocabulary = SharedVocabulary(6, {5: 2, 8: 2})
+    torch.manual_seed(0)
+    own, theirs = torch.randn(3, 7, requires_grad=True), torch.randn(3, 9)
+    q = vocabulary.compared(vocabulary.folded(theirs))
+    divergence(vocabulary.compared(own), q, beta).sum().backward()
+    assert own.grad is not None
+    assert bool(torch.isfinite(own.grad).all())
+    assert bool((own.grad[:, :5] != 0).all())
+    assert q.shape == (3, 5)
+
+
 def test_vocabularies_that_are_not_one_are_refused_before_training(tmp_path: Path) -> None:
     other = copy.deepcopy(TOKENIZER)
     other.add_tokens(["<think>"])
     shuffled = tiny_tokenizer()
     shuffled.convert_ids_to_tokens = lambda ids: [f"x{i}" for i in ids]  # type: ignore[method-assign]
     assert shared_vocabulary(side_of(student(), TOKENIZER), side_of(student(), other)).size == len(TOKENIZER)
+    with pytest.raises(LaconicError, match="cannot read 1"):
+        shared_vocabulary(side_of(student(), other), side_of(student(), TOKENIZER))
     with pytest.raises(LaconicError, match="vocabularies are not one"):
         LocalTeacher(student(), shuffled, side_of(student(), TOKENIZER))
     with pytest.raises(LaconicError, match="alias"):
@@ -365,6 +401,7 @@ def test_vocabularies_that_are_not_one_are_refused_before_training(tmp_path: Pat
     for wrong in (
         {"objective": "dpo"},
         {"gkd_beta": 1.5},
+        {"objective": "rkl"},  # whose weight would fall to 0
         {"gate": "none"},
         {"gate_threshold": 2.0},
         {"teacher_weight": -1.0},

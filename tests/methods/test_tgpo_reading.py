@@ -16,6 +16,7 @@ from laconic.errors import BudgetError, DataError
 from laconic.generation.answer import Reader
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.model import RAM
+from laconic.methods.tgpo import reading_student
 from laconic.methods.tgpo.config import TGPOConfig
 from laconic.methods.tgpo.reading_student import ReadingStudent
 from laconic.methods.tgpo.rewards import answer_reward
@@ -124,11 +125,22 @@ def test_a_reader_is_trained_and_its_compressor_is_not(objective: str, given: in
     assert all(name.startswith("decoder.") for name in moved)
 
 
-def test_what_has_no_document_or_is_too_long_is_refused() -> None:
+def test_documents_are_shortened_anew_where_they_were_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading_student, "KEPT", 1)
+    _, own = student()
+    prompts = [own.prompt(problem) for problem in ASKED]
+    _, plain = student()
+    assert own.answers(prompts, most=4, temperature=0.0, seed=0) == plain.answers(
+        [plain.prompt(problem) for problem in ASKED], most=4, temperature=0.0, seed=0
+    )
+
+
+def test_what_has_no_document_or_is_too_long_is_refused(tmp_path: Path) -> None:
     _, own = student()
     with pytest.raises(DataError, match="no document"):
         own.prompt(Problem("p", "Why?", [], "so", same_words))
+    long = Question("q", "Why?", [], "so", same_words, 60 * TEXT)
     with pytest.raises(BudgetError, match="window"):
-        own.prompt(Question("q", "Why?", [], "so", same_words, 60 * TEXT))
+        StudentTrainer(own, options(tmp_path, objective="grpo"), [long], answer_reward, [])
     assert ASKED[0].solved_by(" Anna Weiss.\nand more")
     assert not ASKED[0].solved_by("Nobody")

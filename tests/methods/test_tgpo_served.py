@@ -36,7 +36,7 @@ class Server:
     """Answers as vLLM does, the likeliest tokens and the one that is there in any order."""
 
     def __init__(self, teacher: PreTrainedModel) -> None:
-        self.teacher, self.asked, self.fails = teacher, list[dict[str, Any]](), 0
+        self.teacher, self.asked, self.fails, self.cuts = teacher, list[dict[str, Any]](), 0, 0
         self.change: Change = lambda answer: answer
         outer = self
 
@@ -52,6 +52,11 @@ class Server:
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
+                if outer.cuts:
+                    outer.cuts -= 1
+                    self.wfile.write(text[:10])
+                    self.close_connection = True
+                    return
                 self.wfile.write(text)
 
             def log_message(self, *_: Any) -> None:
@@ -112,6 +117,9 @@ def test_a_server_that_fails_for_a_while_is_asked_again(server: Server) -> None:
     server.fails = 2
     teacher.score(*ragged(2))
     assert len(server.asked) == before + 3
+    server.cuts = 2  # the answer ends before its end
+    teacher.score(*ragged(2))
+    assert len(server.asked) == before + 6
     server.fails = 100
     with pytest.raises(TeacherError, match="no answer in 3 attempts"):
         served(server, attempts=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -39,6 +40,8 @@ def by_length(problem: Problem, text: str) -> float:
 
 
 def config(folder: Path, **changes: Any) -> TGPOConfig:
+    if changes.get("objective") == "rkl":
+        changes["teacher_schedule"] = "constant"
     known: dict[str, Any] = {
         "output_dir": str(folder), "per_device_train_batch_size": 4, "num_generations": 2, "max_completion_length": 9,
         "max_steps": 2, "learning_rate": 1e-2, "report_to": [], "use_cpu": True, "logging_steps": 1, "seed": 1,
@@ -237,20 +240,15 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"teacher_weight": 0.5, "teacher_weight_fall": 0.1, "max_steps": 4}
     trainer_of(whole, tmp_path / "a", teacher=teacher_of(whole), **settings).train()
 
-    class Killed(Exception):
-        pass
-
-    def dies(problem: Problem, text: str) -> float:
-        calls.append(1)
-        return by_length(problem, text)
-
-    calls: list[int] = []
     broken = thinker("lightthinker")
     saved = settings | {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 1}
-    first = trainer_of(broken, tmp_path / "b", dies, teacher=teacher_of(broken), **saved)
+    first = trainer_of(broken, tmp_path / "b", teacher=teacher_of(broken), **saved)
     first.args.max_steps = 4
     first.add_callback(_StopAfter(2))
     first.train()
+    torn = tmp_path / "b" / "checkpoint-3"  # a kill in the middle of a save
+    torn.mkdir()
+    shutil.copy(tmp_path / "b" / "checkpoint-2" / "trained.safetensors", torn)
     again = thinker("lightthinker")
     second = trainer_of(again, tmp_path / "b", teacher=teacher_of(again), **saved)
     second.train()
@@ -296,6 +294,9 @@ def test_the_same_number_or_formula_is_right_however_it_is_written() -> None:
         # from a thread, as rewards are asked, where signals may not be set
         assert Rewarded([problem], math_reward)(["0"], [f"So it is.\nThe answer is {said}."]) == [1.0]
         assert math_reward(problem, "The answer is 99.") == math_reward(problem, said) == 0.0
+    # a tower of powers would keep the interpreter busy for ever
+    assert math_reward(Problem("m", "Why?", [], "12", same_words), "The answer is 9**9**9**9.") == 0.0
+    assert math_reward(Problem("m", "Why?", [], "12", same_words), "The answer is 12.") == 1.0
     for junk in ("", "The answer is", "The answer is \\frac{", "The answer is $$$.", "\\boxed{}", "The answer is 1/0."):
         assert math_reward(Problem("m", "Why?", [], "12", same_words), junk) == 0.0
 
@@ -330,6 +331,32 @@ def test_what_cannot_be_trained_is_refused_before(tmp_path: Path) -> None:
         StudentTrainer(student, config(tmp_path, objective="luffy"), unsolved, by_length, [], given=1)
     with pytest.raises(LaconicError, match="given"):
         StudentTrainer(student, config(tmp_path, objective="luffy"), ASKED, by_length, [], given=3)
+    for name, value in (("beta", 0.1), ("top_p", 0.9), ("top_k", 5), ("repetition_penalty", 1.2)):
+        with pytest.raises(LaconicError, match=name):
+            StudentTrainer(student, config(tmp_path, objective="grpo", **{name: value}), ASKED, by_length, [])
+    with pytest.raises(LaconicError, match="window"):
+        StudentTrainer(student, config(tmp_path, objective="grpo", max_completion_length=600), ASKED, by_length, [])
+    halved = {"steps_per_generation": 2, "save_strategy": "steps", "save_steps": 3}
+    with pytest.raises(LaconicError, match="inside a batch"):
+        StudentTrainer(student, config(tmp_path, objective="grpo", **halved), ASKED, by_length, [])
+
+
+def test_luffy_with_nothing_given_is_grpo(tmp_path: Path) -> None:
+    one, other = thinker("lightthinker"), thinker("lightthinker")
+    trainer_of(one, tmp_path / "a", objective="luffy", given=0).train()
+    trainer_of(other, tmp_path / "b", objective="grpo").train()
+    assert all(torch.equal(p, weights(other)[name]) for name, p in weights(one).items())
+
+
+def test_students_answer_alike_whatever_training_saves(tmp_path: Path) -> None:
+    """Activation checkpointing, which TRL has on unless told otherwise, must not reach into roll-outs."""
+    found = []
+    for saving in (False, True):
+        model = thinker("lightthinker")
+        trainer_of(model, tmp_path / str(saving), activation_checkpointing=saving).train()
+        found.append(weights(model))
+    for name, p in found[0].items():
+        torch.testing.assert_close(found[1][name], p, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("objective", ["tgpo", "luffy"])

@@ -114,7 +114,10 @@ def test_objectives_without_a_teacher(changes: dict[str, Any], tmp_path: Path) -
         ({"temperature": 0.0}, "temperature"), ({"reward": "length"}, "reward"), ({"together": 3}, "together"),
         ({"tgpo": {"learning_rate": 1.0}}, "follows"), ({"tgpo": {"colour": 1}}, "colour"), ({"tgpo": None}, "mapping"),
         ({"tgpo": {"teacher_weight": -1.0}}, "weight"), ({"answers": 1, "rows": 4}, "here"),
-        ({"ask_every": 0}, "ask_every"), ({"soft_rate": 0}, "soft_rate"), ({"task": ["gsm8k_test"]}, "task"),
+        ({"tgpo": {"num_iterations": 2}}, "follows"),
+        ({"objective": "rkl"}, "constant"), ({"ask_every": 0}, "ask_every"), ({"teacher": 3}, "teacher"),
+        ({"teacher": {"url": "http://x"}}, "model"),
+        ({"soft_rate": 0}, "soft_rate"), ({"task": ["gsm8k_test"]}, "task"),
     ],
 )  # fmt: skip
 def test_slips_in_a_stage_are_found_before_anything_is_loaded(changes: dict[str, Any], told: str) -> None:

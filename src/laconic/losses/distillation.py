@@ -105,5 +105,6 @@ def divergence_of_states(
 
 
 def _kl(one: Tensor, other: Tensor) -> Tensor:
-    """From log-probabilities; what has none of the mass adds nothing, not 0 times infinity."""
-    return torch.where(one.isneginf(), 0.0, one.exp() * (one - other)).sum(-1)
+    """From log-probabilities; what has none of the mass adds nothing, not 0 times infinity, to value and gradient."""
+    apart = torch.where(one.isneginf(), 0.0, one - other)
+    return (one.exp() * apart).sum(-1)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers import PrinterCallback, TrainerCallback
 
 from laconic.data.problems import Problem, share_of_steps
 from laconic.errors import RecipeError
-from laconic.methods.tgpo.config import TGPOConfig
+from laconic.methods.tgpo.config import TGPOConfig, check_options
 from laconic.methods.tgpo.rewards import REWARDS
 from laconic.methods.tgpo.student_trainer import Groups, StudentTrainer
 from laconic.methods.tgpo.students import Student
@@ -40,7 +41,7 @@ class PolicyTask:
 
     Attributes:
         problems: in the order they are asked.
-        watched: others, asked now and then to see how training goes.
+        watched: drawn apart, asked now and then to see how training goes; they may be among the problems.
         teacher: makes it; loaded only when the stage begins.
     """
 
@@ -70,10 +71,16 @@ class PolicyTask:
 
 
 def settings(stage: dict[str, Any], loop: LoopConfig, folder: Path, *, cpu: bool) -> TGPOConfig:
-    """A stage and its loop as TRL's options.
+    """A stage and its loop as TRL's options."""
+    return TGPOConfig(**options(stage, loop), output_dir=str(folder), use_cpu=cpu, **QUIET)
+
+
+def options(stage: dict[str, Any], loop: LoopConfig) -> dict[str, Any]:
+    """What a stage and its loop say of TRL's options, checked without making any: that would settle the device.
 
     Raises:
         RecipeError: an option that TRL does not know, or one that the recipe sets elsewhere.
+        LaconicError: one that means nothing.
     """
     answers = stage["rows"] * stage["answers"]
     if answers % stage["together"]:
@@ -84,7 +91,6 @@ def settings(stage: dict[str, Any], loop: LoopConfig, folder: Path, *, cpu: bool
     if loop.accumulation != 1:
         raise RecipeError("A stage on own answers has no accumulation.", "Set together instead.")
     known: dict[str, Any] = {
-        "output_dir": str(folder),
         "objective": stage["objective"],
         "per_device_train_batch_size": stage["together"],
         "gradient_accumulation_steps": answers // stage["together"],
@@ -104,16 +110,20 @@ def settings(stage: dict[str, Any], loop: LoopConfig, folder: Path, *, cpu: bool
         "save_strategy": "steps",
         "save_steps": loop.checkpoint_every,
         "save_total_limit": 1,
-        "use_cpu": cpu,
-        **QUIET,
     }
-    twice = sorted(known.keys() & stage["tgpo"].keys())
-    if twice:
-        raise RecipeError(f"tgpo: {twice[0]} follows from the rest of the stage.", "See recipes/tgpo/cpu.yaml.")
-    try:
-        return TGPOConfig(**known, **stage["tgpo"])
-    except TypeError as error:
-        raise RecipeError(f"tgpo: {error}.", "Its options are those of TGPOConfig, and of TRL's GRPOConfig.") from error
+    # a log counts answers, and asks, by updates: each batch is learnt from once
+    elsewhere = known.keys() | QUIET.keys() | {"output_dir", "use_cpu", "num_iterations", "steps_per_generation"}
+    named = {one.name for one in fields(TGPOConfig)}
+    for name in stage["tgpo"]:
+        if name not in named:
+            raise RecipeError(
+                f"tgpo has no option {name}.", "Its options are those of TGPOConfig, and of TRL's GRPOConfig."
+            )
+        if name in elsewhere:
+            raise RecipeError(f"tgpo: {name} follows from the rest of the stage.", "See recipes/tgpo/cpu.yaml.")
+    found = known | stage["tgpo"]
+    check_options(found)
+    return found
 
 
 class _Log(TrainerCallback):
@@ -155,10 +165,10 @@ class _Log(TrainerCallback):
             self.file.close()
 
     def _write(self, state: Any, numbers: dict[str, Any]) -> None:
-        samples = state.global_step * self.stage["rows"] * self.stage["answers"]
+        each = self.stage["rows"] * self.stage["answers"] * PartialState().num_processes
         line = {
             "step": state.global_step,
-            "samples": samples,
+            "samples": state.global_step * each,
             "seconds": round(time.monotonic() - self.started, 1),
             **{name: value for name, value in numbers.items() if isinstance(value, int | float)},
         }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from laconic.methods.tgpo.vocabulary import Side, side_of
 from laconic.methods.thinking.model import Thinker
 from laconic.train.checks import above_zero, positive
 from laconic.train.loop import LoopConfig
-from laconic.train.policy import PolicyTask, settings
+from laconic.train.policy import PolicyTask, options
 from laconic.train.ram import DocumentGroups
 from laconic.train.start import saved_folder
 from laconic.train.thinking_data import draw_problems
@@ -48,8 +47,10 @@ def check_policy(stage: dict[str, Any], where: str) -> None:
     absent = set(KEYS) - set(stage)
     if absent:
         raise RecipeError(f"{where} has no {sorted(absent)[0]}.", LOOK)
-    for name in ("answers", "together", "ask_every"):
-        if not positive(stage[name]):
+    if not positive(stage["answers"]) or stage["answers"] < 2:
+        raise RecipeError(f"{where}: answers must be 2 or more: they are compared with each other.", LOOK)
+    for name in ("rows", "limit", "together", "ask_every"):
+        if not positive(stage.get(name)):
             raise RecipeError(f"{where}: {name} must be a whole number above 0.", LOOK)
     for name in ("given", "ask"):
         if stage[name] != 0 and not positive(stage[name]):
@@ -70,13 +71,13 @@ def check_policy(stage: dict[str, Any], where: str) -> None:
     if not isinstance(stage["tgpo"], dict):
         raise RecipeError(f"{where}: tgpo must be a mapping of options, or {{}}.", LOOK)
     _check_named(stage, where)
-    try:  # a slip in what TRL is told
-        loop = replace(LoopConfig(**stage["loop"]), autocast=False)  # what the device can is seen when it is there
-        settings(stage, loop, Path("unused"), cpu=True)
-    except RecipeError:
-        raise
-    except (LaconicError, ValueError) as error:
-        raise RecipeError(f"{where}: {error}", LOOK) from error
+    loop = LoopConfig(**stage["loop"])
+    if stage["ask_every"] % loop.log_every:
+        raise RecipeError(f"{where}: ask_every must be a multiple of the loop's log_every.", LOOK)
+    try:
+        options(stage, loop)
+    except LaconicError as error:
+        raise RecipeError(f"{where}: {error.problem}", error.remedy or LOOK) from error
 
 
 def _check_named(stage: dict[str, Any], where: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -30,13 +29,13 @@ class RAMTrainer(OnDecoder):
     def check(self, stage: dict[str, Any], where: str) -> None:
         if on_own_answers(stage):
             policy().check_policy(stage, where)
-            self._check_numbers(stage, where, ("rows", "limit"))
             if not above_zero(stage.get("factor")) or stage["factor"] < 1:
                 raise RecipeError(f"{where}: factor must be a number, 1 or more.", self.look)
         else:
             if stage["name"] not in STAGES:
                 raise RecipeError(f"{where} is called {stage['name']!r}.", f"RAM has the stages {', '.join(STAGES)}.")
-            self._check_numbers(stage, where, ("questions",))
+            if not positive(stage.get("questions")):
+                raise RecipeError(f"{where}: questions must be a whole number above 0.", self.look)
         data, excerpt = stage["data"], stage["excerpt"]
         if not isinstance(data, dict) or not data or not all(n is None or positive(n) for n in data.values()):
             raise RecipeError(f"{where}: data must map tasks to a number of items, or to null for all.", self.look)
@@ -44,11 +43,6 @@ class RAMTrainer(OnDecoder):
             isinstance(excerpt, list) and len(excerpt) == 2 and all(map(positive, excerpt)) and excerpt[0] <= excerpt[1]
         ):
             raise RecipeError(f"{where}: excerpt must be null, or two numbers of characters, from and to.", self.look)
-
-    def _check_numbers(self, stage: dict[str, Any], where: str, names: Sequence[str]) -> None:
-        for name in names:
-            if not positive(stage.get(name)):
-                raise RecipeError(f"{where}: {name} must be a whole number above 0.", self.look)
 
     def data(self, stage: dict[str, Any]) -> list[QAItem]:
         return [item for name, limit in stage["data"].items() for item in load_for_training(name, limit=limit)]

@@ -27,16 +27,13 @@ class CachedTeacher:
 
     def __init__(self, teacher: TeacherScorer, path: str | os.PathLike[str]) -> None:
         self.teacher, self.path = teacher, Path(path)
+        self.version = teacher.version  # of many parameters; a teacher does not change
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.store = sqlite3.connect(self.path, timeout=60)
             self.store.execute("create table if not exists scores (key text primary key, content blob not null)")
         except (sqlite3.Error, OSError) as error:
             raise DataError(f"{path} cannot be used as a cache: {error}.", "Name another file.") from error
-
-    @property
-    def version(self) -> str:
-        return self.teacher.version
 
     def score(self, prompt: Tensor, prompt_mask: Tensor, answer: Tensor, answer_mask: Tensor) -> Scores:
         keys = [

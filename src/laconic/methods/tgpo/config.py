@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, Literal, get_args
 
 from trl import GRPOConfig
 
@@ -28,10 +29,10 @@ class TGPOConfig(GRPOConfig):
 
     Attributes:
         objective: ``tgpo`` adds guidance to GRPO's loss; ``rkl`` replaces the reward by the reverse-KL advantage
-            (whatever the weight, while there is any: make its schedule constant); ``kdrl`` adds its squared log-ratio;
+            (whatever the weight, which must be constant); ``kdrl`` adds its squared log-ratio;
             ``adv_match`` and ``adv_state`` add to the advantage; ``gkd`` minimises the divergence ``gkd_beta`` of the
-            two and ``sft`` the surprise at what was said, without rewards; ``luffy`` learns from answers that are
-            given, among the student's own; ``grpo`` asks no teacher, nor do ``sft`` and ``luffy``.
+            two and ``sft`` the surprise at what was said, without rewards, weight or gate; ``luffy`` learns from
+            answers that are given, among the student's own; ``grpo`` asks no teacher, nor do ``sft`` and ``luffy``.
         teacher_weight, teacher_weight_least, teacher_weight_fall, teacher_schedule, teacher_batches: the weight of the
             teacher's part by the batch of roll-outs, see ``losses.schedules``.
         gate: positions that are guided: all; those where the teacher would say something else; those where it is surer
@@ -57,25 +58,43 @@ class TGPOConfig(GRPOConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, choices in (("objective", get_args(Objective)), ("gate", get_args(Gate))):
-            if getattr(self, name) not in choices:
-                raise LaconicError(f"Unknown {name} {getattr(self, name)!r}.", f"Choose one of {', '.join(choices)}.")
-        if self.objective != "grpo" and self.loss_type not in LOSS_TYPES:
-            raise LaconicError(
-                f"The loss type {self.loss_type} has no normaliser to share.", f"Choose one of {', '.join(LOSS_TYPES)}."
-            )
-        if not 0 <= self.gate_threshold <= 1:
-            raise LaconicError(f"gate_threshold is {self.gate_threshold}.", "Choose a share between 0 and 1.")
-        if not 0 <= self.gkd_beta <= 1:
-            raise LaconicError(f"gkd_beta is {self.gkd_beta}.", "Choose a share between 0 and 1.")
-        self.weight  # noqa: B018 (a wrong schedule is found now)
+        check_options(vars(self))
 
     @property
     def weight(self) -> Weight:
-        return Weight(
-            self.teacher_weight,
-            self.teacher_weight_least,
-            self.teacher_weight_fall,
-            self.teacher_schedule,
-            self.teacher_batches,
+        return weight_of(vars(self))
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise ``LaconicError`` for options of this class, all or some, that mean nothing.
+
+    Making a ``TGPOConfig`` settles which device a process uses; this does not.
+    """
+    known = _defaults() | dict(options)
+    for name, choices in (("objective", get_args(Objective)), ("gate", get_args(Gate))):
+        if known[name] not in choices:
+            raise LaconicError(f"Unknown {name} {known[name]!r}.", f"Choose one of {', '.join(choices)}.")
+    objective = known["objective"]
+    if objective != "grpo" and known["loss_type"] not in LOSS_TYPES:
+        raise LaconicError(
+            f"The loss type {known['loss_type']} has no normaliser to share.", f"Choose one of {', '.join(LOSS_TYPES)}."
         )
+    for name in ("gate_threshold", "gkd_beta"):
+        if not 0 <= known[name] <= 1:
+            raise LaconicError(f"{name} is {known[name]}.", "Choose a share between 0 and 1.")
+    weight = weight_of(known)
+    if objective == "rkl" and (weight.shape != "constant" or not weight.start):
+        raise LaconicError(
+            "rkl replaces the reward, whatever the weight, and would turn into grpo where that falls to 0.",
+            "Set teacher_schedule: constant, and a teacher_weight above 0.",
+        )
+
+
+def weight_of(options: Mapping[str, Any]) -> Weight:
+    """The teacher's weight by the batch of roll-outs; raises ``LaconicError`` for one that does not fall."""
+    names = ("weight", "weight_least", "weight_fall", "schedule", "batches")
+    return Weight(*(options[f"teacher_{name}"] for name in names))
+
+
+def _defaults() -> dict[str, Any]:
+    return {one.name: one.default for one in fields(TGPOConfig) if one.default is not MISSING}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -10,12 +11,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from laconic.data.problems import Problem, Question
-from laconic.errors import BudgetError, DataError
+from laconic.errors import DataError
 from laconic.generation.answer import Reader
 from laconic.methods.roles import Compressor
 from laconic.methods.tgpo.students import Answer, Fed
 
-#: shortened documents that are kept: those of a batch of roll-outs, and then some
+#: shortened documents that are kept; others are shortened anew
 KEPT = 256
 
 
@@ -30,7 +31,8 @@ class ReadingStudent:
 
     def __init__(self, reader: Reader, compressor: Compressor, factor: float) -> None:
         self.reader, self.compressor, self.factor = reader, compressor, factor
-        self._contexts: OrderedDict[tuple[int, ...], tuple[Tensor, list[int]]] = OrderedDict()
+        self._asked: dict[bytes, Question] = {}
+        self._left: OrderedDict[bytes, Tensor] = OrderedDict()
 
     @property
     def decoder(self) -> PreTrainedModel:
@@ -41,26 +43,20 @@ class ReadingStudent:
         return self.reader.backbone.tokenizer
 
     @property
+    def window(self) -> int:
+        return self.reader.window
+
+    @property
     def soft(self) -> list[nn.Module]:
         return []
 
     def prompt(self, problem: Problem) -> list[int]:
-        """Raises ``DataError`` where there is no document, ``BudgetError`` for one beyond the teacher's window."""
+        """Raises ``DataError`` where there is no document."""
         if not isinstance(problem, Question):
             raise DataError(f"The problem {problem.id} is about no document.", "Choose a task of questions.")
-        asked = self.reader.prompt_ids(problem.question)
-        prompt = [*self.reader.backbone.token_ids(problem.document), *asked]
-        if len(prompt) >= self.reader.window:
-            raise BudgetError(
-                f"The document of {problem.id} has {len(prompt)} tokens, and the window is {self.reader.window}.",
-                "Take excerpts.",
-            )
-        key = tuple(prompt)
-        if key not in self._contexts:
-            self._contexts[key] = (self._left_of(problem), asked)
-            if len(self._contexts) > KEPT:
-                self._contexts.popitem(last=False)
-        self._contexts.move_to_end(key)
+        ids = self.reader.backbone.token_ids(problem.document)
+        prompt = [*ids, *self.reader.prompt_ids(problem.question)]
+        self._asked[_key(prompt)] = problem
         return prompt
 
     def given(self, problem: Problem) -> Answer:
@@ -117,16 +113,26 @@ class ReadingStudent:
 
     def _before(self, prompt: Sequence[int]) -> Tensor:
         """What the reader has in front of its answer, ``[M + Q, D]``."""
-        context, asked = self._contexts[tuple(prompt)]
-        return torch.cat([context, self.reader.embed(torch.tensor(asked, device=context.device))])
+        key = _key(prompt)
+        if key not in self._left:
+            self._left[key] = self._left_of(self._asked[key])
+            if len(self._left) > KEPT:
+                self._left.popitem(last=False)
+        self._left.move_to_end(key)
+        return self._left[key]
 
     def _ends(self, token: int) -> bool:
         return token in self.reader.stop_ids or self.reader.breaks_line(token)
 
     def _left_of(self, problem: Question) -> Tensor:
-        """What is left of a document, ``[M, D]``."""
         found = self.compressor.compress(problem.document, problem.question, ratio=1 / self.factor)
-        return self.reader.rows(found).detach().clone()  # made under inference mode, and read in training
+        context = self.reader.rows(found).detach().clone()  # made under inference mode, and read in training
+        asked = torch.tensor(self.reader.prompt_ids(problem.question), device=context.device)
+        return torch.cat([context, self.reader.embed(asked).detach()])
+
+
+def _key(prompt: Sequence[int]) -> bytes:
+    return hashlib.blake2b(torch.tensor(prompt).numpy().tobytes()).digest()
 
 
 class _LineBreak(StoppingCriteria):

@@ -6,7 +6,6 @@ training with a name, instead of hours later with a traceback or never.
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -14,10 +13,11 @@ from typing import Any
 
 from laconic.data.problems import Problem, share_of_steps, stated_answer
 from laconic.errors import RewardError
+from laconic.methods.tgpo.mathematics import same_mathematics
 
 #: of a problem and an answer's text
 Reward = Callable[[Problem, str], float]
-#: seconds that the rewards of a batch may take
+#: seconds that the reward of an answer may take
 PATIENCE = 60.0
 
 
@@ -35,17 +35,8 @@ def steps_reward(problem: Problem, text: str) -> float:
 
 def math_reward(problem: Problem, text: str) -> float:
     """1 for an answer that is mathematically the same (``math-verify``): 0.5 for 1/2, 1 + x for x + 1."""
-    from math_verify import parse, verify
-
     said = stated_answer(text)
-    if said is None:
-        return 0.0
-    # its own time limits are signals, which only a main thread may set: ``Rewarded`` has patience for it, and need not
-    # be told so each time
-    logging.getLogger("math_verify").setLevel(logging.ERROR)
-    gold = parse(f"${problem.answer}$", parsing_timeout=None)
-    forms = (parse(form, parsing_timeout=None) for form in (said, f"${said}$"))
-    return float(any(verify(gold, form, timeout_seconds=None) for form in forms))
+    return 0.0 if said is None else float(same_mathematics(problem.answer, said))
 
 
 REWARDS: dict[str, Reward] = {"answer": answer_reward, "steps": steps_reward, "math": math_reward}
@@ -55,6 +46,10 @@ NEEDS = {"math": "math_verify"}
 
 class Rewarded:
     """A reward as TRL calls it: prompts are numbers of problems.
+
+    Args:
+        patience: seconds that one answer may take. A reward that never lets go of the interpreter (one large number in
+            C) cannot be left: have it work in another process, as ``math`` does.
 
     Raises:
         RewardError: the reward raised, took too long, or is no finite number.
@@ -80,7 +75,10 @@ class Rewarded:
         # a thread, not a signal: it may be asked from any thread, and on any platform; one that hangs is left behind
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
-        thread.join(self.patience)
+        place = -1
+        while thread.is_alive() and place < len(found):  # one more was scored while we were patient
+            place = len(found)
+            thread.join(self.patience)
         place = len(found)
         if failed:
             raise RewardError(

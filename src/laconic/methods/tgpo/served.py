@@ -14,8 +14,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,7 +72,7 @@ class ServedTeacher:
         return f"{self.url} {self.model} {self.vocabulary.size} {sorted(self.vocabulary.aliases.items())}"
 
     def score(self, prompt: Tensor, prompt_mask: Tensor, answer: Tensor, answer_mask: Tensor) -> Scores:
-        asked = self.vocabulary.to_teacher(torch.cat([prompt, answer], dim=1))
+        asked = torch.cat([prompt, self.vocabulary.to_teacher(answer)], dim=1)
         mask = torch.cat([prompt_mask, answer_mask], dim=1).bool()
         rows = [row[own].tolist() for row, own in zip(asked, mask, strict=True)]
         starts = prompt_mask.sum(1).tolist()
@@ -83,7 +85,7 @@ class ServedTeacher:
             whole = torch.zeros(answer.shape, dtype=kind, device=answer.device)
             filled.append(whole.masked_scatter(answer_mask.bool(), values))
         ids, log_probs, said = filled
-        return Scores(self.vocabulary.to_student(ids), log_probs, said)
+        return Scores(ids, log_probs, said)
 
     def _told(self, rows: Sequence[list[int]], starts: Sequence[int]) -> list[list[tuple[int, float, float]]]:
         """Of each row from its start on, what the teacher would say, how likely, and how likely what was said."""
@@ -109,16 +111,17 @@ class ServedTeacher:
         return found
 
     def _entry(self, entry: Mapping[str, Any] | None, said: int) -> tuple[int, float, float]:
-        known = {int(token): float(one["logprob"]) for token, one in (entry or {}).items()}
-        shared = [
-            (-log_prob, token)
-            for token, log_prob in known.items()
-            if math.isfinite(log_prob) and (token < self.vocabulary.size or token in self.vocabulary.aliases)
-        ]
-        if said not in known or not shared:
+        """The student's id of what the teacher would say, how likely, and how likely ``said`` (the teacher's id)."""
+        known: dict[int, float] = {}
+        for token, one in (entry or {}).items():
+            ours = self.vocabulary.aliases.get(int(token), int(token))
+            if ours < self.vocabulary.size and math.isfinite(one["logprob"]):
+                known[ours] = float(np.logaddexp(known.get(ours, -math.inf), one["logprob"]))
+        own = self.vocabulary.aliases.get(said, said)
+        if own not in known:
             raise TeacherError(f"{self.url} has no score for token {said}.", "Does it know all the student's tokens?")
-        log_prob, token = min(shared)  # of equals the lowest id
-        return token, -log_prob, known[said]
+        likeliest = min(known, key=lambda token: (-known[token], token))  # of equals the lowest id
+        return likeliest, known[likeliest], known[own]
 
     def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         request = urllib.request.Request(
@@ -130,8 +133,9 @@ class ServedTeacher:
                     found: dict[str, Any] = json.load(answer)
                 return found
             except urllib.error.HTTPError as error:
-                told, final = f"{error.code} {error.read(300).decode(errors='replace')}", error.code < 500
-            except (OSError, ValueError) as error:  # unreachable, cut off, or no JSON
+                told = f"{error.code} {error.read(300).decode(errors='replace')}"
+                final = error.code < 500 and error.code not in (408, 429)  # it waited too long, or is asked too much
+            except (OSError, HTTPException, ValueError) as error:  # unreachable, cut off, or no JSON
                 told, final = str(error), False
             if final or attempt == self.attempts:
                 raise TeacherError(

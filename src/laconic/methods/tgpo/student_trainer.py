@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +11,11 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers.trainer_utils import get_last_checkpoint
+from trl.models.utils import disable_gradient_checkpointing
 
 from laconic.core.layout import IGNORE
 from laconic.data.problems import Problem
-from laconic.errors import DataError, LaconicError, RecipeError
+from laconic.errors import BudgetError, DataError, LaconicError, RecipeError
 from laconic.methods.tgpo.config import TGPOConfig
 from laconic.methods.tgpo.rewards import Reward, Rewarded
 from laconic.methods.tgpo.students import Answer, Student
@@ -61,12 +60,21 @@ class StudentTrainer(TGPOTrainer):
             raise DataError("There is no problem to train on.", "Name tasks, or files that have some.")
         if not 0 <= given <= args.num_generations:
             raise LaconicError(f"{given} answers of {args.num_generations} cannot be given.", "Give fewer.")
-        if given:  # found out now, and not when its turn comes
-            for problem in problems:
+        _check(args)
+        for problem in problems:  # found out now, and not when its turn comes
+            asked = len(student.prompt(problem))
+            if asked + args.max_completion_length > student.window:
+                raise BudgetError(
+                    f"The problem {problem.id} has {asked} tokens, which with {args.max_completion_length} of an "
+                    f"answer exceed the window of {student.window}.",
+                    "Take shorter ones (of documents, excerpts), or lower the limit.",
+                )
+            if given:
                 student.given(problem)
         self.student, self.problems, self.groups, self.given_of_group = student, list(problems), groups, given
         self._given_now: list[bool] = []
         self._speakers = torch.empty(0)
+        args.disable_dropout = True  # what answers must be what is scored
         rewarded = Rewarded(self.problems, reward)
         if args.ddp_find_unused_parameters is None:  # answers of a process may have no finished step, and so no memory
             args.ddp_find_unused_parameters = True
@@ -98,12 +106,13 @@ class StudentTrainer(TGPOTrainer):
             for problem, given in zip(asked, self._given_now, strict=True)
         ]
         if free:
-            rolled = self.student.answers(
-                [prompts[place] for place in free],
-                most=self.max_completion_length,
-                temperature=self.temperature,
-                seed=int(torch.randint(2**31, ())),
-            )
+            with disable_gradient_checkpointing(self.student.decoder, self.args.gradient_checkpointing_kwargs):
+                rolled = self.student.answers(
+                    [prompts[place] for place in free],
+                    most=self.max_completion_length,
+                    temperature=self.temperature,
+                    seed=int(torch.randint(2**31, ())),
+                )
             for place, answer in zip(free, rolled, strict=True):
                 answers[place] = answer
             self._log_metric("student/peak_tokens", sum(answer.held for answer in rolled) / len(rolled))
@@ -115,7 +124,7 @@ class StudentTrainer(TGPOTrainer):
         }
 
     def _given(self) -> Tensor | None:
-        if not any(self._given_now):
+        if not self.given_of_group:  # the same for all processes, whoever has those answers
             return None
         return torch.tensor(self._given_now, device=self.accelerator.device)
 
@@ -159,20 +168,33 @@ class StudentTrainer(TGPOTrainer):
     # --- the loop -------------------------------------------------------------------------------------------------
 
     def train(self, resume_from_checkpoint: Any = None, **named: Any) -> Any:
-        """TRL's, from the newest checkpoint in ``output_dir`` if there is one; what a user can mend (a reward that
-        raises, a server that is gone) leaves a checkpoint behind.
+        """As ``TGPOTrainer``'s, from the newest whole checkpoint in ``output_dir`` if there is one."""
+        resume = resume_from_checkpoint or self._newest()
+        with self._whole_model():
+            return super().train(resume_from_checkpoint=resume, **named)
+
+    def _newest(self) -> str | None:
+        """The newest checkpoint that was written to its end.
 
         Raises:
-            LaconicError: such a thing happened.
+            RecipeError: it is of another number of processes, which would see other batches.
         """
-        resume = resume_from_checkpoint or _newest(self.args.output_dir)
-        with self._whole_model():
-            try:
-                return super().train(resume_from_checkpoint=resume, **named)
-            except LaconicError:
-                if self.state.global_step:
-                    self._save_checkpoint(self.model, None)
-                raise
+        folders = Path(self.args.output_dir).glob("checkpoint-*")
+        whole = [
+            folder
+            for folder in folders
+            if all((folder / name).exists() for name in (WEIGHTS, "optimizer.pt", "trainer_state.json"))
+        ]
+        if not whole:
+            return None
+        newest = max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]))
+        was = max(1, len(list(newest.glob("rng_state_*.pth"))))
+        if was != self.accelerator.num_processes:
+            raise RecipeError(
+                f"{newest} is of a run of {was} processes, not {self.accelerator.num_processes}.",
+                "Start as many, or delete it.",
+            )
+        return str(newest)
 
     @contextmanager
     def _whole_model(self) -> Iterator[None]:
@@ -219,5 +241,17 @@ class StudentTrainer(TGPOTrainer):
         return {f"{g}.{i}": p for g, (own, _) in enumerate(self.groups) for i, p in enumerate(own)}
 
 
-def _newest(folder: str | os.PathLike[str] | None) -> str | None:
-    return get_last_checkpoint(folder) if folder and os.path.isdir(folder) else None
+def _check(args: TGPOConfig) -> None:
+    """Raise ``LaconicError`` for options of TRL that a student's own roll-outs and scores would pass over."""
+    plain = {"beta": 0, "use_vllm": False, "top_p": 1, "top_k": 0, "min_p": None, "repetition_penalty": 1}
+    plain |= {"generation_kwargs": None, "use_transformers_continuous_batching": False}
+    for name, value in plain.items():
+        if getattr(args, name) not in (value, value or None):
+            raise LaconicError(f"{name} is {getattr(args, name)}, which students do not have.", f"Leave {name} out.")
+    updates = max(1, args.steps_per_generation * args.num_iterations // args.gradient_accumulation_steps)
+    if args.save_strategy == "steps" and args.save_steps % updates:
+        raise LaconicError(
+            f"A checkpoint after {args.save_steps} updates lies inside a batch of roll-outs, of {updates}, and could "
+            "not be gone on from.",
+            f"Save after a multiple of {updates} steps.",
+        )

@@ -57,6 +57,11 @@ class Student(Protocol):
     def tokenizer(self) -> PreTrainedTokenizerBase: ...
 
     @property
+    def window(self) -> int:
+        """Positions that a prompt and its answer may take, nothing compressed."""
+        ...
+
+    @property
     def soft(self) -> list[nn.Module]:
         """What is trained besides the decoder's own parameters."""
         ...

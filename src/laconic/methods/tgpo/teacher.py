@@ -15,8 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laconic.core.compat import require_plain_head
 from laconic.core.fingerprint import fingerprint
-from laconic.errors import LaconicError
-from laconic.methods.tgpo.vocabulary import Side, masked_to, shared_vocabulary, side_of
+from laconic.errors import LaconicError, TeacherError
+from laconic.methods.tgpo.vocabulary import Side, shared_vocabulary, side_of
 
 Target = Literal["argmax", "sample"]
 #: rows that are read in one pass, and positions whose logits are held together
@@ -102,33 +102,38 @@ class LocalTeacher:
         """Its last states before each token of the answers, ``[B, T, D]``; ``logits`` makes of them what it would
         say."""
         parts = [
-            self._read(*(part[first : first + self.rows] for part in (prompt, prompt_mask, answer, answer_mask)))[0]
+            self._read(*(part[first : first + self.rows] for part in (prompt, prompt_mask, answer, answer_mask)))
             for first in range(0, len(prompt), self.rows)
         ]
         return torch.cat(parts)
 
     def logits(self, states: Tensor) -> Tensor:
-        """Float32 logits ``[N, size]`` of states ``[N, D]``, over what both can say."""
-        return self.vocabulary.compared_teachers(self.model.get_output_embeddings()(states).float())
+        """Float32 logits of states ``[N, D]``, over what both can say (``SharedVocabulary.compared``)."""
+        return self.vocabulary.compared(self.vocabulary.folded(self.model.get_output_embeddings()(states).float()))
 
-    def _read(self, prompt: Tensor, prompt_mask: Tensor, answer: Tensor, answer_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """States before the answers' tokens, ``[B, T, D]``, and those tokens as the teacher's."""
+    def _read(self, prompt: Tensor, prompt_mask: Tensor, answer: Tensor, answer_mask: Tensor) -> Tensor:
+        """States before the answers' tokens, ``[B, T, D]``."""
         device = self.model.device
         mask = torch.cat([prompt_mask, answer_mask], dim=1).to(device)
-        # masked positions may hold anything, also ids the teacher does not have
-        ids = self.vocabulary.to_teacher(torch.cat([prompt, answer], dim=1).to(device)) * mask
+        # masked positions may hold anything, also ids the teacher does not have; what ends a turn inside a prompt is
+        # no end of a text
+        ids = torch.cat([prompt.to(device), self.vocabulary.to_teacher(answer.to(device))], dim=1) * mask
         hidden = self.model.base_model(
             input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), use_cache=False
         ).last_hidden_state
-        return hidden[:, prompt.shape[1] - 1 : -1], ids[:, prompt.shape[1] :]
+        return hidden[:, prompt.shape[1] - 1 : -1]
 
     def _score(self, prompt: Tensor, prompt_mask: Tensor, answer: Tensor, answer_mask: Tensor) -> Scores:
-        hidden, ids = self._read(prompt, prompt_mask, answer, answer_mask)
+        if bool((answer * answer_mask >= self.vocabulary.size).any()):
+            raise TeacherError("The student said a token that no tokenizer knows.", "Never sample a head's padding.")
+        hidden = self._read(prompt, prompt_mask, answer, answer_mask)
         device = hidden.device
         real = answer_mask.bool().to(device)
         told = [
             self._told(states, said)
-            for states, said in zip(hidden[real].split(self.positions), ids[real].split(self.positions), strict=True)
+            for states, said in zip(
+                hidden[real].split(self.positions), answer.to(device)[real].split(self.positions), strict=True
+            )
         ]
         filled = []
         for place, kind in enumerate((torch.long, torch.float32, torch.float32)):
@@ -138,11 +143,11 @@ class LocalTeacher:
         return Scores(*filled)
 
     def _told(self, hidden: Tensor, said: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logits = self.model.get_output_embeddings()(hidden).float()
-        log_probs = masked_to(self.vocabulary.size, logits, self.vocabulary.aliases).log_softmax(-1)
+        logits = self.vocabulary.folded(self.model.get_output_embeddings()(hidden).float())
+        log_probs = logits.log_softmax(-1)
         if self.target == "sample":
             chosen = torch.multinomial(log_probs.exp(), 1)[:, 0]
         else:
             chosen = log_probs.argmax(-1)
         own = log_probs.gather(-1, chosen[:, None])[:, 0]
-        return self.vocabulary.to_student(chosen), own, log_probs.gather(-1, said[:, None])[:, 0]
+        return chosen, own, log_probs.gather(-1, said[:, None])[:, 0]

@@ -34,6 +34,10 @@ class ThinkingStudent:
         return self.thinker.backbone.tokenizer
 
     @property
+    def window(self) -> int:
+        return self.thinker.backbone.window
+
+    @property
     def soft(self) -> list[nn.Module]:
         # foresight tokens are no part of what is scored: nobody reads them
         return [self.thinker.memory, self.thinker.restart]

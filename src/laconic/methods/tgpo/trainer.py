@@ -65,6 +65,21 @@ class TGPOTrainer(GRPOTrainer):
         self.teacher = teacher
         self._weight_now = 0.0
 
+    def train(self, *positional: Any, **named: Any) -> Any:
+        """TRL's; what a user can mend (a reward that raises, a server that is gone) leaves a checkpoint behind.
+
+        With several processes it does not: one of them knows, and the others are waiting for it elsewhere.
+
+        Raises:
+            LaconicError: such a thing happened.
+        """
+        try:
+            return super().train(*positional, **named)
+        except LaconicError:
+            if self.state.global_step and self.accelerator.num_processes == 1:
+                self._save_checkpoint(self.model, None)
+            raise
+
     # --- roll-outs ------------------------------------------------------------------------------------------------
 
     @property
@@ -183,15 +198,23 @@ class TGPOTrainer(GRPOTrainer):
         return kept.sum() / (len(kept) * self.max_completion_length) / accumulated
 
     def _student(self, inputs: dict[str, Any], ids: Tensor) -> Tensor:
-        """The student's log-probabilities of several tokens at each position, ``[B, T, K]``."""
-        with self._last_states(self.model) as seen:
-            self._get_per_token_logps_and_entropies(
-                self.model,
-                torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1),
-                torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1),
-                ids.shape[1],
-            )
-        return self._looked_up(self.model, self._before(seen, inputs), ids, self._mask(inputs))
+        """The student's log-probabilities of several tokens at each position, ``[B, T, K]``.
+
+        As many rows are read together as in an update.
+        """
+        size = self.args.per_device_train_batch_size
+        names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
+        found = []
+        for start in range(0, len(ids), size):
+            rows = slice(start, start + size)
+            prompt, prompt_mask, said, real = (inputs[name][rows] for name in names)
+            with self._last_states(self.model) as seen:
+                self._get_per_token_logps_and_entropies(
+                    self.model, torch.cat([prompt, said], dim=1), torch.cat([prompt_mask, real], dim=1), ids.shape[1]
+                )
+            states = self._before(seen, {"completion_ids": said})
+            found.append(self._looked_up(self.model, states, ids[rows], self._mask(inputs)[rows]))
+        return torch.cat(found)
 
     def _looked_up(self, model: Any, states: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Log-probabilities ``[B, T, K]`` from the states before each token; 0 where nothing is real."""

@@ -29,13 +29,6 @@ class SharedVocabulary:
     size: int
     aliases: Mapping[int, int]
 
-    def to_student(self, ids: Tensor) -> Tensor:
-        """The student's ids of what the teacher would say."""
-        found = ids.clone()
-        for theirs, ours in self.aliases.items():
-            found[ids == theirs] = ours
-        return found
-
     def to_teacher(self, ids: Tensor) -> Tensor:
         """The teacher's ids of what the student said; of several that mean the same, the first."""
         found = ids.clone()
@@ -43,18 +36,27 @@ class SharedVocabulary:
             found[ids == ours] = theirs
         return found
 
-    def compared(self, logits: Tensor) -> Tensor:
-        """Logits ``[..., V]`` over what both can say, ``[..., size]``: without tokens that stand for others."""
-        twins = [theirs for theirs in self.aliases if theirs < self.size]
-        kept: Tensor = logits[..., : self.size]
-        return kept.index_fill(-1, torch.tensor(twins, device=logits.device, dtype=torch.long), float("-inf"))
-
-    def compared_teachers(self, logits: Tensor) -> Tensor:
-        """As ``compared``, of the teacher: what an alias would get, the student's token for it gets."""
+    def folded(self, logits: Tensor) -> Tensor:
+        """A teacher's logits ``[..., V]`` over the student's shared ids, ``[..., size]``: what an alias would get, the
+        student's token for it gets; tokens that stand for others are at minus infinity."""
         found = logits.clone()
         for theirs, ours in self.aliases.items():
             found[..., ours] = torch.logaddexp(found[..., ours], logits[..., theirs])
-        return self.compared(found)
+        if self._twins:
+            found[..., self._twins] = float("-inf")
+        return found[..., : self.size]
+
+    def compared(self, logits: Tensor) -> Tensor:
+        """Logits ``[..., size]`` of either over the tokens that both can say: without those that stand for others."""
+        if not self._twins:
+            return logits[..., : self.size]
+        twins = set(self._twins)
+        kept = torch.tensor([token for token in range(self.size) if token not in twins], device=logits.device)
+        return logits.index_select(-1, kept)
+
+    @property
+    def _twins(self) -> list[int]:
+        return [theirs for theirs in self.aliases if theirs < self.size]
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def shared_vocabulary(student: Side, teacher: Side, aliases: Mapping[int, int] |
         aliases: by the teacher's id, the student's; None: all ends of the teacher's texts are the student's.
 
     Raises:
-        LaconicError: a shared id is another token for each, or an alias lies outside of either vocabulary.
+        LaconicError: a shared id is another token for each, the student has tokens that the teacher cannot read, or an
+            alias lies outside of either vocabulary.
     """
     size = min(len(student.tokenizer), len(teacher.tokenizer), student.size, teacher.size)
     known = dict(aliases) if aliases is not None else _ends(student, teacher)
@@ -104,6 +107,12 @@ def shared_vocabulary(student: Side, teacher: Side, aliases: Mapping[int, int] |
             f"({len(apart)} differ): their vocabularies are not one.",
             "Choose a teacher of the student's family, or name aliases.",
         )
+    if len(student.tokenizer) > size:
+        raise LaconicError(
+            f"The teacher cannot read {len(student.tokenizer) - size} of the student's tokens, such as "
+            f"{student.tokenizer.convert_ids_to_tokens(size)!r}.",
+            "Choose a teacher that knows them, or a tokenizer without them.",
+        )
     return SharedVocabulary(size, known)
 
 
@@ -112,12 +121,3 @@ def _ends(student: Side, teacher: Side) -> dict[int, int]:
     if not student.ends:
         return {}
     return {end: student.ends[0] for end in teacher.ends if end not in student.ends}
-
-
-def masked_to(size: int, logits: Tensor, aliases: Mapping[int, int]) -> Tensor:
-    """Logits ``[..., V]`` with what neither is shared nor has an alias at minus infinity."""
-    outside = torch.ones(logits.shape[-1], dtype=torch.bool, device=logits.device)
-    outside[:size] = False
-    for theirs in aliases:
-        outside[theirs] = False
-    return logits.masked_fill(outside, float("-inf"))
