@@ -1,17 +1,21 @@
 """What learning from own answers gives back of what compression took: TGPO and its rivals from one start.
 
-    python benchmarks/scripts/healing.py --objectives tgpo sft rkl grpo --out benchmarks/results/healing.json
+    python benchmarks/scripts/healing.py --arms tgpo written rkl grpo --out benchmarks/results/healing.json
 
-Each objective trains the student of ``recipes/tgpo/cpu.yaml`` on the same problems, with as many answers of each. Asked
-are problems nobody was trained on: of the uncompressed teacher, the student before, and the student after. What is
-recovered is the share of the gap between the first two. ``sft`` rolls nothing out, so an equal number of answers takes
-it less time; the picture shows both. A run that was cut short goes on where it was.
+Each objective trains the student of ``recipes/tgpo/cpu.yaml`` on the same problems, with as many answers of each.
+``written`` is supervised fine-tuning on worked solutions of as many problems a step as others have answers, for
+``--written-steps`` steps: choose as many as take the seconds of ``tgpo`` (its log says how many). Asked are problems
+nobody was trained on: of the uncompressed teacher, the student before, and the student after. What is recovered is the
+share of the gap between the first two, over all tasks together, with an interval over problems. One seed says nothing
+of others. A run that was cut short goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,7 @@ import torch
 from laconic.backbone import Backbone, load_backbone
 from laconic.core.files import write_whole
 from laconic.eval.progress import draw_progress, read_log
-from laconic.eval.reasoning import evaluate_reasoning, reasoning_task
+from laconic.eval.reasoning import Setting, evaluate_reasoning, reasoning_task
 from laconic.methods.lightthinker.model import LightThinker
 from laconic.methods.registry import load_thinker
 from laconic.methods.thinking.model import Thinker
@@ -36,14 +40,16 @@ CHANGES: dict[str, list[str]] = {
     "kdrl": [],
     "gkd": [],
     "grpo": ["stages.0.teacher=null"],
-    "sft": ["stages.0.teacher=null", "stages.0.given=4"],
     "luffy": ["stages.0.teacher=null", "stages.0.given=1"],
 }
+#: supervised fine-tuning
+WRITTEN = "written"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--objectives", nargs="+", default=["tgpo", "sft"], choices=list(CHANGES))
+    parser.add_argument("--arms", nargs="+", default=["tgpo", WRITTEN], choices=[*CHANGES, WRITTEN])
+    parser.add_argument("--written-steps", type=int, default=100)
     parser.add_argument("--tasks", nargs="+", default=["shuffle-6", "variables-6", "machine-6"])
     parser.add_argument("--limit", type=int, default=32, help="problems of each task")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -53,15 +59,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "healing.json")
     args = parser.parse_args()
     backbone = load_backbone()
-    logs, methods = {}, {}
-    for objective in args.objectives:
-        print(f"--- {objective}", flush=True)
-        output = args.runs / f"{objective}-{args.seed}"
-        changes = [f"stages.0.objective={objective}", f"seed={args.seed}", f"output={output}", *CHANGES[objective]]
-        folder = run_recipe(RECIPE, [*changes, *args.set])
-        logs[objective] = read_log(output / "heal" / "log.jsonl")
-        methods[f"after {objective}"] = load_thinker("lightthinker", backbone, folder)
     recipe = load_recipe(RECIPE, args.set)
+    methods, training = {}, {}
+    for arm in args.arms:
+        print(f"--- {arm}", flush=True)
+        output = args.runs / f"{arm}-{args.seed}"
+        changes = [f"seed={args.seed}", f"output={output}"]
+        if arm == WRITTEN:
+            folder = run_recipe(supervised(recipe, args.written_steps, args.runs), changes)
+        else:
+            folder = run_recipe(RECIPE, [*args.set, *changes, f"stages.0.objective={arm}", *CHANGES[arm]])
+        lines = (output / "heal" / "log.jsonl").read_text().splitlines()
+        training[arm] = [json.loads(line) for line in lines]
+        methods[f"after {arm}"] = load_thinker("lightthinker", backbone, folder)
     whole: dict[str, Thinker] = {"uncompressed": load_thinker("vanilla", backbone)}
     before = started(recipe, backbone, args.runs / "start")
     tasks = {name: reasoning_task(name, args.limit) for name in args.tasks}
@@ -71,14 +81,29 @@ def main() -> None:
         args.out,
         max_new_tokens=300,
         batch_size=args.batch_size,
-        notes={"limit": args.limit, "seed": args.seed, "recipe": recipe},
+        notes={"limit": args.limit, "seed": args.seed, "recipe": recipe, "written_steps": args.written_steps},
     )
-    result["recovered"] = recovered(result["rows"], list(methods))
-    result["training"] = logs
+    items = [json.loads(line) for line in args.out.with_suffix(".items.jsonl").read_text().splitlines()]
+    result["recovered"] = [recovered(items, result["rows"], name) for name in methods]
+    result["training"] = training
     write_whole(args.out, json.dumps(result, indent=1) + "\n")
     for line in result["recovered"]:
         print(line)
-    draw_progress(logs, args.out.with_suffix(".png"), "LightThinker from HybridThinker, on its own answers")
+    logs = {arm: read_log(args.runs / f"{arm}-{args.seed}" / "heal" / "log.jsonl") for arm in args.arms}
+    shown = {arm: log for arm, log in logs.items() if log}  # supervised training asks nothing on its way
+    draw_progress(shown, args.out.with_suffix(".png"), "LightThinker from HybridThinker, on its own answers")
+
+
+def supervised(recipe: dict[str, Any], steps: int, runs: Path) -> Path:
+    """The same student on written solutions."""
+    own = recipe["stages"][0]
+    stage = {name: own[name] for name in ("name", "task", "difficulty", "soft_rate")}
+    stage |= {"segmenter": None, "limit": 1024, "rows": own["rows"] * own["answers"], "pack": None}
+    stage["loop"] = own["loop"] | {"steps": steps}
+    path = runs / f"{WRITTEN}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(recipe | {"stages": [stage]}))  # JSON is YAML
+    return path
 
 
 def started(recipe: dict[str, Any], backbone: Backbone, folder: Path) -> Thinker:
@@ -89,20 +114,34 @@ def started(recipe: dict[str, Any], backbone: Backbone, folder: Path) -> Thinker
     return load_thinker("lightthinker", backbone, folder)
 
 
-def recovered(rows: list[dict[str, Any]], trained: list[str]) -> list[dict[str, Any]]:
-    """For each task and training, accuracy before, after and uncompressed in %, and the share of the gap given back."""
-    found = []
-    for task in dict.fromkeys(row["task"] for row in rows):
-        own = {row["method"]: row for row in rows if row["task"] == task}
-        for measure in ("accuracy", "steps_right"):
-            value = {name: row[measure]["mean"] if measure == "accuracy" else row[measure] for name, row in own.items()}
-            gap = value["uncompressed"] - value["before"]
-            for name in trained:
-                line: dict[str, Any] = {"task": task, "measure": measure, "method": name, "before": value["before"]}
-                line |= {"after": value[name], "uncompressed": value["uncompressed"]}
-                line["recovered"] = round((value[name] - value["before"]) / gap, 3) if gap > 0 else None
-                found.append(line)
-    return found
+def recovered(items: list[dict[str, Any]], rows: list[dict[str, Any]], name: str, draws: int = 2000) -> dict[str, Any]:
+    """What a training gave back, over all tasks: answers and steps in % before, after and uncompressed; the share of
+    the gap, with a 95 % interval by drawing problems anew (null where the gap may be none)."""
+    names = [one.name for one in fields(Setting)]
+    keys = {Setting(**{name: row[name] for name in names}).key: row["method"] for row in rows}
+    by_problem: dict[str, dict[str, dict[str, Any]]] = {}
+    for item in items:
+        if item["setting"] in keys:
+            by_problem.setdefault(item["item"], {})[keys[item["setting"]]] = item
+    problems = [found for found in by_problem.values() if {"uncompressed", "before", name} <= found.keys()]
+    line: dict[str, Any] = {"method": name, "problems": len(problems)}
+    for measure in ("right", "steps_right"):
+        values = [[float(p[who][measure]) for who in ("before", name, "uncompressed")] for p in problems]
+        line[measure] = dict(zip(("before", "after", "uncompressed"), _percent(values), strict=True))
+        draw, shares = random.Random(0), []
+        for _ in range(draws):
+            low, after, high = _percent([draw.choice(values) for _ in values])
+            shares.append((after - low) / (high - low) if high > low else None)
+        known = sorted(share for share in shares if share is not None)
+        before, after, whole = _percent(values)
+        sure = len(known) == len(shares)
+        line[measure]["recovered"] = round((after - before) / (whole - before), 3) if sure else None
+        line[measure]["interval"] = [round(known[int(q * len(known))], 3) for q in (0.025, 0.975)] if sure else None
+    return line
+
+
+def _percent(values: list[list[float]]) -> list[float]:
+    return [round(100 * sum(column) / len(values), 2) for column in zip(*values, strict=True)]
 
 
 if __name__ == "__main__":
