@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arms", nargs="+", default=["tgpo", WRITTEN], choices=[*CHANGES, WRITTEN])
     parser.add_argument("--written-steps", type=int, default=100)
-    parser.add_argument("--tasks", nargs="+", default=["shuffle-6", "variables-6", "machine-6"])
+    parser.add_argument("--tasks", nargs="+", default=["shuffle-4", "variables-4", "machine-4"])
     parser.add_argument("--limit", type=int, default=32, help="problems of each task")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
@@ -91,7 +91,7 @@ def main() -> None:
         print(line)
     logs = {arm: read_log(args.runs / f"{arm}-{args.seed}" / "heal" / "log.jsonl") for arm in args.arms}
     shown = {arm: log for arm, log in logs.items() if log}  # supervised training asks nothing on its way
-    draw_progress(shown, args.out.with_suffix(".png"), "LightThinker from HybridThinker, on its own answers")
+    draw_progress(shown, args.out.with_suffix(".png"), "LightThinker on its own answers")
 
 
 def supervised(recipe: dict[str, Any], steps: int, runs: Path) -> Path:

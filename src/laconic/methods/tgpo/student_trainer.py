@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,16 +79,18 @@ class StudentTrainer(TGPOTrainer):
         rewarded = Rewarded(self.problems, reward)
         if args.ddp_find_unused_parameters is None:  # answers of a process may have no finished step, and so no memory
             args.ddp_find_unused_parameters = True
-        super().__init__(
-            student.decoder,
-            reward_funcs=rewarded,
-            args=args,
-            train_dataset=Dataset.from_list([{"prompt": str(number)} for number in range(len(self.problems))]),
-            processing_class=student.tokenizer,
-            rollout_func=self._roll_out,
-            teacher=teacher,
-            **named,
-        )
+        with warnings.catch_warnings():  # it may change: TRL's versions are bounded for that
+            warnings.filterwarnings("ignore", message=".*rollout_func")
+            super().__init__(
+                student.decoder,
+                reward_funcs=rewarded,
+                args=args,
+                train_dataset=Dataset.from_list([{"prompt": str(number)} for number in range(len(self.problems))]),
+                processing_class=student.tokenizer,
+                rollout_func=self._roll_out,
+                teacher=teacher,
+                **named,
+            )
 
     # --- roll-outs ------------------------------------------------------------------------------------------------
 
