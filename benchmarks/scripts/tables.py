@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import poc_tables
+import tgpo_tables
 
 from laconic.core import persist
 from laconic.eval.report import difference, references
@@ -266,6 +267,10 @@ BLOCKS: dict[str, list[tuple[str, Callable[[dict], str]]]] = {
             reasoned("**What is saved, and is the answer still right?** The adapters that ship."),
         ),
         ("reasoning.json", reasoned("**Trained by their recipes, several seeds.**")),
+    ],
+    "numbers of TGPO": [
+        ("healing.json", tgpo_tables.healed),
+        ("divergence_toy.json", tgpo_tables.toy),
     ],
 }
 

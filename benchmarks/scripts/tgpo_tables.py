@@ -1,0 +1,44 @@
+"""TGPO's tables of README.md."""
+
+from __future__ import annotations
+
+
+def toy(result: dict) -> str:
+    rows = result["rows"]
+    starts = list(rows[0]["updates"])
+    lines = [
+        "**How fast does a token come that the student hardly says?** Updates of two tokens until the teacher's (0.99) "
+        "is likelier than not, from the probability the student gives it at first "
+        "(`benchmarks/scripts/divergence_toy.py`).\n",
+        "| loss | " + " | ".join(starts) + " |",
+        "|" + "---|" * (len(starts) + 1),
+    ]
+    lines += [f"| {row['loss']} | " + " | ".join(f"{row['updates'][at]:,}" for at in starts) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def healed(result: dict) -> str:
+    problems = result["recovered"][0]["problems"]
+    lines = [
+        f"**What does learning from own answers give back?** LightThinker on puzzles of four moves, {problems} "
+        "problems nobody was trained on, one seed; the share of what compression took, with 95 % interval "
+        "(`benchmarks/scripts/healing.py`).\n",
+        "| trained by | seconds | right, %: before, after, uncompressed | recovered | steps right, %: as before | "
+        "recovered |",
+        "|" + "---|" * 6,
+    ]
+    for row in result["recovered"]:
+        arm = row["method"].removeprefix("after ")
+        seconds = result["training"][arm][-1]["seconds"]
+        cells = []
+        for measure in ("right", "steps_right"):
+            own = row[measure]
+            share = "-"
+            if own["recovered"] is not None:
+                share = f"{own['recovered']:.0%} ({own['interval'][0]:.0%} to {own['interval'][1]:.0%})"
+            cells += [f"{own['before']:.0f}, {own['after']:.0f}, {own['uncompressed']:.0f}", share]
+        lines.append(f"| {NAMES.get(arm, arm)} | {seconds:,.0f} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+NAMES = {"tgpo": "TGPO", "written": "worked solutions (SFT)", "grpo": "GRPO", "rkl": "reverse KL", "gkd": "forward KL"}
