@@ -22,6 +22,7 @@ from laconic.methods.hybridthinker.model import HybridThinker
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.model import RAM
 from laconic.train import stages
+from laconic.train.loop import LoopConfig
 from laconic.train.policy_recipe import KEYS
 from laconic.train.recipe import load_recipe, run_recipe
 from laconic.train.thinking_recipe import ThinkingTrainer
@@ -73,6 +74,8 @@ def test_a_recipe_trains_on_own_answers_and_says_how_it_goes(tmp_path: Path) -> 
         assert name in logged[1]
     assert [line["teacher/weight"] for line in logged[1:]] == pytest.approx([0.5 - 1e-5 * n for n in range(4)])
     assert all(later["seconds"] >= one["seconds"] for one, later in itertools.pairwise(logged))
+    rates = [line["learning_rate"] for line in logged[1:]]
+    assert rates == pytest.approx([1e-2 * LoopConfig(**STAGE["loop"]).pace(step) for step in range(4)])
     assert any(line.startswith("step 4") and "reward" in line for line in said)
 
 

@@ -62,6 +62,7 @@ class PolicyTask:
             self.problems,
             REWARDS[stage["reward"]],
             self.groups,
+            pace=loop.pace,
             given=stage["given"],
             teacher=self.teacher(),
         )
@@ -100,8 +101,6 @@ def options(stage: dict[str, Any], loop: LoopConfig) -> dict[str, Any]:
         "shuffle_dataset": False,
         "max_steps": loop.steps,
         "learning_rate": loop.learning_rate,
-        "warmup_steps": loop.warmup_steps,
-        "lr_scheduler_type": "cosine",
         "weight_decay": loop.weight_decay,
         "max_grad_norm": loop.max_grad_norm,
         "bf16": loop.autocast,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from trl.models.utils import disable_gradient_checkpointing
 
 from laconic.core.layout import IGNORE
@@ -36,6 +37,7 @@ class StudentTrainer(TGPOTrainer):
             the last.
         reward: of an answer's text to a problem.
         groups: what is trained of the student.
+        pace: the learning rate's factor by the number of the update, from 0; None leaves the schedule to TRL.
         given: of a group's answers, so many are not rolled out but the problem's worked solution (``luffy``: 1;
             ``sft``: all of them; ``gkd``: those not on-policy).
 
@@ -53,6 +55,7 @@ class StudentTrainer(TGPOTrainer):
         reward: Reward,
         groups: Groups,
         *,
+        pace: Callable[[int], float] | None = None,
         given: int = 0,
         teacher: TeacherScorer | None = None,
         **named: Any,
@@ -73,6 +76,7 @@ class StudentTrainer(TGPOTrainer):
             if given:
                 student.given(problem)
         self.student, self.problems, self.groups, self.given_of_group = student, list(problems), groups, given
+        self.pace = pace
         self._given_now: list[bool] = []
         self._speakers = torch.empty(0)
         args.disable_dropout = True  # what answers must be what is scored
@@ -221,6 +225,12 @@ class StudentTrainer(TGPOTrainer):
             weight_decay=self.args.weight_decay,
         )
         return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if self.pace is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        self.lr_scheduler = LambdaLR(self.optimizer if optimizer is None else optimizer, self.pace)
+        return self.lr_scheduler
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """None: a student is saved as the method it is."""
