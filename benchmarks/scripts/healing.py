@@ -1,5 +1,7 @@
 """What learning from own answers gives back of what compression took: TGPO and its rivals from one start.
 
+The student is vanilla's adapter with HybridThinker's memory, which knows nothing yet; the teacher is vanilla.
+
     python benchmarks/scripts/healing.py --arms tgpo written rkl grpo --out benchmarks/results/healing.json
 
 Each objective trains the student of ``recipes/tgpo/cpu.yaml`` on the same problems, with as many answers of each.
@@ -25,7 +27,7 @@ from laconic.backbone import Backbone, load_backbone
 from laconic.core.files import write_whole
 from laconic.eval.progress import draw_progress, read_log
 from laconic.eval.reasoning import Setting, evaluate_reasoning, reasoning_task
-from laconic.methods.lightthinker.model import LightThinker
+from laconic.methods.hybridthinker.model import HybridThinker
 from laconic.methods.registry import load_thinker
 from laconic.methods.thinking.model import Thinker
 from laconic.train.recipe import load_recipe, run_recipe
@@ -71,7 +73,7 @@ def main() -> None:
             folder = run_recipe(RECIPE, [*args.set, *changes, f"stages.0.objective={arm}", *CHANGES[arm]])
         lines = (output / "heal" / "log.jsonl").read_text().splitlines()
         training[arm] = [json.loads(line) for line in lines]
-        methods[f"after {arm}"] = load_thinker("lightthinker", backbone, folder)
+        methods[f"after {arm}"] = load_thinker("hybridthinker", backbone, folder)
     whole: dict[str, Thinker] = {"uncompressed": load_thinker("vanilla", backbone)}
     before = started(recipe, backbone, args.runs / "start")
     tasks = {name: reasoning_task(name, args.limit) for name in args.tasks}
@@ -91,7 +93,7 @@ def main() -> None:
         print(line)
     logs = {arm: read_log(args.runs / f"{arm}-{args.seed}" / "heal" / "log.jsonl") for arm in args.arms}
     shown = {arm: log for arm, log in logs.items() if log}  # supervised training asks nothing on its way
-    draw_progress(shown, args.out.with_suffix(".png"), "LightThinker on its own answers")
+    draw_progress(shown, args.out.with_suffix(".png"), "Vanilla becomes HybridThinker on its own answers")
 
 
 def supervised(recipe: dict[str, Any], steps: int, runs: Path) -> Path:
@@ -108,10 +110,11 @@ def supervised(recipe: dict[str, Any], steps: int, runs: Path) -> Path:
 
 def started(recipe: dict[str, Any], backbone: Backbone, folder: Path) -> Thinker:
     """The student as training finds it, saved first so that result files can name its weights."""
-    student = LightThinker(backbone, LightThinker.options.from_dict(recipe["lightthinker"]))
+    torch.manual_seed(recipe["seed"])
+    student = HybridThinker(backbone, HybridThinker.options.from_dict(recipe["hybridthinker"]))
     take_over(student, recipe["start"], print)
     student.save_pretrained(folder, dtype=torch.bfloat16)
-    return load_thinker("lightthinker", backbone, folder)
+    return load_thinker("hybridthinker", backbone, folder)
 
 
 def recovered(items: list[dict[str, Any]], rows: list[dict[str, Any]], name: str, draws: int = 2000) -> dict[str, Any]:
