@@ -21,8 +21,8 @@ def healed(result: dict) -> str:
     problems = result["recovered"][0]["problems"]
     lines = [
         "**What does learning from own answers give back?** Vanilla's adapter with a new memory (HybridThinker), "
-        f"puzzles of four moves, {problems} problems nobody was trained on, one seed; the share of what compression took, with "
-        "95 % interval (`benchmarks/scripts/healing.py`).\n",
+        f"puzzles of four moves, {problems} problems nobody was trained on, one seed; the share of what compression "
+        "took, with 95 % interval (`benchmarks/scripts/healing.py`).\n",
         "| trained by | seconds | right, %: before, after, uncompressed | recovered | steps right, %: as before | "
         "recovered |",
         "|" + "---|" * 6,
