@@ -218,6 +218,7 @@ def test_what_answered_and_what_chose_are_named_apart(tmp_path: Path) -> None:
 
 
 def test_adapters_ship() -> None:
-    found = ["classifier-minilm", "comet-smollm2", "poc-smollm2", "ram-smollm2", "vanilla-smollm2"]
-    assert [folder.name for folder in shipped_adapters()] == found
+    thinkers = ["hybridthinker-smollm2", "lightthinker-smollm2", "memosight-smollm2", "vanilla-smollm2"]
+    others = ["classifier-minilm", "comet-smollm2", "poc-smollm2", "ram-smollm2"]
+    assert [folder.name for folder in shipped_adapters()] == sorted(thinkers + others)
     assert all(sum(f.stat().st_size for f in folder.iterdir()) < 12e6 for folder in shipped_adapters())
