@@ -15,8 +15,8 @@ Objective = Literal["tgpo", "grpo", "rkl", "kdrl", "adv_match", "adv_state", "gk
 Gate = Literal["all", "mismatch", "confident", "incorrect", "first"]
 #: objectives that no teacher is asked for
 ALONE = ("grpo", "luffy", "sft")
-#: those whose loss is no reward's
-REWARDLESS = ("rkl", "gkd", "sft")
+#: those whose loss knows no advantage, and no weight
+REWARDLESS = ("gkd", "sft")
 #: those that learn from answers that are given
 FROM_GIVEN = ("luffy", "sft")
 #: loss types of TRL whose normaliser the teacher's term can share
@@ -51,9 +51,7 @@ class TGPOConfig(GRPOConfig):
     teacher_batches: int = field(default=200, metadata={"help": "batches over which a cosine falls"})
     gate: Gate = field(default="all", metadata={"help": "all, mismatch, confident, incorrect or first"})
     gate_threshold: float = field(default=0.5, metadata={"help": "for the gates confident and first"})
-
     gkd_beta: float = field(default=0.0, metadata={"help": "0: forward KL, 1: reverse KL, between: Jensen-Shannon"})
-
     log_gradients: bool = field(default=False, metadata={"help": "note the norms of both terms' gradients"})
 
     def __post_init__(self) -> None:

@@ -6,7 +6,6 @@ the same process gets through to it.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import multiprocessing
 from multiprocessing.connection import Connection
@@ -45,7 +44,6 @@ def _start() -> tuple[BaseProcess, Connection]:
     own, other = context.Pipe()
     process = context.Process(target=_work, args=(other,), daemon=True)
     process.start()
-    atexit.register(process.kill)
     if not own.poll(START):
         process.kill()
         raise RuntimeError("The process that checks mathematics does not start.")

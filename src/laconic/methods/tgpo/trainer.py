@@ -103,13 +103,12 @@ class TGPOTrainer(GRPOTrainer):
                 output["given_advantages"] = output["advantages"] * given
                 output["advantages"] = output["advantages"] * ~given
             return output
-        if objective in REWARDLESS and objective != "rkl":
-            output["advantages"] = torch.zeros_like(output["advantages"])
         names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
         answers = [output[name] for name in names]
-        if objective == "gkd":
-            output["teacher_states"] = cast(LocalTeacher, self.teacher).states(*answers)
-        if objective in ("gkd", "sft"):
+        if objective in REWARDLESS:
+            output["advantages"] = torch.zeros_like(output["advantages"])
+            if objective == "gkd":
+                output["teacher_states"] = cast(LocalTeacher, self.teacher).states(*answers)
             return output
         weight = self.args.weight.at(self.rollout_batch)
         self._weight_now = weight
