@@ -12,6 +12,7 @@ from laconic.errors import LaconicError
 from laconic.losses.chosen import chosen_log_probs
 from laconic.losses.distillation import (
     divergence,
+    divergence_of_states,
     guidance,
     match_bonus,
     reverse_kl_advantage,
@@ -248,3 +249,16 @@ def test_chosen_log_probs_are_those_of_all_logits_for_any_piece(together: int) -
     nothing, none = chosen_log_probs(head, hidden[:0], ids[:0])
     assert nothing.shape == (0, 2)
     assert none.shape == (0,)
+
+
+@pytest.mark.parametrize("together", [2, 100])
+def test_the_divergence_of_states_is_that_of_their_logits_at_the_students_temperature(together: int) -> None:
+    torch.manual_seed(0)
+    own, theirs = torch.nn.Linear(4, 7), torch.nn.Linear(5, 7)
+    states, targets = torch.randn(3, 4, requires_grad=True), torch.randn(3, 5)
+    found = divergence_of_states((own, states), (theirs, targets), 0.3, temperature=0.7, together=together)
+    wanted = divergence(own(states) / 0.7, theirs(targets), 0.3)
+    torch.testing.assert_close(found, wanted)
+    one, other = (torch.autograd.grad(value.sum(), states)[0] for value in (found, wanted))
+    torch.testing.assert_close(one, other)
+    assert theirs.weight.grad is None

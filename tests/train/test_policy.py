@@ -185,3 +185,13 @@ def test_rams_reader_learns_from_its_own_answers(tmp_path: Path, monkeypatch: py
     path.write_text(yaml.safe_dump(made | {"stages": [stage | {"teacher": str(tmp_path / "vanilla")}]}))
     with pytest.raises(RecipeError, match="does not read all"):
         run_recipe(path, say=lambda _: None)
+
+
+def test_every_batch_asks_other_problems_and_a_seed_always_the_same() -> None:
+    trainer = ThinkingTrainer(KINDS["hybridthinker"][0])
+    stage = STAGE | {"objective": "grpo", "teacher": None, "task": ["shuffle"], "difficulty": [3]}
+    tasks = [trainer.task(thinker("hybridthinker"), stage, {}, seed) for seed in (0, 0, 1)]
+    asked = [[problem.question for problem in task.problems] for task in tasks]  # type: ignore[attr-defined]
+    assert len(set(asked[0])) == len(asked[0]) == STAGE["rows"] * STAGE["loop"]["steps"]
+    assert asked[0] == asked[1] != asked[2]
+    assert not {problem.question for problem in tasks[0].watched} & set(asked[0])  # type: ignore[attr-defined]

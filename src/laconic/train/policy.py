@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -68,7 +69,9 @@ class PolicyTask:
         )
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(_Log(self.student, stage, self.watched, folder / "log.jsonl", say))
-        trainer.train()
+        with warnings.catch_warnings():  # what TRL calls by its old name is no business of a recipe's user
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            trainer.train()
 
 
 def settings(stage: dict[str, Any], loop: LoopConfig, folder: Path, *, cpu: bool) -> TGPOConfig:

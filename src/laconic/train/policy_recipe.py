@@ -84,8 +84,8 @@ def _check_named(stage: dict[str, Any], where: str) -> None:
     """Raise ``RecipeError`` for a teacher that is missing, not asked, or not named in full."""
     teacher, wanted = stage["teacher"], stage["objective"] not in ALONE
     if wanted == (teacher is None):
-        told = "needs a teacher" if wanted else "asks no teacher"
-        raise RecipeError(f"{where}: {stage['objective']} {told}.", "Name a saved vanilla method, or null.")
+        told, remedy = ("needs a", "Name a saved one, or a server") if wanted else ("asks no", "Set teacher: null")
+        raise RecipeError(f"{where}: {stage['objective']} {told} teacher.", f"{remedy}.")
     if isinstance(teacher, dict):
         if not {"url", "model"} <= teacher.keys() <= {"url", "model", "tokenizer", "ends"}:
             raise RecipeError(f"{where}: a served teacher has a url and a model.", "Beside them: tokenizer, ends.")

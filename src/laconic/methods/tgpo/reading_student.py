@@ -86,10 +86,8 @@ class ReadingStudent:
             )
         answers = []
         for row, held in zip(made.tolist(), sizes.tolist(), strict=True):
-            ends = [
-                at for at, token in enumerate(row) if token in self.reader.stop_ids or self.reader.breaks_line(token)
-            ]
-            words = row[: ends[0] + 1] if ends else row
+            ends = (at for at, token in enumerate(row) if self._ends(token))
+            words = row[: next(ends, len(row)) + 1]
             answers.append(Answer(words, [1] * len(words), held + len(words)))
         return answers
 
@@ -100,16 +98,11 @@ class ReadingStudent:
             torch.cat([row, said[mask.bool()]]) for row, said, mask in zip(before, spoken, answer_mask, strict=True)
         ]
         padded = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        sizes = torch.tensor([len(row) for row in rows], device=padded.device)
-        places = torch.arange(padded.shape[1], device=padded.device)
         starts = torch.tensor([len(row) - 1 for row in before], device=padded.device)
         speakers = (starts[:, None] + torch.arange(answer.shape[1], device=padded.device)) * answer_mask
-        inputs = {
-            "inputs_embeds": padded,
-            "attention_mask": (places < sizes[:, None]).long(),
-            "position_ids": places.expand(len(rows), -1),
-        }
-        return Fed(inputs, speakers, padded.shape[1])
+        # padding stands behind all that is real: a decoder reads only backwards, and needs no mask for it
+        places = torch.arange(padded.shape[1], device=padded.device).expand(len(rows), -1)
+        return Fed({"inputs_embeds": padded, "position_ids": places}, speakers, padded.shape[1])
 
     def _before(self, prompt: Sequence[int]) -> Tensor:
         """What the reader has in front of its answer, ``[M + Q, D]``."""

@@ -13,7 +13,7 @@ from laconic.core.thoughts import Trace, lay_out
 from laconic.core.visibility import attention_mask
 from laconic.data.problems import Problem
 from laconic.generation.choosing import processors_for
-from laconic.generation.thinking import model_ends, think
+from laconic.generation.thinking import think
 from laconic.methods.tgpo.students import Answer, Fed
 from laconic.methods.thinking.model import Thinker
 
@@ -23,7 +23,6 @@ class ThinkingStudent:
 
     def __init__(self, thinker: Thinker) -> None:
         self.thinker = thinker
-        self.ends = model_ends(thinker)
 
     @property
     def decoder(self) -> PreTrainedModel:
@@ -85,8 +84,7 @@ class ThinkingStudent:
         return Fed(inputs, speakers, len(layout))
 
     def _trace(self, prompt: list[int], words: list[int]) -> Trace:
-        """What was said, cut where steps ended."""
-        end = words.pop() if words and words[-1] in self.ends else None
+        """What was said, cut where steps ended; the end of the whole is a word like any other, which nobody reads."""
         steps: list[list[int]] = []
         closed = True
         for word in words:
@@ -94,4 +92,4 @@ class ThinkingStudent:
                 steps.append([])
             steps[-1].append(word)
             closed = word == self.thinker.step_end
-        return Trace(prompt, steps, end)
+        return Trace(prompt, steps, None)
