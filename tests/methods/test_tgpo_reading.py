@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,13 +10,14 @@ from tiny import tiny_backbone
 
 pytest.importorskip("trl")
 
+from policies import quick
+
 from laconic.data.problems import Problem, Question, same_words
 from laconic.errors import BudgetError, DataError
 from laconic.generation.answer import Reader
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.model import RAM
 from laconic.methods.tgpo import reading_student
-from laconic.methods.tgpo.config import TGPOConfig
 from laconic.methods.tgpo.reading_student import ReadingStudent
 from laconic.methods.tgpo.rewards import answer_reward
 from laconic.methods.tgpo.student_trainer import StudentTrainer
@@ -43,16 +43,6 @@ def student() -> tuple[RAM, ReadingStudent]:
             if "lora" in name:
                 parameter.data.normal_(0, 0.3)
     return ram.eval(), ReadingStudent(Reader(backbone, ram.decoder), ram, 2.0)
-
-
-def options(folder: Path, **changes: Any) -> TGPOConfig:
-    known: dict[str, Any] = {
-        "output_dir": str(folder), "per_device_train_batch_size": 4, "num_generations": 2, "max_completion_length": 6,
-        "max_steps": 1, "learning_rate": 1e-2, "report_to": [], "use_cpu": True, "logging_steps": 1, "seed": 1,
-        "save_strategy": "no", "disable_tqdm": True, "bf16": False, "activation_checkpointing": False,
-        "shuffle_dataset": False,
-    }  # fmt: skip
-    return TGPOConfig(**known | changes)
 
 
 def test_the_teacher_reads_the_document_and_the_student_what_is_left_of_it() -> None:
@@ -117,12 +107,23 @@ def test_a_reader_is_trained_and_its_compressor_is_not(objective: str, given: in
     tokenizer = ram.backbone.tokenizer
     teacher = LocalTeacher(other.decoder, tokenizer, side_of(own.decoder, tokenizer)) if objective == "tgpo" else None
     lora = [p for name, p in ram.decoder.named_parameters() if "lora_" in name]
-    args = options(tmp_path, objective=objective, teacher_weight=0.5)
+    args = quick(tmp_path, objective=objective, teacher_weight=0.5)
     reward = answer_reward if given else lambda problem, text: float(len(text) % 3)
     StudentTrainer(own, args, ASKED, reward, [(lora, 1.0)], given=given, teacher=teacher).train()
     moved = {name for name, p in ram.own_parameters().items() if not torch.equal(p, before[name])}
     assert moved
     assert all(name.startswith("decoder.") for name in moved)
+
+
+def test_what_ends_an_answer_is_part_of_it() -> None:
+    ram, own = student()
+    own.reader.stop_ids = frozenset(range(len(ram.backbone.tokenizer)))
+    assert [
+        len(answer.words) for answer in own.answers([own.prompt(ASKED[0])] * 2, most=4, temperature=1.0, seed=0)
+    ] == [1, 1]
+    own.reader.stop_ids = frozenset()
+    own.reader.breaks_line = lambda token: True  # type: ignore[method-assign]
+    assert len(own.answers([own.prompt(ASKED[0])], most=4, temperature=0.0, seed=0)[0].words) == 1
 
 
 def test_documents_are_shortened_anew_where_they_were_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,6 +142,6 @@ def test_what_has_no_document_or_is_too_long_is_refused(tmp_path: Path) -> None:
         own.prompt(Problem("p", "Why?", [], "so", same_words))
     long = Question("q", "Why?", [], "so", same_words, 60 * TEXT)
     with pytest.raises(BudgetError, match="window"):
-        StudentTrainer(own, options(tmp_path, objective="grpo"), [long], answer_reward, [])
+        StudentTrainer(own, quick(tmp_path, objective="grpo"), [long], answer_reward, [])
     assert ASKED[0].solved_by(" Anna Weiss.\nand more")
     assert not ASKED[0].solved_by("Nobody")

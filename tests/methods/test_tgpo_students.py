@@ -17,10 +17,11 @@ from torch import Tensor
 
 trl = pytest.importorskip("trl")
 
+from policies import quick  # noqa: E402
+
 from laconic.data.problems import Problem, same_words  # noqa: E402
 from laconic.errors import DataError, LaconicError, RewardError  # noqa: E402
 from laconic.generation.thinking import think  # noqa: E402
-from laconic.methods.tgpo.config import TGPOConfig  # noqa: E402
 from laconic.methods.tgpo.rewards import Rewarded, answer_reward, math_reward, steps_reward  # noqa: E402
 from laconic.methods.tgpo.student_trainer import StudentTrainer  # noqa: E402
 from laconic.methods.tgpo.teacher import LocalTeacher  # noqa: E402
@@ -39,18 +40,6 @@ def by_length(problem: Problem, text: str) -> float:
     return float(len(text) % 3)
 
 
-def config(folder: Path, **changes: Any) -> TGPOConfig:
-    if changes.get("objective") == "rkl":
-        changes["teacher_schedule"] = "constant"
-    known: dict[str, Any] = {
-        "output_dir": str(folder), "per_device_train_batch_size": 4, "num_generations": 2, "max_completion_length": 9,
-        "max_steps": 2, "learning_rate": 1e-2, "report_to": [], "use_cpu": True, "logging_steps": 1, "seed": 1,
-        "save_strategy": "no", "disable_tqdm": True, "bf16": False, "activation_checkpointing": False,
-        "shuffle_dataset": False,
-    }  # fmt: skip
-    return TGPOConfig(**known | changes)
-
-
 def trainer_of(model: Thinker, folder: Path, reward: Any = by_length, **changes: Any) -> StudentTrainer:
     given, teacher = changes.pop("given", 0), changes.pop("teacher", None)
     student = ThinkingStudent(model)
@@ -59,7 +48,7 @@ def trainer_of(model: Thinker, folder: Path, reward: Any = by_length, **changes:
     groups = [(own, 1.0)] + ([(soft, 2.0)] if soft else [])
     if changes.get("objective") is None and teacher is None:
         changes["objective"] = "grpo"
-    return StudentTrainer(student, config(folder, **changes), ASKED, reward, groups, given=given, teacher=teacher)
+    return StudentTrainer(student, quick(folder, **changes), ASKED, reward, groups, given=given, teacher=teacher)
 
 
 def teacher_of(model: Thinker) -> LocalTeacher:
@@ -328,20 +317,20 @@ def test_what_cannot_be_trained_is_refused_before(tmp_path: Path) -> None:
     model = thinker("vanilla")
     student = ThinkingStudent(model)
     with pytest.raises(DataError, match="no problem"):
-        StudentTrainer(student, config(tmp_path, objective="grpo"), [], by_length, [])
+        StudentTrainer(student, quick(tmp_path, objective="grpo"), [], by_length, [])
     unsolved = [Problem("u", "Why?", [], "blue", same_words)]
     with pytest.raises(DataError, match="no steps"):
-        StudentTrainer(student, config(tmp_path, objective="luffy"), unsolved, by_length, [], given=1)
+        StudentTrainer(student, quick(tmp_path, objective="luffy"), unsolved, by_length, [], given=1)
     with pytest.raises(LaconicError, match="given"):
-        StudentTrainer(student, config(tmp_path, objective="luffy"), ASKED, by_length, [], given=3)
+        StudentTrainer(student, quick(tmp_path, objective="luffy"), ASKED, by_length, [], given=3)
     for name, value in (("beta", 0.1), ("top_p", 0.9), ("top_k", 5), ("repetition_penalty", 1.2)):
         with pytest.raises(LaconicError, match=name):
-            StudentTrainer(student, config(tmp_path, objective="grpo", **{name: value}), ASKED, by_length, [])
+            StudentTrainer(student, quick(tmp_path, objective="grpo", **{name: value}), ASKED, by_length, [])
     with pytest.raises(LaconicError, match="window"):
-        StudentTrainer(student, config(tmp_path, objective="grpo", max_completion_length=600), ASKED, by_length, [])
+        StudentTrainer(student, quick(tmp_path, objective="grpo", max_completion_length=600), ASKED, by_length, [])
     halved = {"steps_per_generation": 2, "save_strategy": "steps", "save_steps": 3}
     with pytest.raises(LaconicError, match="inside a batch"):
-        StudentTrainer(student, config(tmp_path, objective="grpo", **halved), ASKED, by_length, [])
+        StudentTrainer(student, quick(tmp_path, objective="grpo", **halved), ASKED, by_length, [])
 
 
 def test_luffy_with_nothing_given_is_grpo(tmp_path: Path) -> None:
