@@ -107,7 +107,8 @@ def test_a_server_says_what_the_teacher_says_here(server: Server) -> None:
     assert torch.equal(found.ids, wanted.ids)
     torch.testing.assert_close(found.log_probs, wanted.log_probs, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found.said, wanted.said, atol=1e-5, rtol=1e-5)
-    assert [len(body["prompt"]) for body in server.asked[1:]] == [8, 3]
+    # requests are under way together: which comes first is chance, what comes back is in order (above)
+    assert sorted(len(body["prompt"]) for body in server.asked[1:]) == [3, 8]
     assert all(body["max_tokens"] == 1 for body in server.asked)  # it generates nothing that is used
 
 
