@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from tiny import ARCHITECTURES, VOCABULARY, tiny_backbone
 from torch import Tensor
 
@@ -47,3 +49,22 @@ def outputs(made: CoMeT, rows: Sequence[Tensor], plans: Sequence[Sequence[int]])
             row.append(part)
         memories.append(memory)
     return [torch.cat(row) for row in per_row], memories
+
+
+def recipe(folder: Path, **changes: Any) -> Path:
+    """A recipe's file of one stage on tiny chunks."""
+    stage = {
+        "name": "two", "task": ["number"], "books": "books_train", "chunk_tokens": 64, "chunks": [1],
+        "plans": ["fixed"], "fifo_slots": [0, 8], "questions": 2, "distractors": 0, "rows": 2,
+        "memory_rate": 10.0, "truncate": None, "save_activations": True, "share_text": False, "asides": False,
+        "interludes": [0], "gates": None,
+        "loop": {"steps": 3, "learning_rate": 1.0e-3, "checkpoint_every": 1},
+    }  # fmt: skip
+    options = {"chunk_tokens": 64, "stride": 8, "global_slots": 4, "fifo_slots": 8, "adapter_rank": 2, "lora_rank": 2}
+    whole = {
+        "method": "comet", "backbone": "tiny", "dtype": "float32", "device": "cpu", "start": None,
+        "output": str(folder / "run"), "seed": 0, "comet": options, "stages": [stage | changes],
+    }  # fmt: skip
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(whole))
+    return path

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from comets import comet, words
+from comets import comet, recipe, words
 from torch import nn
 
 from laconic.core import persist
@@ -406,24 +406,6 @@ def test_what_is_trained(train: str, has_decoder: bool) -> None:
 
 
 # --- recipes ----------------------------------------------------------------------------------------------------------
-
-
-def recipe(folder: Path, **changes: Any) -> Path:
-    stage = {
-        "name": "two", "task": ["number"], "books": "books_train", "chunk_tokens": 64, "chunks": [1],
-        "plans": ["fixed"], "fifo_slots": [0, 8], "questions": 2, "distractors": 0, "rows": 2,
-        "memory_rate": 10.0, "truncate": None, "save_activations": True, "share_text": False, "asides": False,
-        "interludes": [0],
-        "loop": {"steps": 3, "learning_rate": 1.0e-3, "checkpoint_every": 1},
-    }  # fmt: skip
-    options = {"chunk_tokens": 64, "stride": 8, "global_slots": 4, "fifo_slots": 8, "adapter_rank": 2, "lora_rank": 2}
-    whole = {
-        "method": "comet", "backbone": "tiny", "dtype": "float32", "device": "cpu", "start": None,
-        "output": str(folder / "run"), "seed": 0, "comet": options, "stages": [stage | changes],
-    }  # fmt: skip
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(whole))
-    return path
 
 
 def test_a_recipe_trains_saves_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

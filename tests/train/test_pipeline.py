@@ -84,7 +84,7 @@ def train(folder: Path) -> None:
         "name": "two", "task": ["number"], "chunk_tokens": 48, "chunks": [3], "plans": ["fixed"], "fifo_slots": [1, 5],
         "questions": 2, "distractors": 0, "rows": 2, "memory_rate": 10.0,
         "truncate": None, "save_activations": False, "share_text": True, "asides": False,
-        "interludes": [0],
+        "interludes": [0], "gates": None,
     }  # fmt: skip
     data = ReadingData(["The keeper wrote down the weather. " * 40], {"number": NEEDLES["number"]}, {})
     task = trainer.task(comet(train="lora", chunk_tokens=48), stage, data, 0)

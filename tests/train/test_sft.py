@@ -129,6 +129,7 @@ def test_it_is_trained_on_what_comet_is() -> None:
         share_text=False,
         asides=False,
         interludes=[0],
+        gates=None,
     )
     one = SFTTrainer().task(SFT(backbone, SFTConfig(lora_rank=2)), stage(), SFTTrainer().data(stage()), 3)
     trainer = CoMeTTrainer()

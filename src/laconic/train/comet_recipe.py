@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+import yaml
 from accelerate import PartialState
 
 from laconic.backbone import Backbone
@@ -14,7 +16,9 @@ from laconic.methods.comet.model import CoMeT
 from laconic.train import reading_data
 from laconic.train.checks import above_zero, positive
 from laconic.train.comet import ReadingStage, SharedReadingStage, parameters_of
+from laconic.train.gates import GateLesson
 from laconic.train.reading_data import ReadingData, check_reading, hides, load_reading, reading_examples
+from laconic.train.reading_examples import Example
 from laconic.train.stages import OnDecoder, StageTask
 from laconic.train.targets import labels_in
 
@@ -36,6 +40,7 @@ class CoMeTTrainer(OnDecoder):
         "truncate",
         "save_activations",
         "share_text",
+        "gates",
     )
     look = "See recipes/comet/cpu.yaml."
 
@@ -72,6 +77,35 @@ class CoMeTTrainer(OnDecoder):
             raise RecipeError(
                 f"{where}: a text that is shared carries its gradient all the way.", "Set truncate: null."
             )
+        if stage["gates"] is not None:
+            self._check_lesson(stage, where)
+
+    def _check_lesson(self, stage: dict[str, Any], where: str) -> None:
+        lesson = stage["gates"]
+        if (
+            not isinstance(lesson, dict)
+            or lesson.keys() != {"layers", "batches"}
+            or not all(map(positive, lesson.values()))
+        ):
+            raise RecipeError(
+                f"{where}: gates must be null, or say in whole numbers how many layers and batches.",
+                "Write gates: {layers: 7, batches: 40}.",
+            )
+        if not all(map(hides, stage["task"])):
+            raise RecipeError(
+                f"{where}: gates are taught by needles and stories alone: of other text it is not known what to keep.",
+                "Leave other tasks to a stage with gates: null.",
+            )
+        if min(stage["chunks"]) < 2:
+            raise RecipeError(
+                f"{where}: the first chunk of a text passes no gate, so gates are taught by texts of two and more.",
+                "Set chunks to numbers above 1.",
+            )
+        plain = {"asides": False, "interludes": [0], "truncate": None, "share_text": False}
+        for key, value in plain.items():
+            if stage[key] != value:
+                remedy = f"Set {key}: {yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}."
+                raise RecipeError(f"{where}: where gates are taught, {key} has no place.", remedy)
 
     def data(self, stage: dict[str, Any]) -> ReadingData:
         return load_reading(stage)
@@ -91,6 +125,7 @@ class CoMeTTrainer(OnDecoder):
         return CoMeT(backbone, config)
 
     def task(self, method: CoMeT, stage: dict[str, Any], data: ReadingData, seed: int) -> StageTask:
+        """Raises ``RecipeError`` for a stage that does not go with the method's sizes."""
         parameters = parameters_of(method, stage["memory_rate"])
         full, slots, save = stage["chunk_tokens"], stage["fifo_slots"], stage["save_activations"]
         if full > method.config.chunk_tokens:
@@ -105,9 +140,24 @@ class CoMeTTrainer(OnDecoder):
                 "Raise comet.fifo_slots.",
             )
         examples = reading_examples(method.backbone, stage, data, seed, stage["asides"], stage["interludes"])
+        if lesson := stage["gates"]:
+            return _lesson(method, stage["name"], lesson["layers"], slots, map(examples, range(lesson["batches"])))
         processes = PartialState(cpu=method.backbone.device.type == "cpu").num_processes
         if stage["share_text"] and processes > 1:  # one process has nobody to share with
             shared = SharedReadingStage(method, fifo_slots=slots, save_activations=save)
             return StageTask(shared, examples, parameters, shared.synchronise, labels_in)
         alone = ReadingStage(method, fifo_slots=slots, truncate=stage["truncate"], save_activations=save)
         return StageTask(alone, examples, parameters, weight=labels_in)
+
+
+def _lesson(
+    method: CoMeT, name: str, layers: int, slots: Sequence[int] | None, batches: Iterable[Sequence[Example]]
+) -> StageTask:
+    """Every step learns from all batches, which are read before the first."""
+    if not method.config.gate or not method.config.global_slots or layers > len(method.cells):
+        raise RecipeError(
+            f"The stage {name} teaches the gates of {layers} layers, which the method has not.", "Set gates: null."
+        )
+    lesson = GateLesson(method, layers, batches, slots)
+    parameters = {"gates": (list(lesson.gates.parameters()), 1.0)}
+    return StageTask(lesson, lambda step: lesson.looked_at, parameters)

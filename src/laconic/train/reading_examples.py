@@ -48,6 +48,7 @@ class Example:
             so that nothing is said twice. Of a long text, many distances are learnt from at little more than the price
             of one.
         interlude: what is read between two of its chunks; what is asked aside there is asked behind it.
+        hidden: numbers of the chunks in which something is hidden, where that is known.
     """
 
     ids: list[int]
@@ -55,6 +56,7 @@ class Example:
     plan: list[int]
     asides: Mapping[int, Example] = field(default_factory=dict)
     interlude: Interlude | None = None
+    hidden: frozenset[int] = frozenset()
 
 
 #: the rows of a step, from its number
@@ -166,21 +168,29 @@ class NeedleExamples:
         plan = step.cut(hidden.text, self.backbone)
         pairs = [(needle.question, needle.answer) for needle in needles[:asked]]
         row = conversation(self.backbone, hidden.text, plan, pairs, self.shape.chunk_tokens)
-        return replace(row, asides=self._asides(needles, hidden.starts, plan, step)) if self.asides else row
+        spans = [
+            [
+                (start, start + len(self.backbone.token_ids(part)))
+                for start, part in zip(at, needle.sentences, strict=True)
+            ]
+            for needle, at in zip(needles, hidden.starts, strict=True)
+        ]
+        row = replace(row, hidden=_numbers_of(plan, [span for of_needle in spans for span in of_needle]))
+        return replace(row, asides=self._asides(needles, spans, plan, step)) if self.asides else row
 
     def _asides(
-        self, needles: Sequence[Needle], starts: Sequence[Sequence[int]], plan: Sequence[int], step: Step
+        self, needles: Sequence[Needle], spans: Sequence[Sequence[tuple[int, int]]], plan: Sequence[int], step: Step
     ) -> dict[int, Example]:
         """One question behind each chunk of the plan but the last, where a whole needle lies before it.
 
         One that takes more than a chunk is left out.
+
+        Args:
+            spans: by needle, where each of its sentences begins and ends.
         """
-        ends = [
-            max(start + len(self.backbone.token_ids(part)) for start, part in zip(at, needle.sentences, strict=True))
-            for needle, at in zip(needles, starts, strict=True)
-        ]
+        ends = [max(end for _, end in of_needle) for of_needle in spans]
         # a chance of its own: with asides or without, a step has the same texts
-        draw = random.Random(f"{step.seed}/asides/{starts}")
+        draw = random.Random(f"{step.seed}/asides/{[[start for start, _ in of_needle] for of_needle in spans]}")
         asides = {}
         for number, read in enumerate(list(accumulate(plan))[:-1]):
             known = [needle for needle, end in zip(needles, ends, strict=True) if end <= read]
@@ -294,6 +304,16 @@ def conversation(
         labels += [*[IGNORE] * len(prompt), *said]
     plan[-1] -= 1  # what ends the last answer is predicted, not read
     return Example(ids[:-1], labels[1:], [size for size in plan if size])
+
+
+def _numbers_of(plan: Sequence[int], spans: Sequence[tuple[int, int]]) -> frozenset[int]:
+    """Numbers of the chunks in which a part of any span lies."""
+    ends = list(accumulate(plan))
+    return frozenset(
+        number
+        for number, (size, end) in enumerate(zip(plan, ends, strict=True))
+        if any(first < end and end - size < last for first, last in spans)
+    )
 
 
 def extended(plan: list[int], tokens: int, full: int) -> list[int]:

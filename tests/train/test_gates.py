@@ -1,0 +1,206 @@
+"""Gates taught by what is known to be hidden: against a memory that is kept so by hand."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from comets import comet, recipe, words
+from torch import Tensor, nn
+
+from laconic.core.layout import IGNORE
+from laconic.data.needles import NEEDLES
+from laconic.errors import RecipeError
+from laconic.generation.answer import QUESTION_TEMPLATE
+from laconic.methods.comet.memory import Memory
+from laconic.methods.comet.model import CoMeT
+from laconic.train.gates import KEEP, TAKE, GateLesson
+from laconic.train.reading_data import ReadingData, reading_examples
+from laconic.train.reading_examples import Example
+from laconic.train.recipe import load_recipe, run_recipe
+
+
+def row(seed: int, plan: list[int], hidden: set[int]) -> Example:
+    return Example(words(sum(plan), seed).tolist(), [IGNORE] * sum(plan), plan, hidden=frozenset(hidden))
+
+
+def taught(made: CoMeT, layers: int, batch: list[Example]) -> tuple[Tensor, dict[str, float]]:
+    lesson = GateLesson(made, layers, [batch])
+    loss: tuple[Tensor, dict[str, float]] = lesson(lesson.looked_at)
+    return loss
+
+
+class Told(nn.Module):
+    """A gate that does as it is told, and notes what it looked at."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits, self.seen = logits, torch.zeros(0)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.seen = inputs
+        return self.logits.expand(*inputs.shape[:-1], 1)
+
+
+@torch.no_grad()
+def looked_at(made: CoMeT, example: Example, layers: int) -> list[tuple[bool, list[Tensor]]]:
+    """By chunk, whether something is hidden in it, and what each gate is asked about; only chunks that are gated."""
+    memory: Memory = made.empty_memory(1)
+    gates = [nets.gate for nets in made.memories]
+    looked = []
+    for number, ids in enumerate(torch.tensor(example.ids).split(example.plan)):
+        hides = number in example.hidden
+        told = [Told(torch.tensor([-100.0 if hides else 100.0])) for _ in range(layers)]
+        for nets, gate in zip(list(made.memories)[-layers:], told, strict=True):
+            nets.gate = gate
+        _, memory = made.read_chunk([ids], memory, [number < len(example.plan) - 1])
+        if 0 < number < len(example.plan) - 1:
+            looked.append((hides, [gate.seen for gate in told]))
+    for nets, gate in zip(made.memories, gates, strict=True):
+        nets.gate = gate
+    return looked
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_loss_is_that_of_a_memory_kept_as_told(layers: int) -> None:
+    made = comet()
+    batch = [row(1, [12, 12, 12, 7], {1}), row(2, [12, 12, 12, 12, 12, 3], {0, 2, 5}), row(3, [12, 5], {1})]
+    got, numbers = taught(made, layers, batch)
+    keep: list[Tensor] = []
+    take: list[Tensor] = []
+    for example in batch:
+        for hides, seen in looked_at(made, example, layers):
+            for inputs, nets in zip(seen, list(made.memories)[-layers:], strict=True):
+                assert nets.gate is not None
+                (take if hides else keep).append(nets.gate(inputs).flatten())
+    kept, taken = torch.cat(keep), torch.cat(take)
+    assert len(kept) == 4 * 3 * layers, "two chunks of three slots, of the first row one and of the second three"
+    wanted = (torch.log1p((KEEP - kept).exp()).mean() + torch.log1p((taken - TAKE).exp()).mean()) / 2
+    assert got.item() == pytest.approx(wanted.item(), rel=1e-4)
+    assert numbers["kept"] == pytest.approx(kept.sigmoid().mean().item(), rel=1e-4)
+    assert numbers["taken"] == pytest.approx(1 - taken.sigmoid().mean().item(), rel=1e-4)
+
+
+def test_of_the_method_the_gates_alone_learn_and_then_answer_again_for_themselves() -> None:
+    made = comet()
+    batch = [row(1, [12, 12, 12, 7], {1})]
+    rows, plans = [torch.tensor(batch[0].ids)], [batch[0].plan]
+    before = list(made.chunks(rows, plans))[-1][0]
+    lesson = GateLesson(made, 1, [batch])
+    lesson(lesson.looked_at)[0].backward()
+    touched = {name for name, p in made.named_parameters() if p.grad is not None}
+    last = len(made.memories) - 1
+    assert touched == {f"memories.{last}.gate.weight", f"memories.{last}.gate.bias"}
+    assert torch.equal(list(made.chunks(rows, plans))[-1][0], before)
+
+
+@pytest.mark.parametrize("hidden", [set(), {1, 2}])
+def test_texts_that_hide_nothing_or_something_everywhere(hidden: set[int]) -> None:
+    loss, numbers = taught(comet(), 1, [row(1, [12, 12, 12, 7], hidden)])
+    assert loss.item() > 0
+    assert numbers.keys() == {"taken" if hidden else "kept"}
+
+
+def test_gates_come_to_do_as_they_are_told() -> None:
+    made = comet()
+    batch = [row(seed, [12, 12, 12, 12, 7], {1, 3} if seed % 2 else {2}) for seed in range(4)]
+    lesson = GateLesson(made, 1, [batch[:1], batch[1:]])
+    optimiser = torch.optim.Adam(lesson.gates.parameters(), lr=0.1)
+    first = lesson(lesson.looked_at)[0].item()
+    for _ in range(40):
+        optimiser.zero_grad()
+        loss, numbers = lesson(lesson.looked_at)
+        loss.backward()
+        optimiser.step()
+    assert loss.item() < first / 2
+    assert numbers["kept"] > 0.9
+    assert numbers["taken"] > 0.9
+
+
+# --- what is known to be hidden -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("plan", ["fixed", "random", "right"])
+def test_a_row_says_in_which_chunks_its_needles_lie(plan: str) -> None:
+    backbone = comet().backbone
+    shape = {"name": "a", "chunk_tokens": 96, "chunks": [3, 5], "plans": [plan], "questions": 2, "distractors": 2}
+    stage = shape | {"task": ["number"], "rows": 2}
+    (hay,) = set(backbone.token_ids("~" * 600))
+    examples = reading_examples(backbone, stage, ReadingData(["~" * 600], {"number": NEEDLES["number"]}, {}), 0)
+    asked = backbone.token_ids(QUESTION_TEMPLATE.split("{")[0])
+    parted = 0
+    for example in [one for step in range(12) for one in examples(step)]:
+        starts = range(len(example.ids))
+        text = next(at for at in starts if example.ids[at : at + len(asked)] == asked)
+        ends = list(accumulate(example.plan))
+        hides = {bisect_right(ends, place) for place in range(text) if example.ids[place] != hay}
+        assert example.hidden == hides
+        parted += len(hides) < len(example.plan) - 1
+    assert parted, "where something is hidden in every chunk, nothing is shown"
+
+
+# --- recipes ----------------------------------------------------------------------------------------------------------
+
+TAUGHT: dict[str, Any] = {"gates": {"layers": 1, "batches": 2}, "chunks": [2], "interludes": [0], "asides": False}
+
+
+def test_a_recipe_teaches_gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = comet().backbone
+    monkeypatch.setattr("laconic.train.stages.load_backbone", lambda *args, **kwargs: backbone)
+    start = str(run_recipe(recipe(tmp_path), say=lambda line: None))
+    other = tmp_path / "taught"
+    other.mkdir()
+    path = recipe(other, **TAUGHT)
+    path.write_text(path.read_text().replace("start: null", f"start: {start}"))
+    log: list[str] = []
+    taught = CoMeT.from_pretrained(run_recipe(path, say=log.append), backbone)
+    before = dict(CoMeT.from_pretrained(start, backbone).named_parameters())
+    changed = {name for name, p in taught.named_parameters() if not torch.equal(p, before[name])}
+    last = f"memories.{len(taught.memories) - 1}.gate"
+    assert f"{last}.weight" in changed
+    assert changed <= {f"{last}.weight", f"{last}.bias"}
+    assert any("kept" in line for line in log)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gates": 7}, "gates must be"),
+        ({"gates": {"layers": 0, "batches": 2}}, "gates must be"),
+        ({"gates": {"layers": 1}}, "gates must be"),
+        ({"gates": {"layers": 1, "batches": True}}, "gates must be"),
+        ({"task": ["number", "continuation"]}, "needles and stories alone"),
+        ({"chunks": [1, 2]}, "two and more"),
+        ({"asides": True}, "asides has no place"),
+        ({"interludes": [0, 8]}, "interludes has no place"),
+        ({"truncate": 2}, "truncate has no place"),
+        ({"share_text": True}, "share_text has no place"),
+    ],
+)
+def test_a_slip_is_found_before_training(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(recipe(tmp_path, **(TAUGHT | changes)))
+
+
+def _no_gate(path: Path) -> None:
+    path.write_text(path.read_text().replace("  stride: 8", "  stride: 8\n  gate: false"))
+
+
+def _many(path: Path) -> None:
+    path.write_text(path.read_text().replace("layers: 1", "layers: 99"))
+
+
+@pytest.mark.parametrize("change", [_no_gate, _many])
+def test_gates_that_are_not_there_cannot_be_taught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+) -> None:
+    monkeypatch.setattr("laconic.train.stages.load_backbone", lambda *args, **kwargs: comet().backbone)
+    path = recipe(tmp_path, **TAUGHT)
+    change(path)
+    with pytest.raises(RecipeError, match="which the method has not"):
+        run_recipe(path, say=lambda line: None)
