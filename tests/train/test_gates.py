@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from laconic.errors import RecipeError
 from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.methods.comet.memory import Memory
 from laconic.methods.comet.model import CoMeT
+from laconic.train.comet import ReadingStage
 from laconic.train.gates import KEEP, TAKE, GateLesson
 from laconic.train.reading_data import ReadingData, reading_examples
-from laconic.train.reading_examples import Example
+from laconic.train.reading_examples import Example, Interlude
 from laconic.train.recipe import load_recipe, run_recipe
 
 
@@ -48,22 +50,28 @@ class Told(nn.Module):
 
 
 @torch.no_grad()
-def looked_at(made: CoMeT, example: Example, layers: int) -> list[tuple[bool, list[Tensor]]]:
-    """By chunk, whether something is hidden in it, and what each gate is asked about; only chunks that are gated."""
+def kept_by_hand(made: CoMeT, example: Example, layers: int) -> tuple[list[tuple[bool, list[Tensor]]], Tensor]:
+    """A row read by gates that are other modules.
+
+    Returns:
+        By chunk, whether something is hidden in it, and what each gate is asked about (only chunks that are gated); and
+        the outputs at all of its tokens.
+    """
     memory: Memory = made.empty_memory(1)
     gates = [nets.gate for nets in made.memories]
-    looked = []
+    looked, outputs = [], []
     for number, ids in enumerate(torch.tensor(example.ids).split(example.plan)):
         hides = number in example.hidden
         told = [Told(torch.tensor([-100.0 if hides else 100.0])) for _ in range(layers)]
         for nets, gate in zip(list(made.memories)[-layers:], told, strict=True):
             nets.gate = gate
-        _, memory = made.read_chunk([ids], memory, [number < len(example.plan) - 1])
+        output, memory = made.read_chunk([ids], memory, [number < len(example.plan) - 1])
+        outputs.append(output)
         if 0 < number < len(example.plan) - 1:
             looked.append((hides, [gate.seen for gate in told]))
     for nets, gate in zip(made.memories, gates, strict=True):
         nets.gate = gate
-    return looked
+    return looked, torch.cat(outputs)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -74,7 +82,7 @@ def test_the_loss_is_that_of_a_memory_kept_as_told(layers: int) -> None:
     keep: list[Tensor] = []
     take: list[Tensor] = []
     for example in batch:
-        for hides, seen in looked_at(made, example, layers):
+        for hides, seen in kept_by_hand(made, example, layers)[0]:
             for inputs, nets in zip(seen, list(made.memories)[-layers:], strict=True):
                 assert nets.gate is not None
                 (take if hides else keep).append(nets.gate(inputs).flatten())
@@ -120,6 +128,57 @@ def test_gates_come_to_do_as_they_are_told() -> None:
     assert loss.item() < first / 2
     assert numbers["kept"] > 0.9
     assert numbers["taken"] > 0.9
+
+
+# --- gates that are told while all else is trained --------------------------------------------------------------------
+
+
+def answered(seed: int, plan: list[int], hidden: set[int], **changes: Any) -> Example:
+    """A row whose last chunk is labelled."""
+    unlabelled = row(seed, plan, hidden)
+    last = plan[-1]
+    return replace(unlabelled, labels=[IGNORE] * (sum(plan) - last) + words(last, seed + 50).tolist(), **changes)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_told_gates_keep_a_memory_as_by_hand(layers: int) -> None:
+    made = comet(train="lora")
+    example = answered(1, [12, 12, 12, 12, 7], {1, 2})
+    got = ReadingStage(made, told=layers)([example])[0]
+    _, outputs = kept_by_hand(made, example, layers)
+    wanted = nn.functional.cross_entropy(made.logits(outputs[-7:]), torch.tensor(example.labels[-7:]))
+    assert got.item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert got.item() != pytest.approx(ReadingStage(made)([example])[0].item(), rel=1e-4)
+
+
+def test_where_nothing_is_known_gates_decide_themselves() -> None:
+    made = comet(train="lora")
+    batch = [answered(1, [12, 12, 12, 7], set()), answered(2, [12, 12, 12, 7], {1})]
+    alone = ReadingStage(made, told=2)(batch[:1])[0].item()
+    assert alone == pytest.approx(ReadingStage(made)(batch[:1])[0].item(), rel=1e-6)
+    both = ReadingStage(made, told=2)(batch)[0].item()
+    other = ReadingStage(made, told=2)(batch[1:])[0].item()
+    assert both == pytest.approx((alone + other) / 2, rel=1e-5)
+
+
+def test_told_gates_keep_through_an_interlude() -> None:
+    """Then it leaves no trace in a memory without a queue whose gates are all told."""
+    made = comet(train="lora")
+    layers = len(made.memories)
+    other = Interlude([words(12, 30).tolist()], 5, behind=1)
+    plain = answered(1, [12, 12, 7], {1})
+    losses = [
+        ReadingStage(made, told=told, fifo_slots=[0])([example])[0].item()
+        for told in (layers, 0)
+        for example in (plain, replace(plain, interlude=other))
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert losses[3] != pytest.approx(losses[2], rel=1e-4)
+
+
+def test_told_gates_want_activations_saved() -> None:
+    with pytest.raises(AssertionError):
+        ReadingStage(comet(train="lora"), told=1, save_activations=False)
 
 
 # --- what is known to be hidden -------------------------------------------------------------------------------------
@@ -174,12 +233,15 @@ def test_a_recipe_teaches_gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ({"gates": {"layers": 0, "batches": 2}}, "gates must be"),
         ({"gates": {"layers": 1}}, "gates must be"),
         ({"gates": {"layers": 1, "batches": True}}, "gates must be"),
+        ({"gates": {"layers": None, "batches": 2}}, "gates must be"),
+        ({"gates": {"layers": 1, "batches": None}, "save_activations": False}, "save_activations must be true"),
+        ({"gates": {"layers": 1, "batches": None}, "share_text": True}, "share_text must be false"),
         ({"task": ["number", "continuation"]}, "needles and stories alone"),
         ({"chunks": [1, 2]}, "two and more"),
-        ({"asides": True}, "asides has no place"),
-        ({"interludes": [0, 8]}, "interludes has no place"),
-        ({"truncate": 2}, "truncate has no place"),
-        ({"share_text": True}, "share_text has no place"),
+        ({"asides": True}, "asides must be false"),
+        ({"interludes": [0, 8]}, "interludes must be \\[0\\]"),
+        ({"truncate": 2}, "truncate must be null"),
+        ({"share_text": True}, "share_text must be false"),
     ],
 )
 def test_a_slip_is_found_before_training(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -202,5 +264,5 @@ def test_gates_that_are_not_there_cannot_be_taught(
     monkeypatch.setattr("laconic.train.stages.load_backbone", lambda *args, **kwargs: comet().backbone)
     path = recipe(tmp_path, **TAUGHT)
     change(path)
-    with pytest.raises(RecipeError, match="which the method has not"):
+    with pytest.raises(RecipeError, match="and the method has"):
         run_recipe(path, say=lambda line: None)

@@ -13,11 +13,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from laconic.methods.comet.memory import Memory
 from laconic.methods.comet.model import CoMeT
 from laconic.train.interludes import read_over
 from laconic.train.pipeline import ChunkPipeline
 from laconic.train.reading_examples import Example
 from laconic.train.targets import Targets
+from laconic.train.told import ToldGates
 
 
 class ReadingStage(nn.Module):
@@ -28,6 +30,8 @@ class ReadingStage(nn.Module):
             learn to keep); None leaves the configuration's.
         truncate: cut the gradient after every so many chunks; None carries it through all of them.
         save_activations: False recomputes each layer in the backward pass.
+        told: upper layers whose gates are told what is hidden where, as far as that is known (``laconic.train.told``);
+            activations have to be saved then.
     """
 
     def __init__(
@@ -37,17 +41,21 @@ class ReadingStage(nn.Module):
         fifo_slots: Sequence[int] | None = None,
         truncate: int | None = None,
         save_activations: bool = True,
+        told: int = 0,
     ) -> None:
         super().__init__()
+        assert save_activations or not told, "a gate that is computed again would do as it was told last"
         self.comet, self.fifo_slots = comet, fifo_slots
         self.truncate, self.save_activations = truncate, save_activations
+        self.gates = ToldGates(comet, told)
 
     def forward(self, batch: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
         """The mean loss over all labels of the batch, however they lie over rows, chunks and asides."""
         targets = Targets(batch)
         total = torch.zeros((), device=self.comet.backbone.device)
-        for part in self._parts(targets):
-            total = total if part is None else total + part
+        with self.gates.told():
+            for part in self._parts(targets):
+                total = total if part is None else total + part
         return total, targets.numbers
 
     def _parts(self, targets: Targets) -> Iterator[Tensor | None]:
@@ -58,14 +66,23 @@ class ReadingStage(nn.Module):
             save_activations=save,
             truncate=self.truncate,
             capacity=capacity,
-            between=partial(read_over, self.comet, targets.batch, capacity),
+            between=partial(self._between, targets.batch, capacity),
         )
+        self._tell(targets.batch, 0)
         for number, (outputs, memory) in enumerate(chunks):
+            self._tell(targets.batch, number + 1)
             yield targets.loss(self.comet.logits, number, outputs)
             if asked := targets.asked(number):
                 stays_open = [False] * len(asked)
                 outputs, _ = self.comet.read_chunk(asked, memory, stays_open, save_activations=save, capacity=capacity)
                 yield targets.loss_aside(self.comet.logits, number, outputs)
+
+    def _between(self, batch: Sequence[Example], capacity: int | None, number: int, memory: Memory) -> Memory:
+        self._tell(batch, None)  # an interlude hides nothing
+        return read_over(self.comet, batch, capacity, number, memory)
+
+    def _tell(self, batch: Sequence[Example], number: int | None) -> None:
+        self.gates.tell([number in row.hidden for row in batch], [bool(row.hidden) for row in batch])
 
 
 class SharedReadingStage(nn.Module):

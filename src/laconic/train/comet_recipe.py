@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ from laconic.train.checks import above_zero, positive
 from laconic.train.comet import ReadingStage, SharedReadingStage, parameters_of
 from laconic.train.gates import GateLesson
 from laconic.train.reading_data import ReadingData, check_reading, hides, load_reading, reading_examples
-from laconic.train.reading_examples import Example
 from laconic.train.stages import OnDecoder, StageTask
 from laconic.train.targets import labels_in
 
@@ -78,34 +76,37 @@ class CoMeTTrainer(OnDecoder):
                 f"{where}: a text that is shared carries its gradient all the way.", "Set truncate: null."
             )
         if stage["gates"] is not None:
-            self._check_lesson(stage, where)
+            self._check_gates(stage, where)
 
-    def _check_lesson(self, stage: dict[str, Any], where: str) -> None:
-        lesson = stage["gates"]
-        if (
-            not isinstance(lesson, dict)
-            or lesson.keys() != {"layers", "batches"}
-            or not all(map(positive, lesson.values()))
-        ):
+    def _check_gates(self, stage: dict[str, Any], where: str) -> None:
+        gates = stage["gates"]
+        sizes = [*gates.values()] if isinstance(gates, dict) and gates.keys() == {"layers", "batches"} else [0]
+        if not all(size is None or positive(size) for size in sizes) or gates["layers"] is None:
             raise RecipeError(
-                f"{where}: gates must be null, or say in whole numbers how many layers and batches.",
-                "Write gates: {layers: 7, batches: 40}.",
+                f"{where}: gates must be null, or say of how many layers, and in how many batches they are taught.",
+                "Write gates: {layers: 7, batches: 40}; with batches: null they are told, and all else is trained.",
             )
-        if not all(map(hides, stage["task"])):
-            raise RecipeError(
-                f"{where}: gates are taught by needles and stories alone: of other text it is not known what to keep.",
-                "Leave other tasks to a stage with gates: null.",
-            )
-        if min(stage["chunks"]) < 2:
-            raise RecipeError(
-                f"{where}: the first chunk of a text passes no gate, so gates are taught by texts of two and more.",
-                "Set chunks to numbers above 1.",
-            )
-        plain = {"asides": False, "interludes": [0], "truncate": None, "share_text": False}
-        for key, value in plain.items():
+        needed: dict[str, object]
+        if gates["batches"] is None:
+            needed, why = {"save_activations": True, "share_text": False}, "gates are told"
+        else:
+            needed = {"asides": False, "interludes": [0], "truncate": None, "share_text": False}
+            why = "gates are taught"
+            if not all(map(hides, stage["task"])):
+                raise RecipeError(
+                    f"{where}: gates are taught by needles and stories alone: of other text it is not known what to "
+                    "keep.",
+                    "Leave other tasks to a stage with gates: null.",
+                )
+            if min(stage["chunks"]) < 2:
+                raise RecipeError(
+                    f"{where}: the first chunk of a text passes no gate, so gates are taught by texts of two and more.",
+                    "Set chunks to numbers above 1.",
+                )
+        for key, value in needed.items():
             if stage[key] != value:
-                remedy = f"Set {key}: {yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}."
-                raise RecipeError(f"{where}: where gates are taught, {key} has no place.", remedy)
+                written = yaml.safe_dump(value, default_flow_style=True).splitlines()[0]
+                raise RecipeError(f"{where}: where {why}, {key} must be {written}.", f"Set {key}: {written}.")
 
     def data(self, stage: dict[str, Any]) -> ReadingData:
         return load_reading(stage)
@@ -140,24 +141,20 @@ class CoMeTTrainer(OnDecoder):
                 "Raise comet.fifo_slots.",
             )
         examples = reading_examples(method.backbone, stage, data, seed, stage["asides"], stage["interludes"])
-        if lesson := stage["gates"]:
-            return _lesson(method, stage["name"], lesson["layers"], slots, map(examples, range(lesson["batches"])))
+        gates = stage["gates"] or {"layers": 0, "batches": None}
+        told, taught = gates["layers"], gates["batches"]
+        has = len(method.cells) if method.config.gate and method.config.global_slots else 0
+        if told > has:
+            raise RecipeError(
+                f"The stage {stage['name']} is about the gates of {told} layers, and the method has {has}.",
+                "Set gates: null, or fewer layers.",
+            )
+        if taught:  # every step learns from all batches, which are read before the first
+            lesson = GateLesson(method, told, map(examples, range(taught)), slots)
+            return StageTask(lesson, lambda step: lesson.looked_at, {"gates": (list(lesson.gates.parameters()), 1.0)})
         processes = PartialState(cpu=method.backbone.device.type == "cpu").num_processes
         if stage["share_text"] and processes > 1:  # one process has nobody to share with
             shared = SharedReadingStage(method, fifo_slots=slots, save_activations=save)
             return StageTask(shared, examples, parameters, shared.synchronise, labels_in)
-        alone = ReadingStage(method, fifo_slots=slots, truncate=stage["truncate"], save_activations=save)
+        alone = ReadingStage(method, fifo_slots=slots, truncate=stage["truncate"], save_activations=save, told=told)
         return StageTask(alone, examples, parameters, weight=labels_in)
-
-
-def _lesson(
-    method: CoMeT, name: str, layers: int, slots: Sequence[int] | None, batches: Iterable[Sequence[Example]]
-) -> StageTask:
-    """Every step learns from all batches, which are read before the first."""
-    if not method.config.gate or not method.config.global_slots or layers > len(method.cells):
-        raise RecipeError(
-            f"The stage {name} teaches the gates of {layers} layers, which the method has not.", "Set gates: null."
-        )
-    lesson = GateLesson(method, layers, batches, slots)
-    parameters = {"gates": (list(lesson.gates.parameters()), 1.0)}
-    return StageTask(lesson, lambda step: lesson.looked_at, parameters)

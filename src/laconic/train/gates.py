@@ -3,17 +3,13 @@
 From answers alone a gate learns slowly, and one that has closed learns no more: hardly any gradient passes it. Of text
 with needles it is known which chunks a memory must take in, so gates can be told. The rest of the method stays as it
 is, so what the gates look at has to be read but once, without a gradient, and is learnt from as often as one likes.
-
-Only upper layers are taught, where facts are held (``benchmarks/results/comet_fading.json``); below, gates are left to
-what running text asks of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +18,11 @@ from torch.nn.functional import softplus
 from laconic.methods.comet.model import CoMeT
 from laconic.train.comet import drawn
 from laconic.train.reading_examples import Example
+from laconic.train.told import ToldGates
 
 #: logits that a gate is to pass. One that keeps has over two thousand chunks of a million tokens to last: at 9, of each
 #: slot 78 % is left behind them
 KEEP, TAKE = 9.0, -3.0
-#: a logit at which a gate is open or shut altogether
-CERTAIN = 30.0
 
 
 @dataclass(frozen=True)
@@ -61,13 +56,13 @@ class GateLesson(nn.Module):
     ) -> None:
         super().__init__()
         self.comet, self.batches, self.fifo_slots = comet, batches, fifo_slots
-        gates = [cell.nets.gate for cell in comet.cells[-layers:]]
-        self.gates = nn.ModuleList(gate for gate in gates if gate is not None)
+        self.told = ToldGates(comet, layers)
+        self.gates = nn.ModuleList(self.told.gates)
 
     @cached_property
     def looked_at(self) -> LookedAt:
         """All batches, read once."""
-        read = [look(self.comet, list(self.gates), batch, drawn(self.fifo_slots)) for batch in self.batches]
+        read = [look(self.comet, self.told, batch, drawn(self.fifo_slots)) for batch in self.batches]
         inputs = [torch.cat(of_gate) for of_gate in zip(*(one.inputs for one in read), strict=True)]
         return LookedAt(inputs, torch.cat([one.hides for one in read]))
 
@@ -89,7 +84,7 @@ class GateLesson(nn.Module):
 
 
 @torch.no_grad()
-def look(comet: CoMeT, gates: Sequence[nn.Module], batch: Sequence[Example], capacity: int | None) -> LookedAt:
+def look(comet: CoMeT, gates: ToldGates, batch: Sequence[Example], capacity: int | None) -> LookedAt:
     """What gates look at in rows whose memory takes in the chunks that hide something, and keeps what it has at others.
 
     The first chunk of a row passes no gate, and its last stays open.
@@ -98,28 +93,17 @@ def look(comet: CoMeT, gates: Sequence[nn.Module], batch: Sequence[Example], cap
         capacity: as for ``CoMeT.prepare``.
     """
     rows, plans = [torch.tensor(example.ids) for example in batch], [example.plan for example in batch]
-    device = comet.backbone.device
-    inputs: list[list[Tensor]] = [[] for _ in gates]
-    hiding: list[Tensor] = []
-    told = torch.zeros(len(batch), 1, 1, device=device)
-    with ExitStack() as stack:
-        asked: list[Tensor] = []
-        for gate in gates:
-            stack.callback(gate.register_forward_hook(partial(_overrule, asked, told)).remove)
-        chunks = comet.chunks(rows, plans, capacity=capacity)
+    inputs: list[list[Tensor]] = [[] for _ in gates.gates]
+    hiding: list[bool] = []
+    chunks = comet.chunks(rows, plans, capacity=capacity)
+    with gates.told():
         for number in range(max(map(len, plans))):
-            hides = torch.tensor([number in example.hidden for example in batch], device=device)
-            told.copy_(torch.where(hides, -CERTAIN, CERTAIN)[:, None, None])
-            asked.clear()
+            hides = [number in example.hidden for example in batch]
+            gates.tell(hides, [True] * len(batch))
             next(chunks)
-            gated = torch.tensor([0 < number < len(plan) - 1 for plan in plans], device=device)
-            hiding.append(hides[gated])
-            for of_gate, at in zip(inputs, asked, strict=bool(asked)):  # a chunk that no row closes asks none
-                of_gate.append(at[gated])
-    return LookedAt([torch.cat(of_gate) for of_gate in inputs], torch.cat(hiding))
-
-
-def _overrule(asked: list[Tensor], told: Tensor, gate: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-    """A hook on a gate: note what it is asked about, and answer in its place."""
-    asked.append(inputs[0])
-    return told.expand_as(output)
+            gated = [0 < number < len(plan) - 1 for plan in plans]
+            hiding += [hid for hid, asked in zip(hides, gated, strict=True) if asked]
+            for of_gate, asked in zip(inputs, gates.asked, strict=bool(gates.asked)):  # none, where no row goes on
+                of_gate.append(asked[torch.tensor(gated, device=asked.device)])
+    joined = [torch.cat(of_gate) for of_gate in inputs]
+    return LookedAt(joined, torch.tensor(hiding, device=comet.backbone.device))
