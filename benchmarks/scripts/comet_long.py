@@ -1,6 +1,6 @@
 """CoMeT on long texts, beside its backbone tuned without a memory and beside RAM.
 
-    python benchmarks/scripts/comet_long.py babi-qa1-{0,4,16,64}k --limit 50 --sft runs/sft-cpu/method \\
+    python benchmarks/scripts/comet_long.py babi-qa1-{0,4,16,64}k --limit 50 \\
         --out benchmarks/results/comet_babilong.json
 
 ``window`` (attention sinks and recent tokens), ``head`` (the beginning of the text) and ``ram`` hold as many tokens as
@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+
+from measuring import SFT
 
 from laconic.backbone import load_backbone
 from laconic.core.results import Compressed
@@ -50,7 +52,7 @@ def main() -> None:
     parser.add_argument("tasks", nargs="+", help="such as passkey-16k, number-64k-keys3, babi-qa1-16k")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--comet", type=Path, help="a saved CoMeT; without it the one that ships")
-    parser.add_argument("--sft", type=Path, required=True)
+    parser.add_argument("--sft", type=Path, default=SFT, help="the backbone tuned without a memory")
     parser.add_argument("--limit", type=int, help="questions of each task; by default ten, one at each depth")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()

@@ -1,7 +1,6 @@
 """Is short text hurt by what CoMeT learnt for long ones, and does its memory help to read on?
 
-    python benchmarks/scripts/comet_short_text.py --comet runs/comet-cpu/method --sft runs/sft-cpu/method \\
-        --out benchmarks/results/comet_short_text.json
+    python benchmarks/scripts/comet_short_text.py --out benchmarks/results/comet_short_text.json
 
 Beside CoMeT stands its backbone tuned on the same examples (``sft``) and untuned. Perplexity, of pieces of books that
 nothing was trained on: the first chunk is short text; later ones CoMeT reads behind its memory, the others alone
@@ -13,15 +12,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from measuring import SFT
 from running_text import Reader, apart, behind_memory, perplexities, pieces
 
 from laconic.backbone import load_backbone
 from laconic.data.loaders import load_task
 from laconic.eval.report import markdown
 from laconic.eval.runner import evaluate
-from laconic.methods.comet.model import CoMeT
+from laconic.methods.comet.reader import CoMeTReader
 from laconic.methods.registry import load_method, reader_name
-from laconic.methods.sft.model import SFT
+from laconic.methods.sft.model import SFT as TunedDecoder
 
 ROOT = Path(__file__).resolve().parents[2]
 TASK = "squad_paragraphs_dev"
@@ -29,15 +29,17 @@ TASK = "squad_paragraphs_dev"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--comet", type=Path, required=True)
-    parser.add_argument("--sft", type=Path, required=True)
+    parser.add_argument("--comet", type=Path, help="a saved CoMeT; without it the one that ships")
+    parser.add_argument("--sft", type=Path, default=SFT, help="the backbone tuned without a memory")
     parser.add_argument("--texts", type=int, default=100, help="pieces of books")
     parser.add_argument("--chunks", type=int, default=4, help="of each piece")
     parser.add_argument("--limit", type=int, default=300, help="questions about paragraphs")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "comet_short_text.json")
     args = parser.parse_args()
     backbone = load_backbone()
-    comet, sft = CoMeT.from_pretrained(args.comet, backbone).merge(), SFT.from_pretrained(args.sft, backbone).merge()
+    method = load_method("comet", backbone, args.comet)
+    assert isinstance(method.reader, CoMeTReader)
+    comet, sft = method.reader.comet, TunedDecoder.from_pretrained(args.sft, backbone).merge()
     full = comet.config.chunk_tokens
     readers: dict[str, Reader] = {
         "untuned": apart(backbone.model, full),
@@ -47,7 +49,7 @@ def main() -> None:
     }
     found = perplexities(readers, pieces(backbone, args.texts, args.chunks * full), full)
     result = evaluate(
-        {"full": load_method("full", backbone, args.sft), "comet": load_method("comet", backbone, args.comet)},
+        {"full": load_method("full", backbone, args.sft), "comet": method},
         {TASK: load_task(TASK, limit=args.limit)},
         [1.0],
         args.out,

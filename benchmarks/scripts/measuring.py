@@ -18,6 +18,9 @@ from typing import Any
 from laconic.core.compat import cpu_has_fast_bf16
 from laconic.core.files import write_whole
 
+#: the embedded backbone tuned without a memory (recipes/sft/cpu.yaml)
+SFT = Path(__file__).resolve().parents[1] / "adapters" / "sft-smollm2"
+
 
 def status_mb(field: str) -> float:
     """A field of this process's memory status in MiB (Linux): VmRSS is held now, VmHWM the peak."""
