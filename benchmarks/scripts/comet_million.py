@@ -4,7 +4,8 @@
 
 A text of books that nothing was trained on, and in the middle of each part of it in turn a passkey, in place of as many
 of its own tokens. Up to there all these texts are the same, so that much is read once. What has been read is kept in
-memory files (``--runs``), and a run that was cut off goes on from them; so are the answers of finished texts.
+memory files (``--runs``), and a run that was cut off goes on from them; so are the answers of finished texts. Other
+weights and other sizes have a folder of their own there.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from measuring import environment, save
+from measuring import save
 
 from laconic.backbone import load_backbone
+from laconic.core.files import write_whole
 from laconic.core.results import Compressed
 from laconic.data.books import load_books
 from laconic.data.generated import BOOKS
@@ -41,14 +42,12 @@ class Reading:
 
     Attributes:
         stream: what has been read of it.
-        seconds: that this run took for it.
     """
 
     reader: CoMeTReader
     ids: torch.Tensor
     file: Path
     stream: ChunkStream
-    seconds: float = 0.0
 
     @classmethod
     def of(cls, reader: CoMeTReader, ids: torch.Tensor, file: Path, start: ChunkStream) -> Reading:
@@ -62,9 +61,7 @@ class Reading:
     def up_to(self, end: int) -> None:
         portion = SAVED_CHUNKS * self.reader.comet.config.chunk_tokens
         while self.done < end:
-            begun, begin = time.perf_counter(), self.done
-            self.stream.read([self.ids[begin : min(begin + portion, end)]])
-            self.seconds += time.perf_counter() - begun
+            self.stream.read([self.ids[self.done : min(self.done + portion, end)]])
             source = Source(self.file.stem, "", len(self.ids), self.done)
             save_memory(self.file, SavedMemory(self.stream, [source]))
 
@@ -81,28 +78,29 @@ def main() -> None:
     method = load_method("comet", backbone, args.comet)
     reader = method.reader
     assert isinstance(reader, CoMeTReader)
-    args.runs.mkdir(parents=True, exist_ok=True)
+    runs = args.runs / f"{method.version}-{backbone.dtype}-{args.tokens}-{args.parts}".replace("/", "-")
+    runs.mkdir(parents=True, exist_ok=True)
     full, draw = reader.comet.config.chunk_tokens, random.Random(0)
     plain = torch.tensor(token_haystacks(backbone, load_books(BOOKS)).cut(args.tokens, draw))
-    before = Reading.of(reader, plain, args.runs / "plain.memory", ChunkStream(reader.comet))
+    before = Reading.of(reader, plain, runs / "plain.memory", ChunkStream(reader.comet))
     rows = []
     for part in range(args.parts):
         needle = passkey(draw)
         said = torch.tensor(backbone.token_ids(needle.sentences[0]))
         place = round(args.tokens * (part + 0.5) / args.parts)
-        answered = args.runs / f"part{part}.json"
+        answered = runs / f"part{part}.json"
         if not answered.exists():
             # whole chunks, so that nothing is open where texts part
             before.up_to(place // full * full)
             ids = torch.cat([plain[:place], said, plain[place + len(said) :]])
-            text = Reading.of(reader, ids, args.runs / f"part{part}.memory", before.stream)
+            text = Reading.of(reader, ids, runs / f"part{part}.memory", before.stream)
             text.up_to(args.tokens)
             context = Compressed(args.tokens, text.stream.held[0], 1.0, state=text.stream)
             answer = reader.answer(context, needle.question, 8).text
-            row = {"depth": place / args.tokens, "wanted": needle.answer, "answer": answer, "seconds": text.seconds}
-            answered.write_text(json.dumps({**row, "right": answer == needle.answer, "environment": environment()}))
+            row = {"depth": place / args.tokens, "wanted": needle.answer, "answer": answer}
+            write_whole(answered, json.dumps({**row, "right": answer == needle.answer}))
         rows.append(json.loads(answered.read_text()))
-        print({key: rows[-1][key] for key in ("depth", "wanted", "answer")}, flush=True)
+        print(rows[-1], flush=True)
     notes = {"seed": 0, "tokens": args.tokens, "comet": method.version, "dtype": str(backbone.dtype)}
     save(args.out, "comet_million", rows=rows, notes=notes)
 

@@ -2,9 +2,10 @@
 
     python benchmarks/scripts/comet_short_text.py --out benchmarks/results/comet_short_text.json
 
-Beside CoMeT stands its backbone tuned on the same examples (``sft``) and untuned. Perplexity, of pieces of books that
-nothing was trained on: the first chunk is short text; later ones CoMeT reads behind its memory, the others alone
-or (``sft, full``) behind all of the text. Then answers from single paragraphs of SQuAD.
+Beside CoMeT stands its backbone untuned, and tuned without a memory (``sft``) on those of CoMeT's stages that mix all
+tasks. Perplexity, of pieces of books that nothing was trained on: the first chunk is short text; later ones CoMeT reads
+behind its memory, the others alone or (``sft, full``) behind all of the text. Then answers from single paragraphs of
+SQuAD.
 """
 
 from __future__ import annotations

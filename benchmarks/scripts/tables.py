@@ -155,7 +155,8 @@ def short_text(result: dict) -> str:
     lines = [
         f"**Is short text hurt, and does the memory help to read on?** Perplexity of {result['notes']['texts']} pieces "
         "of books that nothing was trained on, chunk by chunk: CoMeT's behind its memory, the others' alone or "
-        f"(`sft, full`) behind all of the text. F1 (95 %) of {rows['comet']['items']} questions about single "
+        f"(`sft, full`) behind all of the text; `sft` is tuned without a memory, "
+        f"on a part of CoMeT's examples. F1 (95 %) of {rows['comet']['items']} questions about single "
         "paragraphs of SQuAD (`benchmarks/scripts/comet_short_text.py`).\n",
         "| decoder | " + " | ".join(f"chunk {number}" for number in numbers) + " | SQuAD F1 |",
         "|---" * (len(numbers) + 2) + "|",

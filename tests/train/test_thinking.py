@@ -174,9 +174,12 @@ def test_a_step_does_not_depend_on_how_it_is_cut_into_batches(kind: str, tmp_pat
         batches = [rows] if cut == 1 else [[row] for row in rows]
         config = LoopConfig(steps=1, learning_rate=1e-2, warmup_steps=0, accumulation=cut, max_grad_norm=1e-3)
         run(Fixed(model, batches), config, tmp_path / str(cut), say=lambda text: None)
-        after.append([p.detach().clone() for p in model.own_parameters().values()])
-    for one, other in zip(*after, strict=True):
-        assert torch.allclose(one, other, atol=1e-3)  # a tenth of a step: Adam makes much of gradients near zero
+        # the gradients, as Adam's first moment has them: a step makes much of the rounding of those near zero
+        moments = torch.load(tmp_path / str(cut) / "checkpoint.pt", weights_only=True)["optimizer"]["state"]
+        after.append(torch.cat([moment["exp_avg"].flatten() for moment in moments.values()]))
+    one, other = after
+    assert one.norm() > 0
+    assert (one - other).norm() < 1e-5 * one.norm()
 
 
 @pytest.mark.parametrize("offset", [0, 1, 2, 3])
