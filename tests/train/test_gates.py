@@ -21,6 +21,7 @@ from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.methods.comet.memory import Memory
 from laconic.methods.comet.model import CoMeT
 from laconic.train.comet import ReadingStage
+from laconic.train.comet_recipe import CoMeTTrainer
 from laconic.train.gates import KEEP, TAKE, GateLesson
 from laconic.train.reading_data import ReadingData, reading_examples
 from laconic.train.reading_examples import Example, Interlude
@@ -247,6 +248,17 @@ def test_a_recipe_teaches_gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_slip_is_found_before_training(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         load_recipe(recipe(tmp_path, **(TAUGHT | changes)))
+
+
+def test_a_recipe_tells_the_gates_of_all_layers_while_all_else_is_trained(tmp_path: Path) -> None:
+    made, trainer = comet(train="lora", chunk_tokens=64, fifo_slots=8), CoMeTTrainer()
+    layers = len(made.memories)
+    path = recipe(tmp_path, gates={"layers": layers, "batches": None})
+    stage = load_recipe(path)["stages"][0]
+    task = trainer.task(made, stage, ReadingData(["~" * 600], {"number": NEEDLES["number"]}, {}), 0)
+    assert isinstance(task.module, ReadingStage)
+    assert task.module.gates.gates == [nets.gate for nets in made.memories]
+    assert len(task.parameters["memory"][0]) > 2 * layers
 
 
 def _no_gate(path: Path) -> None:
