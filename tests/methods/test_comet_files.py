@@ -11,6 +11,7 @@ from comets import comet, words
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import tiny_backbone
+from tokenizers import normalizers
 
 from laconic.errors import MemoryFileError
 from laconic.methods.comet import files
@@ -91,6 +92,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         ("chunks", 0), ("chunks", "2"), ("tokens", 7), ("sources", []), ("sources", [{"name": "another"}]),
         ("config", {}), ("more", 1), ("chunks", True), ("tokens", 10**30), ("backbone", [1]),
         ("backbone", {"name": "x"}),
+        ("backbone", {"name": "x", "content_hash": "y", "settings": [], "tokenizer": "z"}),
     ],
 )  # fmt: skip
 def test_a_changed_description_is_refused(tmp_path: Path, key: str, value: object) -> None:
@@ -117,7 +119,8 @@ def test_a_file_of_an_older_version_says_so(tmp_path: Path) -> None:
     saved(made, path)
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()[files.HEADER])
-    for number, message in ((1, "an older version"), (3, "another version"), (-3, "another version")):
+    older, other = "an older version", "another version"
+    for number, message in ((1, older), (2, older), (4, other), (-3, other)):
         save_file(load_file(path), path, metadata={files.HEADER: json.dumps(header | {"format": number})})
         with pytest.raises(MemoryFileError, match=message):
             load_memory(path, made)
@@ -213,6 +216,30 @@ def test_weights_turned_by_other_angles_are_another_backbone(tmp_path: Path) -> 
     assert turned.backbone.content_hash == made.backbone.content_hash
     with pytest.raises(MemoryFileError, match="500"):
         load_memory(path, turned)
+
+
+def test_a_setting_that_differs_is_named(tmp_path: Path) -> None:
+    made, path = comet("gemma3"), tmp_path / "a.memory"
+    saved(made, path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(made.backbone.model.config, "query_pre_attn_scalar", 77)
+        with pytest.raises(MemoryFileError, match=r"other settings \(query_pre_attn_scalar: \d+, not 77\)"):
+            load_memory(path, made)
+    load_memory(path, made)
+
+
+def test_a_memory_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    """Its words would be other words to this one, whose weights are the same."""
+    made, path = comet(), tmp_path / "a.memory"
+    saved(made, path)
+    other = comet()
+    other.backbone.tokenizer.add_tokens(["Ishmael"])
+    with pytest.raises(MemoryFileError, match="another tokenizer"):
+        load_memory(path, other)
+    spaced = comet()
+    spaced.backbone.tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    with pytest.raises(MemoryFileError, match="another tokenizer"):
+        load_memory(path, spaced)
 
 
 def test_what_says_nothing_of_its_sources_is_not_saved(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from laconic.methods.comet.memory import Counts, LayerState, Memory
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.comet.stream import ChunkStream
 
-#: 2: knows the backbone's settings
-FORMAT = 2
+#: 2: knows the backbone's settings; 3: all of them, and its tokenizer
+FORMAT = 3
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 HEADER = "laconic.memory"
 
@@ -88,6 +88,7 @@ def save_memory(path: str | os.PathLike[str], saved: SavedMemory) -> None:
             "name": comet.backbone.name,
             "content_hash": comet.backbone.content_hash,
             "settings": comet.backbone.settings,
+            "tokenizer": comet.backbone.tokenizer_hash,
         },
         "method": comet.name,
         "version": _version(comet),
@@ -180,7 +181,10 @@ def _plausible(header: dict[str, Any], sources: list[Source], tensors: dict[str,
     chunks, tokens = header["chunks"], header["tokens"]
     if not (slots.dtype in DTYPES and queue.dtype in DTYPES and tail.dtype == torch.int32 and tail.ndim == 1):
         return False
-    if not isinstance(header["backbone"], dict) or set(header["backbone"]) != {"name", "content_hash", "settings"}:
+    made = header["backbone"]
+    if not isinstance(made, dict) or set(made) != {"name", "content_hash", "settings", "tokenizer"}:
+        return False
+    if not isinstance(made["settings"], dict):
         return False
     read = all(_count(s.read) and _count(s.tokens) and s.read <= s.tokens for s in sources)
     whole = _count(chunks) and _count(tokens) and chunks <= tokens
@@ -199,11 +203,19 @@ def _check_owner(header: dict[str, Any], comet: CoMeT, path: str | os.PathLike[s
             f"({comet.backbone.content_hash}).",
             "Name its backbone with --backbone, or read the document again.",
         )
-    if made["settings"] != comet.backbone.settings:
+    then, now = made["settings"], comet.backbone.settings
+    if then != now:
+        differ = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
         raise MemoryFileError(
-            f"{path} was read by {made['name']} with other settings ({json.dumps(made['settings'])}, "
-            f"not {json.dumps(comet.backbone.settings)}).",
+            f"{path} was read by {made['name']} with other settings ("
+            + "; ".join(f"{name}: {json.dumps(then.get(name))}, not {json.dumps(now.get(name))}" for name in differ)
+            + ").",
             "Load the backbone as it was then, or read the document again.",
+        )
+    if made["tokenizer"] != comet.backbone.tokenizer_hash:
+        raise MemoryFileError(
+            f"{path} was read with another tokenizer than that of {comet.backbone.name}.",
+            "Load the backbone with the tokenizer it had then, or read the document again.",
         )
     if (header["method"], header["version"]) != (comet.name, _version(comet)):
         raise MemoryFileError(
