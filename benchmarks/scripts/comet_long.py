@@ -2,6 +2,8 @@
 
     python benchmarks/scripts/comet_long.py babi-qa1-{0,4,16,64}k --limit 50 \\
         --out benchmarks/results/comet_babilong.json
+    python benchmarks/scripts/comet_long.py qmsum_test squality_test --limit 20 --max-new-tokens 64 \\
+        --out benchmarks/results/comet_summaries.json
 
 ``window`` (attention sinks and recent tokens), ``head`` (the beginning of the text) and ``ram`` hold as many tokens as
 CoMeT's memory and open chunk do at most; ``full`` reads everything where that fits its window. Stories and needles were
@@ -54,6 +56,7 @@ def main() -> None:
     parser.add_argument("--comet", type=Path, help="a saved CoMeT; without it the one that ships")
     parser.add_argument("--sft", type=Path, default=SFT, help="the backbone tuned without a memory")
     parser.add_argument("--limit", type=int, help="questions of each task; by default ten, one at each depth")
+    parser.add_argument("--max-new-tokens", type=int, default=8)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     backbone = load_backbone()
@@ -76,7 +79,7 @@ def main() -> None:
         args.out,
         reader=reader_name(backbone, args.sft),
         backbone=backbone.content_hash,
-        max_new_tokens=8,
+        max_new_tokens=args.max_new_tokens,
         against=["window"] if "window" in args.methods else [],
         notes={"limit": args.limit, "budget": budget, "sft": str(args.sft)},
     )

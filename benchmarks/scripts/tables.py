@@ -15,6 +15,7 @@ import poc_tables
 import tgpo_tables
 
 from laconic.core import persist
+from laconic.eval import reasoning_report
 from laconic.eval.report import difference, references
 from laconic.methods.registry import shipped_adapters
 
@@ -205,32 +206,8 @@ def pipeline_speed(result: dict) -> str:
     return "\n".join(lines)
 
 
-def worked(share: float | None) -> str:
-    return "-" if share is None else f"{share:.0f}"
-
-
 def reasoned(title: str) -> Callable[[dict], str]:
-    def table(result: dict) -> str:
-        lines = [
-            f"{title} (`benchmarks/scripts/reasoning.py`)\n",
-            "| task | method | right, % (95 %) | all steps right, % | steps right, % | tokens written | "
-            "peak cache tokens | of vanilla's | tokens a pass | guesses that stand |",
-            "|" + "---|" * 10,
-        ]
-        peaks = {row["task"]: row["peak_tokens"] for row in result["rows"] if row["method"].startswith("vanilla")}
-        for row in result["rows"]:
-            right = row["accuracy"]
-            share = f"{row['peak_tokens'] / peaks[row['task']]:.0%}" if row["task"] in peaks else "-"
-            stood = ", ".join(f"{one:.0%}" for one in row["acceptance"]) or "-"
-            lines.append(
-                f"| {row['task']} | {row['method']} | {right['mean']:.0f} ({right['low']:.0f}-{right['high']:.0f}; "
-                f"{row['items']}) | {worked(row['all_steps_right'])} | {worked(row['steps_right'])} | "
-                f"{row['generated_tokens']:.0f} | {row['peak_tokens']:.0f} | {share} | "
-                f"{row['tokens_per_forward']:.2f} | {stood} |"
-            )
-        return "\n".join(lines)
-
-    return table
+    return lambda result: f"{title} (`benchmarks/scripts/reasoning.py`)\n\n{reasoning_report.markdown(result)}"
 
 
 #: by the name of the block in the README: result files, each with what draws it

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from laconic.cli.loading import open_backbone
-from laconic.core.files import write_whole
+from laconic.core.files import is_file, write_whole
 from laconic.data.loaders import load_file, load_task
 from laconic.errors import BudgetError, DataError, LaconicError
 from laconic.eval import heatmap
@@ -77,13 +77,6 @@ def run(
     if find_spec("matplotlib"):
         plot(result, "f1", out.with_suffix(".png"))
         heatmap.draw(heatmap.lines_by_method(result, out.with_suffix(".items.jsonl")), out.with_suffix(".depths.png"))
-
-
-def is_file(name: str) -> bool:
-    try:
-        return Path(name).is_file()
-    except (OSError, ValueError):  # too long for a file name, or with a null character: then it is no file's
-        return False
 
 
 def check_writable(out: Path) -> None:

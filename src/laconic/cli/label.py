@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from laconic.cli.evaluate import check_writable, is_file
+from laconic.cli.evaluate import check_writable
 from laconic.cli.loading import open_backbone
+from laconic.core.files import is_file
 from laconic.data.loaders import load_file, load_task
 from laconic.errors import BudgetError, LaconicError
 from laconic.eval.labelling import Plan, build_labels

@@ -18,23 +18,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Backbone = Annotated[str | None, typer.Option(help="Model folder, .gguf file or hub name [default: SmolLM2-135M]")]
-Adapter = Annotated[str | None, typer.Option(help='Saved method; "none" for the untuned reader [default: shipped]')]
+Backbone = Annotated[str | None, typer.Option(help="Model folder, .gguf file or hub name", show_default="SmolLM2-135M")]
+Adapter = Annotated[
+    str | None, typer.Option(help='Saved method; "none" for the untuned reader', show_default="shipped")
+]
 Dtype = Annotated[str, typer.Option(help="auto, bf16, fp32 or fp16")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 Floor = Annotated[float | None, typer.Option(help="Share of the quality to keep: 0.9")]
 Promise = Annotated[str, typer.Option(help="What the floor means: mean, risk or quantile")]
 Delta = Annotated[float, typer.Option(help="Risk that is left, for risk and quantile")]
-Predictor = Annotated[str | None, typer.Option(help="Saved predictor for --floor [default: shipped]")]
+Predictor = Annotated[str | None, typer.Option(help="Saved predictor for --floor", show_default="shipped")]
 Protect = Annotated[str, typer.Option(help="Never cut: numbers,names,quotes,code,urls")]
-Classifier = Annotated[str | None, typer.Option(help="Saved classifier, or LLMLingua-2's folder [default: shipped]")]
+Classifier = Annotated[
+    str | None, typer.Option(help="Saved classifier, or LLMLingua-2's folder", show_default="shipped")
+]
 
 
 @app.command()
 def ask(
     document: Annotated[list[str], typer.Argument(help="Files (.txt .md .html .pdf .docx .epub), a .memory, or -")],
     question: Annotated[str, typer.Argument(help="The question")],
-    method: Annotated[str | None, typer.Option(help="See `laconic methods` [default: ram]")] = None,
+    method: Annotated[str | None, typer.Option(help="See `laconic methods`", show_default="ram")] = None,
     factor: Annotated[str, typer.Option(help="How many times shorter; auto: the mildest that fits")] = "auto",
     budget: Annotated[int | None, typer.Option(help="Most context tokens for --factor auto")] = None,
     floor: Floor = None,
@@ -73,7 +77,7 @@ def compress(
     auto: Annotated[
         bool, typer.Option("--auto", help="Leave the text alone where compressing costs more time")
     ] = False,
-    out: Annotated[Path | None, typer.Option("--output", "-o", help="File for the text [default: stdout]")] = None,
+    out: Annotated[Path | None, typer.Option("--output", "-o", help="File for the text", show_default="stdout")] = None,
     predictor: Predictor = None,
     classifier: Classifier = None,
     backbone: Backbone = None,
@@ -133,7 +137,7 @@ def think(
     stop: Annotated[list[str] | None, typer.Option(help="A text that ends the solution; may be given again")] = None,
     seed: int = 0,
     backbone: Backbone = None,
-    adapter: Annotated[str | None, typer.Option(help="Saved method [default: shipped]")] = None,
+    adapter: Annotated[str | None, typer.Option(help="Saved method", show_default="shipped")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")] = False,
@@ -158,30 +162,49 @@ def think(
 
 
 @app.command("eval")
-def evaluate(
-    task: Annotated[list[str], typer.Argument(help="Task names, or .jsonl files with document, question, answers")],
-    method: Annotated[str, typer.Option(help="Names, separated by commas")] = "ram,bm25",
-    factor: Annotated[str, typer.Option(help="Factors, separated by commas")] = "4,8",
-    limit: Annotated[int | None, typer.Option(min=1, help="Items a task, drawn evenly over its documents")] = None,
+def eval_(
+    task: Annotated[
+        list[str],
+        typer.Argument(
+            help="Task names, or .jsonl files with document, question, answers; of problems: question, answer"
+        ),
+    ],
+    method: Annotated[str, typer.Option(help="Names, separated by commas; all read, or all reason")] = "ram,bm25",
+    factor: Annotated[str | None, typer.Option(help="Factors, separated by commas", show_default="4,8")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Items a task, drawn evenly over its documents", show_default="all; 50 puzzles"),
+    ] = None,
     against: Annotated[
-        str | None, typer.Option(help="Methods the others are compared to, item by item [default: full]")
+        str | None, typer.Option(help="Methods the others are compared to, item by item", show_default="full")
     ] = None,
     out: Annotated[Path, typer.Option("--json", help="Where to write the result")] = Path("runs/eval.json"),
-    data: Annotated[str | None, typer.Option(help="Folder of the task files [default: $LACONIC_DATA]")] = None,
+    data: Annotated[str | None, typer.Option(help="Folder of the task files", show_default="$LACONIC_DATA")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
-    max_new_tokens: Annotated[int, typer.Option(min=1)] = 32,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, show_default="32; of methods that reason 512")] = None,
     seed: int = 0,
     backbone: Backbone = None,
     adapter: Adapter = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
 ) -> None:
-    """Compare methods on tasks at several factors; a run that was cut off goes on where it stopped."""
-    from laconic.cli.evaluate import run
+    """Compare methods on tasks at several factors; a run that was cut off goes on where it stopped.
 
-    run(
-        task, method.split(","), factor, out, limit=limit, data=data, batch_size=batch_size,
-        max_new_tokens=max_new_tokens, seed=seed, backbone=backbone, adapter=adapter,
+    Methods that reason (vanilla, hybridthinker, ...) are asked problems, which have no factors.
+    """
+    from laconic.cli import evaluate, evaluate_reasoning
+
+    methods = method.split(",")
+    if evaluate_reasoning.reasons(methods):
+        evaluate_reasoning.run(
+            task, methods, out, limit=limit, data=data, batch_size=batch_size, max_new_tokens=max_new_tokens or 512,
+            seed=seed, backbone=backbone, adapter=adapter, dtype=dtype, device=device,
+            of_reading={"factor": factor, "against": against},
+        )  # fmt: skip
+        return
+    evaluate.run(
+        task, methods, factor or "4,8", out, limit=limit, data=data, batch_size=batch_size,
+        max_new_tokens=max_new_tokens or 32, seed=seed, backbone=backbone, adapter=adapter,
         against=against.split(",") if against else [], dtype=dtype, device=device,
     )  # fmt: skip
 
@@ -194,8 +217,8 @@ def label(
     ratios: Annotated[str, typer.Option(help="So many drawn for each text, or a list: 0.1,0.3,0.5")] = "8",
     limit: Annotated[int | None, typer.Option(min=1, help="Texts a task, drawn evenly over its documents")] = None,
     shard: Annotated[str, typer.Option(help="0/2: the first of two runs that share the work")] = "0/1",
-    split: Annotated[str | None, typer.Option(help="Only train, validation or calibration [default: all]")] = None,
-    data: Annotated[str | None, typer.Option(help="Folder of the task files [default: $LACONIC_DATA]")] = None,
+    split: Annotated[str | None, typer.Option(help="Only train, validation or calibration", show_default="all")] = None,
+    data: Annotated[str | None, typer.Option(help="Folder of the task files", show_default="$LACONIC_DATA")] = None,
     seed: int = 0,
     classifier: Classifier = None,
     protect: Protect = "",

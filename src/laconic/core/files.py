@@ -22,3 +22,11 @@ def write_whole(path: Path, content: str | bytes) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def is_file(name: str) -> bool:
+    """Whether there is a file of this name, whatever else the name may be: a task's, or a whole text."""
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # too long for a file name, or with a null character: then it is no file's
+        return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Literal
 
 from laconic.data.folder import data_file
@@ -51,6 +52,24 @@ def _same_choice(given: str, answer: str) -> bool:
     return found is not None and (found[1] or found[2]).upper() == letter[1]
 
 
+def _own(record: Record, number: int) -> Problem:
+    """A user's record; an answer that is one number is compared as one."""
+    answer, steps = record.get("answer"), record.get("steps", [])
+    if isinstance(answer, int | float) and not isinstance(answer, bool):
+        answer = str(answer)
+    question, answer = _text("question", record.get("question")), _text("answer", answer).strip()
+    if not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
+        raise ValueError("steps is not a list of texts")
+    same = same_number if re.fullmatch(r"-?\d+(,\d{3})*(\.\d+)?", answer) else _same_choice
+    return Problem(str(record.get("id", number)), question, steps, answer, same)
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name} is missing, or no text")
+    return value
+
+
 #: by name: what it may be used for, how it is cut if nothing else is asked, and how a record becomes a problem
 SOLUTIONS: dict[str, tuple[Use, str, Callable[[Record, Segmenter], Iterator[Problem]]]] = {
     "gsm8k_train": ("train", "line", _gsm8k),
@@ -86,6 +105,23 @@ def load_problems(
         raise DataError(f"{name} is for evaluation and must not be trained on.", f"Trainable: {', '.join(TRAINABLE)}.")
     cut = segmenter or SEGMENTERS[usual]
     return [problem for _, record in records(data_file(name, folder)) for problem in make(record, cut)]
+
+
+def load_problem_file(path: str | os.PathLike[str]) -> list[Problem]:
+    """Load a user's own JSON lines, plain or gzipped: ``question``, ``answer``, and if they like ``steps`` and ``id``.
+
+    Raises:
+        DataError: naming the line that is malformed.
+    """
+    problems = []
+    for number, record in records(Path(path)):
+        try:
+            problems.append(_own(record, number))
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: {error}.", "Each needs question and answer.") from error
+    if not problems:
+        raise DataError(f"{path} holds no records.", "Give one JSON object a line.")
+    return problems
 
 
 TRAINABLE = tuple(name for name, (use, _, _) in SOLUTIONS.items() if use == "train")

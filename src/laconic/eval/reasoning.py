@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from laconic.core.files import write_whole
+from laconic.core.files import is_file, write_whole
 from laconic.data.problems import Problem, share_of_steps
 from laconic.data.puzzles import PUZZLES, puzzle
-from laconic.data.solutions import load_problems
+from laconic.data.solutions import load_problem_file, load_problems
 from laconic.errors import DataError
 from laconic.eval import metrics
 from laconic.eval.environment import environment
@@ -26,6 +27,8 @@ from laconic.eval.journal import Journal, Line
 from laconic.methods.thinking.model import Thinker
 from laconic.methods.thinking.solving import Solution
 
+#: puzzles are asked without end; so many are where nothing else is said
+PUZZLES_ASKED = 50
 #: what a row is the mean of
 MEANS = ("generated_tokens", "steps", "peak_tokens", "peak_fed", "peak_bytes", "dependency")
 
@@ -49,27 +52,36 @@ class Setting:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
 
-def reasoning_task(name: str, limit: int, seed: int = 0) -> list[Problem]:
-    """Problems to ask: ``shuffle-12`` (a puzzle and its number of steps), or a file such as ``gsm8k_test``.
+def reasoning_task(
+    name: str, limit: int | None = None, seed: int = 0, folder: str | os.PathLike[str] | None = None
+) -> list[Problem]:
+    """Problems to ask: ``shuffle-12`` (a puzzle and its moves), a task such as ``gsm8k_test``, or a user's JSON lines.
+
+    Args:
+        limit: how many, drawn by ``seed``; None: all there are, of puzzles ``PUZZLES_ASKED``.
+        folder: of the tasks' files; None: ``$LACONIC_DATA``.
 
     Raises:
-        DataError: there is no such task.
+        DataError: there is no such task, or a line of a user's file is malformed.
     """
     kind, _, difficulty = name.rpartition("-")
     if kind in PUZZLES and difficulty.isdecimal():
         made: dict[str, Problem] = {}
         draw = random.Random(f"asked/{seed}/{name}")
-        for _ in range(50 * limit):  # few rules may leave few problems
+        wanted = limit or PUZZLES_ASKED
+        for _ in range(50 * wanted):  # few rules may leave few problems
             one = puzzle(kind, draw, int(difficulty), training=False, ident=f"{name}-{len(made)}")
-            if len(made) < limit:
+            if len(made) < wanted:
                 made.setdefault(one.question, one)
         return list(made.values())
     try:
-        problems = load_problems(name)
+        problems = load_problem_file(name) if is_file(name) else load_problems(name, folder)
     except DataError as error:
+        if is_file(name):
+            raise
         forms = ", ".join(f"{kind}-12" for kind in PUZZLES)
         raise DataError(f"{error.problem}", f"{error.remedy} Generated ones look like {forms}.") from error
-    return random.Random(f"asked/{seed}").sample(problems, min(limit, len(problems)))
+    return random.Random(f"asked/{seed}").sample(problems, min(limit or len(problems), len(problems)))
 
 
 def evaluate_reasoning(

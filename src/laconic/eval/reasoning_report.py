@@ -1,0 +1,70 @@
+"""A result of ``evaluate_reasoning`` as tables, for a terminal and for a page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+Row = dict[str, Any]
+
+
+def tables(result: dict[str, Any]) -> list[Table]:
+    """For a terminal of 80 columns, a table per task; in brackets the 95 % interval. ``markdown`` has more.
+
+    ``ended`` is the share of solutions that came to their end, ``words`` the tokens written, ``peak`` the most tokens
+    in the cache, also as a share of vanilla's, ``a pass`` the tokens that a forward pass gave, ``s`` seconds a problem.
+    """
+    shown = []
+    for task in dict.fromkeys(row["task"] for row in result["rows"]):
+        rows = [row for row in result["rows"] if row["task"] == task]
+        one = Table(
+            title=f"{task}, {rows[0]['items']} problems", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+        )
+        one.add_column("method", no_wrap=True)
+        for heading in ("right %", "ended", "words", "peak", "of vanilla", "a pass", "s"):
+            one.add_column(heading, justify="right", no_wrap=True)
+        for row in rows:
+            right = row["accuracy"]
+            one.add_row(
+                row["method"],
+                f"{right['mean']:.0f} ({right['low']:.0f}-{right['high']:.0f})",
+                f"{row['ended']:.0f} %",
+                f"{row['generated_tokens']:.0f}",
+                f"{row['peak_tokens']:.0f}",
+                _of_vanilla(row, result),
+                f"{row['tokens_per_forward']:.2f}",
+                f"{row['seconds']:.1f}",
+            )
+        shown.append(one)
+    return shown
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """One row per task and method, in Markdown; steps are those of the worked solution, where there is one."""
+    lines = [
+        "| task | method | right, % (95 %) | all steps right, % | steps right, % | tokens written | "
+        "peak cache tokens | of vanilla's | tokens a pass | guesses that stand |",
+        "|" + "---|" * 10,
+    ]
+    for row in result["rows"]:
+        right = row["accuracy"]
+        stood = ", ".join(f"{one:.0%}" for one in row["acceptance"]) or "-"
+        lines.append(
+            f"| {row['task']} | {row['method']} | {right['mean']:.0f} ({right['low']:.0f}-{right['high']:.0f}; "
+            f"{row['items']}) | {_worked(row['all_steps_right'])} | {_worked(row['steps_right'])} | "
+            f"{row['generated_tokens']:.0f} | {row['peak_tokens']:.0f} | {_of_vanilla(row, result)} | "
+            f"{row['tokens_per_forward']:.2f} | {stood} |"
+        )
+    return "\n".join(lines)
+
+
+def _of_vanilla(row: Row, result: dict[str, Any]) -> str:
+    """The peak beside vanilla's on the same task; a dash without one."""
+    peaks = {one["task"]: one["peak_tokens"] for one in result["rows"] if one["method"].startswith("vanilla")}
+    return f"{row['peak_tokens'] / peaks[row['task']]:.0%}" if row["task"] in peaks else "-"
+
+
+def _worked(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0f}"
