@@ -126,13 +126,13 @@ def test_a_state_that_spoils_while_writing_ends_the_answer(monkeypatch: pytest.M
     made.stop_ids = frozenset({-1})
     monkeypatch.setattr(made, "breaks_line", lambda token: False)
     read = made.read(context(made, TEXT))
-    real, decoding = LayerMemory.entries, reader_module.continue_greedily
+    real, decoding = LayerMemory.entries, reader_module.continue_one_by_one
 
     def spoilt(*args: Any, **kwargs: Any) -> Any:
         monkeypatch.setattr(LayerMemory, "entries", lambda self, outputs: real(self, outputs) * float("nan"))
         return decoding(*args, **kwargs)
 
-    monkeypatch.setattr(reader_module, "continue_greedily", spoilt)
+    monkeypatch.setattr(reader_module, "continue_one_by_one", spoilt)
     with pytest.raises(BackboneError, match="not finite"):
         made.answer(read, QUESTIONS[0], max_new_tokens=60)
 

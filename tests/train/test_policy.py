@@ -17,10 +17,13 @@ import itertools
 
 from laconic.core import persist
 from laconic.data.schema import QAItem
-from laconic.errors import RecipeError
+from laconic.errors import BudgetError, RecipeError
+from laconic.methods.comet.config import CoMeTConfig
+from laconic.methods.comet.model import CoMeT
 from laconic.methods.hybridthinker.model import HybridThinker
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.model import RAM
+from laconic.methods.sft.model import SFT, SFTConfig
 from laconic.train import stages
 from laconic.train.loop import LoopConfig
 from laconic.train.policy_recipe import KEYS
@@ -159,7 +162,7 @@ def test_rams_reader_learns_from_its_own_answers(tmp_path: Path, monkeypatch: py
         for n in range(3)
         for q, a in (("fox", "the barn"), ("owl", "the mill"))
     ]
-    monkeypatch.setattr("laconic.train.ram_recipe.load_for_training", lambda *_, **__: items)
+    monkeypatch.setattr("laconic.train.documents.load_for_training", lambda *_, **__: items)
     options = {"segment_tokens": 6, "encoder_layers": 2, "projection": 8, "encoder_rank": 2, "decoder_rank": 2}
     RAM(backbone_of("llama"), RAMConfig(**options)).save_pretrained(tmp_path / "teacher")
     stage = {key: STAGE[key] for key in (*KEYS, "name", "rows", "limit", "loop")} | {
@@ -185,6 +188,46 @@ def test_rams_reader_learns_from_its_own_answers(tmp_path: Path, monkeypatch: py
     path.write_text(yaml.safe_dump(made | {"stages": [stage | {"teacher": str(tmp_path / "vanilla")}]}))
     with pytest.raises(RecipeError, match="does not read all"):
         run_recipe(path, say=lambda _: None)
+
+
+def test_comet_learns_from_its_own_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory's networks too, behind a teacher that reads whole documents."""
+    text = "The red fox lives in the old barn. A grey owl sleeps above the mill. Bread is baked at dawn. "
+    items = [
+        QAItem(f"{n}", text + n * "It rains. ", "Where is the fox?", ["barn"], [(4, 11)], str(n)) for n in range(3)
+    ]
+    monkeypatch.setattr("laconic.train.documents.load_for_training", lambda *_, **__: items)
+    SFT(backbone_of("llama"), SFTConfig(lora_rank=2)).save_pretrained(tmp_path / "teacher")
+    options = {"chunk_tokens": 48, "stride": 4, "global_slots": 3, "fifo_slots": 5, "adapter_rank": 2, "lora_rank": 2}
+    stage = {key: STAGE[key] for key in (*KEYS, "name", "rows", "limit", "loop")} | {
+        "data": {"some": None}, "excerpt": None, "memory_rate": 2.0, "teacher": str(tmp_path / "teacher"),
+        "reward": "answer",
+    }  # fmt: skip
+    made = {
+        "method": "comet", "backbone": "tiny", "dtype": "fp32", "device": "cpu", "start": None, "seed": 3,
+        "output": str(tmp_path / "run"), "stages": [stage], "comet": options,
+    }  # fmt: skip
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(made))
+    trained = persist.read_tensors(run_recipe(path, say=lambda _: None))
+    own = dict(CoMeT(backbone_of("llama"), CoMeTConfig(**options)).own_parameters())
+    assert any(t.any() for name, t in trained.items() if "lora_B" in name)
+    assert any(t.any() for name, t in trained.items() if "global_adapter.up" in name), "it begins with zeros"
+    assert trained.keys() == own.keys()
+    assert [line["step"] for line in lines(tmp_path)] == list(range(5))
+    absent = {key: value for key, value in stage.items() if key != "memory_rate"}
+    slips = (
+        (stage | {"memory_rate": 0}, "memory_rate"), (absent, "no memory_rate"),
+        (stage | {"data": []}, "data must map"), (stage | {"given": 1}, "own answers"),
+        (stage | {"excerpt": [9, 3]}, "excerpt"),
+    )  # fmt: skip
+    for slip, told in slips:
+        path.write_text(yaml.safe_dump(made | {"stages": [slip]}))
+        with pytest.raises(RecipeError, match=told):
+            load_recipe(path)
+    path.write_text(yaml.safe_dump(made | {"stages": [stage | {"limit": 60}]}))
+    with pytest.raises(BudgetError, match="does not fit a chunk"):
+        run_recipe(path, ["output=" + str(tmp_path / "other")], say=lambda _: None)
 
 
 def test_every_batch_asks_other_problems_and_a_seed_always_the_same() -> None:

@@ -16,8 +16,9 @@ from laconic.errors import AdapterError, DataError, LaconicError, RecipeError
 from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.model import RAM
+from laconic.train.documents import DocumentGroups, Group
 from laconic.train.loop import LoopConfig
-from laconic.train.ram import DocumentGroups, Group, ReaderStage, RelevanceStage
+from laconic.train.ram import ReaderStage, RelevanceStage
 from laconic.train.recipe import TRAINERS, load_recipe, run_recipe
 from laconic.train.stages import StageTask
 

@@ -84,27 +84,34 @@ def greedy_decode(
         return out.logits[:, -1]
 
     with watch("decode"):
-        produced = continue_greedily(
+        produced = continue_one_by_one(
             out.logits[:, -1], advance, max_new_tokens=max_new_tokens, stop_ids=stop_ids, ends=ends, on_token=on_token
         )
     return [Continuation(ids, *_bill(cache, len(rows), tokens)) for ids, tokens in zip(produced, held, strict=True)]
 
 
-def continue_greedily(
+def best(logits: torch.Tensor) -> torch.Tensor:
+    """The likeliest token of each row, [B]."""
+    return logits.argmax(-1)
+
+
+def continue_one_by_one(
     logits: torch.Tensor,
     advance: Callable[[torch.Tensor, Sequence[bool]], torch.Tensor],
     *,
     max_new_tokens: int,
-    stop_ids: frozenset[int],
+    stop_ids: frozenset[int] = frozenset(),
     ends: Callable[[int], bool] = lambda token: False,
     on_token: Callable[[int, int], None] = lambda row, token: None,
+    choose: Callable[[torch.Tensor], torch.Tensor] = best,
 ) -> list[list[int]]:
-    """The best token, again and again, until every row has stopped; rows that stopped are fed what does not matter.
+    """A token, again and again, until every row has stopped; rows that stopped are fed what does not matter.
 
     Args:
         logits: behind the prompts, [B, V].
         advance: takes the new token of each row [B] and which rows go on, gives the logits behind them [B, V].
         stop_ids, ends, on_token: as for ``greedy_decode``.
+        choose: from logits, the new token of each row.
 
     Returns:
         New tokens of each row.
@@ -112,7 +119,7 @@ def continue_greedily(
     produced: list[list[int]] = [[] for _ in range(len(logits))]
     live = [max_new_tokens > 0] * len(produced)
     for _ in range(max_new_tokens):
-        tokens = logits.argmax(-1)
+        tokens = choose(logits)
         for row, token in enumerate(tokens.tolist()):
             if not live[row]:
                 continue

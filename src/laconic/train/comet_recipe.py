@@ -9,40 +9,50 @@ import yaml
 from accelerate import PartialState
 
 from laconic.backbone import Backbone
+from laconic.data.schema import QAItem
 from laconic.errors import RecipeError
 from laconic.methods.comet.config import CoMeTConfig
 from laconic.methods.comet.model import CoMeT
-from laconic.train import reading_data
+from laconic.train import documents, reading_data
 from laconic.train.checks import above_zero, positive
 from laconic.train.comet import ReadingStage, SharedReadingStage, parameters_of
+from laconic.train.documents import check_documents, load_documents
 from laconic.train.gates import GateLesson
 from laconic.train.reading_data import ReadingData, check_reading, hides, load_reading, reading_examples
-from laconic.train.stages import OnDecoder, StageTask
+from laconic.train.stages import OnDecoder, Stage, StageTask, on_own_answers, policy
 from laconic.train.targets import labels_in
+
+#: what a stage on written text says besides its name, its loop and the memory's rate
+WRITTEN = (
+    *reading_data.KEYS, "asides", "interludes", "fifo_slots", "truncate", "save_activations", "share_text", "gates",
+)  # fmt: skip
 
 
 class CoMeTTrainer(OnDecoder):
     """A stage mixes tasks, each step one: needles in books, questions about documents, and reading on.
 
     Its name is free, so that a curriculum can have as many as it takes. With ``share_text``, the processes of a
-    distributed run take parts of one text each, instead of texts of their own.
+    distributed run take parts of one text each, instead of texts of their own. A stage with an ``objective`` asks
+    questions about documents, and trains on what is answered.
     """
 
     options = CoMeTConfig
-    keys = (
-        *reading_data.KEYS,
-        "asides",
-        "interludes",
-        "fifo_slots",
-        "memory_rate",
-        "truncate",
-        "save_activations",
-        "share_text",
-        "gates",
-    )
+    keys = ("memory_rate",)
     look = "See recipes/comet/cpu.yaml."
 
     def check(self, stage: dict[str, Any], where: str) -> None:
+        answering = on_own_answers(stage)
+        if absent := sorted({*(documents.KEYS if answering else WRITTEN)} - set(stage)):
+            raise RecipeError(f"{where} has no {absent[0]}.", self.look)
+        if not above_zero(stage["memory_rate"]):
+            raise RecipeError(f"{where}: memory_rate must be a number above 0.", self.look)
+        if answering:
+            policy().check_policy(stage, where)
+            check_documents(stage, where, self.look)
+        else:
+            self._check_written(stage, where)
+
+    def _check_written(self, stage: dict[str, Any], where: str) -> None:
         check_reading(stage, where, self.look)
         slots = stage["fifo_slots"]
         if slots is not None and not (isinstance(slots, list) and slots and all(n == 0 or positive(n) for n in slots)):
@@ -50,9 +60,7 @@ class CoMeTTrainer(OnDecoder):
         lengths = stage["interludes"]
         if not isinstance(lengths, list) or not lengths or not all(n == 0 or positive(n) for n in lengths):
             raise RecipeError(f"{where}: interludes must be a list of whole numbers.", self.look)
-        rate, truncate = stage["memory_rate"], stage["truncate"]
-        if not above_zero(rate):
-            raise RecipeError(f"{where}: memory_rate must be a number above 0.", self.look)
+        truncate = stage["truncate"]
         if truncate is not None and not positive(truncate):
             raise RecipeError(f"{where}: truncate must be null, or a whole number of chunks.", self.look)
         for key in ("asides", "save_activations", "share_text"):
@@ -108,8 +116,8 @@ class CoMeTTrainer(OnDecoder):
                 written = yaml.safe_dump(value, default_flow_style=True).splitlines()[0]
                 raise RecipeError(f"{where}: where {why}, {key} must be {written}.", f"Set {key}: {written}.")
 
-    def data(self, stage: dict[str, Any]) -> ReadingData:
-        return load_reading(stage)
+    def data(self, stage: dict[str, Any]) -> ReadingData | list[QAItem]:
+        return load_documents(stage) if on_own_answers(stage) else load_reading(stage)
 
     def make(self, backbone: Backbone, config: CoMeTConfig) -> CoMeT:
         """Raises ``RecipeError`` where there is no memory, or the optimiser's small steps would be rounded away."""
@@ -125,9 +133,11 @@ class CoMeTTrainer(OnDecoder):
             )
         return CoMeT(backbone, config)
 
-    def task(self, method: CoMeT, stage: dict[str, Any], data: ReadingData, seed: int) -> StageTask:
+    def task(self, method: CoMeT, stage: dict[str, Any], data: Any, seed: int) -> Stage:
         """Raises ``RecipeError`` for a stage that does not go with the method's sizes."""
         parameters = parameters_of(method, stage["memory_rate"])
+        if on_own_answers(stage):
+            return policy().comet_task(method, stage, data, list(parameters.values()), seed)
         full, slots, save = stage["chunk_tokens"], stage["fifo_slots"], stage["save_activations"]
         if full > method.config.chunk_tokens:
             raise RecipeError(

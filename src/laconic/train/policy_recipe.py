@@ -18,20 +18,25 @@ from laconic.data.problems import Problem, Question, same_words
 from laconic.data.schema import QAItem
 from laconic.errors import DataError, LaconicError, RecipeError
 from laconic.generation.answer import Reader
+from laconic.methods.comet.model import CoMeT
+from laconic.methods.comet.reader import CoMeTReader
 from laconic.methods.ram.model import RAM
 from laconic.methods.registry import READERS, load_thinker, reading_method
+from laconic.methods.tgpo.comet_student import CoMeTStudent
 from laconic.methods.tgpo.config import ALONE, FROM_GIVEN
 from laconic.methods.tgpo.reading_student import ReadingStudent
 from laconic.methods.tgpo.rewards import NEEDS, REWARDS
 from laconic.methods.tgpo.served import ServedTeacher
+from laconic.methods.tgpo.student_trainer import Groups
+from laconic.methods.tgpo.students import Student
 from laconic.methods.tgpo.teacher import LocalTeacher, TeacherScorer
 from laconic.methods.tgpo.thinking_student import ThinkingStudent
 from laconic.methods.tgpo.vocabulary import Side, side_of
 from laconic.methods.thinking.model import Thinker
 from laconic.train.checks import above_zero, positive
+from laconic.train.documents import DocumentGroups
 from laconic.train.loop import LoopConfig
 from laconic.train.policy import PolicyTask, options
-from laconic.train.ram import DocumentGroups
 from laconic.train.start import saved_folder
 from laconic.train.thinking_data import draw_problems
 
@@ -127,7 +132,7 @@ def thinking_task(
     return PolicyTask(ThinkingStudent(thinker), stage, problems, watched, groups, teacher)
 
 
-def reading_task(
+def ram_task(
     ram: RAM, stage: dict[str, Any], items: Sequence[QAItem], decoder: list[nn.Parameter], seed: int
 ) -> PolicyTask:
     """A stage of RAM's reader, which answers from documents shortened by ``factor``; its teacher reads them whole.
@@ -136,30 +141,55 @@ def reading_task(
         RecipeError: the teacher is none that reads.
         DataError: there is no question to ask.
     """
+    student = ReadingStudent(Reader(ram.backbone, ram.decoder), ram, stage["factor"])
+    return _reading_task(student, ram.backbone, stage, items, [(decoder, 1.0)], seed)
+
+
+def comet_task(comet: CoMeT, stage: dict[str, Any], items: Sequence[QAItem], groups: Groups, seed: int) -> PolicyTask:
+    """A stage of CoMeT, which answers from its memory of documents; its teacher reads them whole.
+
+    Raises:
+        RecipeError: the teacher is none that reads.
+        DataError: there is no question to ask.
+        BudgetError: no chunk has room for an answer.
+    """
+    student = CoMeTStudent(CoMeTReader(comet), stage["limit"])
+    return _reading_task(student, comet.backbone, stage, items, groups, seed)
+
+
+def _reading_task(
+    student: Student,
+    backbone: Backbone,
+    stage: dict[str, Any],
+    items: Sequence[QAItem],
+    groups: Groups,
+    seed: int,
+) -> PolicyTask:
+    def local(folder: Path) -> PreTrainedModel:
+        return reading_method(folder, backbone).decoder
+
+    teacher = _teacher(backbone, student.decoder, stage["teacher"], READERS, local)
+    problems = _questions(stage, items, stage["rows"] * batches(stage), seed)
+    watched = _questions(stage, items, stage["ask"], seed + WATCHED)
+    return PolicyTask(student, stage, problems, watched, groups, teacher)
+
+
+def _questions(stage: dict[str, Any], items: Sequence[QAItem], count: int, seed: int) -> list[Problem]:
+    """So many questions about documents, or excerpts of them; those of a batch are about one, as far as it goes."""
     excerpt = tuple(stage["excerpt"]) if stage["excerpt"] else None
     if not items:
         raise DataError("There are no questions to train on.", "Raise the numbers in data.")
-
-    def drawn(count: int, seed: int) -> list[Problem]:
-        groups, found, number, before = DocumentGroups(items, stage["rows"], excerpt, seed), list[Problem](), 0, -1
-        while len(found) < count:
-            if number % len(groups.documents) == 0:
-                if len(found) == before:
-                    raise DataError("No question lies in an excerpt of its document.", "Take larger excerpts, or null.")
-                before = len(found)
-            group = groups(number)
-            for question, answer in zip(group.questions, group.answers, strict=True):
-                found.append(Question(str(number), question, [], answer, same_words, group.document))
-            number += 1
-        return found[:count]
-
-    def local(folder: Path) -> PreTrainedModel:
-        return reading_method(folder, ram.backbone).decoder
-
-    teacher = _teacher(ram.backbone, ram.decoder, stage["teacher"], READERS, local)
-    student = ReadingStudent(Reader(ram.backbone, ram.decoder), ram, stage["factor"])
-    problems = drawn(stage["rows"] * batches(stage), seed)
-    return PolicyTask(student, stage, problems, drawn(stage["ask"], seed + WATCHED), [(decoder, 1.0)], teacher)
+    groups, found, number, before = DocumentGroups(items, stage["rows"], excerpt, seed), list[Problem](), 0, -1
+    while len(found) < count:
+        if number % len(groups.documents) == 0:
+            if len(found) == before:
+                raise DataError("No question lies in an excerpt of its document.", "Take larger excerpts, or null.")
+            before = len(found)
+        group = groups(number)
+        for question, answer in zip(group.questions, group.answers, strict=True):
+            found.append(Question(str(number), question, [], answer, same_words, group.document))
+        number += 1
+    return found[:count]
 
 
 def batches(stage: dict[str, Any]) -> int:

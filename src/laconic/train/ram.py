@@ -7,66 +7,20 @@ once, for all of them. That is what makes training on two CPU cores viable.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from laconic.core.layout import IGNORE, Kind, Layout, concatenate, run
 from laconic.core.positions import sequential
-from laconic.core.segments import Range, segment
+from laconic.core.segments import segment
 from laconic.core.visibility import attention_mask, isolated_groups
-from laconic.data.schema import QAItem, by_document
 from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.losses.contrastive import contrastive_loss
 from laconic.methods.ram.labels import positive_segments
 from laconic.methods.ram.memory import plan_exact, vectors_within
 from laconic.methods.ram.model import RAM, Reading
-
-
-@dataclass(frozen=True)
-class Group:
-    """A document, some of its questions with their answers, and the evidence of each."""
-
-    document: str
-    questions: list[str]
-    answers: list[str]
-    evidence: list[list[Range]]
-
-
-class DocumentGroups:
-    """Groups of questions by document; the group of a step follows from the step's number and the seed alone."""
-
-    def __init__(self, items: Sequence[QAItem], questions: int, excerpt: tuple[int, int] | None, seed: int) -> None:
-        """
-        Args:
-            questions: most questions to take of one document.
-            excerpt: characters of the excerpt to take of a document, from and to; None takes it whole.
-        """
-        self.documents = list(by_document(items).values())
-        self.questions, self.excerpt, self.seed = questions, excerpt, seed
-
-    def __call__(self, index: int) -> Group:
-        epoch, place = divmod(index, len(self.documents))
-        order = list(range(len(self.documents)))
-        random.Random(f"{self.seed}/{epoch}").shuffle(order)
-        items = self.documents[order[place]]
-        draw = random.Random(f"{self.seed}/{index}")
-        document = items[0].document
-        start, end = 0, len(document)
-        if self.excerpt is not None and len(document) > self.excerpt[0]:
-            size = min(len(document), int(draw.uniform(*self.excerpt)))
-            start = draw.randrange(0, len(document) - size + 1)
-            end = start + size
-        inside = [item for item in items if any(start <= a and b <= end for a, b in item.evidence)]
-        chosen = draw.sample(inside, min(self.questions, len(inside)))
-        return Group(
-            document[start:end],
-            [item.question for item in chosen],
-            [item.answers[0] for item in chosen],
-            [[(a - start, b - start) for a, b in item.evidence if start <= a and b <= end] for item in chosen],
-        )
+from laconic.train.documents import Group
 
 
 class RelevanceStage(nn.Module):

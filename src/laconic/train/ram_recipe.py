@@ -7,13 +7,14 @@ from typing import Any
 from torch import nn
 
 from laconic.backbone import Backbone
-from laconic.data.loaders import load_for_training
 from laconic.data.schema import QAItem
 from laconic.errors import RecipeError
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.model import RAM
+from laconic.train import documents
 from laconic.train.checks import above_zero, positive
-from laconic.train.ram import DocumentGroups, ReaderStage, RelevanceStage
+from laconic.train.documents import DocumentGroups, check_documents, load_documents
+from laconic.train.ram import ReaderStage, RelevanceStage
 from laconic.train.stages import OnDecoder, Stage, StageTask, on_own_answers, policy
 
 STAGES = ("relevance", "head", "reader")
@@ -23,7 +24,7 @@ class RAMTrainer(OnDecoder):
     """Relevance (encoder and score), the score's head alone, or the reader."""
 
     options = RAMConfig
-    keys = ("data", "excerpt")
+    keys = documents.KEYS
     look = "See recipes/ram/cpu.yaml."
 
     def check(self, stage: dict[str, Any], where: str) -> None:
@@ -36,23 +37,17 @@ class RAMTrainer(OnDecoder):
                 raise RecipeError(f"{where} is called {stage['name']!r}.", f"RAM has the stages {', '.join(STAGES)}.")
             if not positive(stage.get("questions")):
                 raise RecipeError(f"{where}: questions must be a whole number above 0.", self.look)
-        data, excerpt = stage["data"], stage["excerpt"]
-        if not isinstance(data, dict) or not data or not all(n is None or positive(n) for n in data.values()):
-            raise RecipeError(f"{where}: data must map tasks to a number of items, or to null for all.", self.look)
-        if excerpt is not None and not (
-            isinstance(excerpt, list) and len(excerpt) == 2 and all(map(positive, excerpt)) and excerpt[0] <= excerpt[1]
-        ):
-            raise RecipeError(f"{where}: excerpt must be null, or two numbers of characters, from and to.", self.look)
+        check_documents(stage, where, self.look)
 
     def data(self, stage: dict[str, Any]) -> list[QAItem]:
-        return [item for name, limit in stage["data"].items() for item in load_for_training(name, limit=limit)]
+        return load_documents(stage)
 
     def make(self, backbone: Backbone, config: RAMConfig) -> RAM:
         return RAM(backbone, config)
 
     def task(self, method: RAM, stage: dict[str, Any], data: list[QAItem], seed: int) -> Stage:
         if on_own_answers(stage):
-            return policy().reading_task(method, stage, data, self._reader(method), seed)
+            return policy().ram_task(method, stage, data, self._reader(method), seed)
         excerpt = tuple(stage["excerpt"]) if stage["excerpt"] else None
         groups = DocumentGroups(data, stage["questions"], excerpt, seed)
         if stage["name"] in ("relevance", "head"):

@@ -108,6 +108,12 @@ class Memory:
         """Whether all states are numbers."""
         return all(bool(torch.isfinite(tensor).all()) for state in self.layers for tensor in state)
 
+    def rows(self, numbers: Sequence[int]) -> Memory:
+        """Of these rows, in this order; one may come several times."""
+        own = torch.tensor(numbers)
+        layers = tuple(LayerState(*(tensor[own.to(tensor.device)] for tensor in state)) for state in self.layers)
+        return Memory(layers, Counts(self.counts.live[own], self.counts.chunks[own], self.counts.tokens[own]))
+
     def detach(self) -> Memory:
         """The same values, cut off from the graph: truncated back-propagation."""
         return Memory(tuple(LayerState(*(tensor.detach() for tensor in state)) for state in self.layers), self.counts)

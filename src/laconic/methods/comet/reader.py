@@ -14,7 +14,7 @@ from laconic.core.results import Answer, Compressed, Stopwatch
 from laconic.core.segments import require_text
 from laconic.errors import BackboneError, DocumentError, LaconicError
 from laconic.generation.answer import Reader, answer_line
-from laconic.generation.greedy import continue_greedily
+from laconic.generation.greedy import continue_one_by_one
 from laconic.methods.comet.memory import Memory
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.comet.stream import ChunkStream
@@ -136,7 +136,7 @@ class CoMeTReader(Reader):
             return after
 
         with watch("decode"):
-            produced = continue_greedily(
+            produced = continue_one_by_one(
                 logits,
                 advance,
                 max_new_tokens=max_new_tokens,

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
+from transformers import StoppingCriteria, StoppingCriteriaList
 
-from laconic.data.problems import Problem, Question
-from laconic.errors import DataError
+from laconic.data.problems import Question
 from laconic.generation.answer import Reader
 from laconic.methods.roles import Compressor
+from laconic.methods.tgpo.question_student import QuestionStudent, key_of
 from laconic.methods.tgpo.students import Answer, Fed
 
 #: shortened documents that are kept; others are shortened anew
 KEPT = 256
 
 
-class ReadingStudent:
+class ReadingStudent(QuestionStudent):
     """A reader that answers from what a compressor (RAM, or one that selects text) leaves of a document.
 
     What is trained is the reader; the compressor stays as it is.
@@ -29,40 +28,16 @@ class ReadingStudent:
         factor: how strongly documents are shortened.
     """
 
+    feeds_cache = False
+
     def __init__(self, reader: Reader, compressor: Compressor, factor: float) -> None:
-        self.reader, self.compressor, self.factor = reader, compressor, factor
-        self._asked: dict[bytes, Question] = {}
+        super().__init__(reader)
+        self.compressor, self.factor = compressor, factor
         self._left: OrderedDict[bytes, Tensor] = OrderedDict()
-
-    @property
-    def decoder(self) -> PreTrainedModel:
-        return self.reader.decoder
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        return self.reader.backbone.tokenizer
-
-    @property
-    def window(self) -> int:
-        return self.reader.window
 
     @property
     def soft(self) -> list[nn.Module]:
         return []
-
-    def prompt(self, problem: Problem) -> list[int]:
-        """Raises ``DataError`` where there is no document."""
-        if not isinstance(problem, Question):
-            raise DataError(f"The problem {problem.id} is about no document.", "Choose a task of questions.")
-        ids = self.reader.backbone.token_ids(problem.document)
-        prompt = [*ids, *self.reader.prompt_ids(problem.question)]
-        self._asked[_key(prompt)] = problem
-        return prompt
-
-    def given(self, problem: Problem) -> Answer:
-        ids = self.reader.backbone.token_ids(" " + problem.answer)
-        words = [*ids, int(self.tokenizer.eos_token_id)]
-        return Answer(words, [1] * len(words))
 
     @torch.no_grad()
     def answers(self, prompts: Sequence[list[int]], *, most: int, temperature: float, seed: int) -> list[Answer]:
@@ -86,7 +61,7 @@ class ReadingStudent:
             )
         answers = []
         for row, held in zip(made.tolist(), sizes.tolist(), strict=True):
-            ends = (at for at, token in enumerate(row) if self._ends(token))
+            ends = (at for at, token in enumerate(row) if self.ends(token))
             words = row[: next(ends, len(row)) + 1]
             answers.append(Answer(words, [1] * len(words), held + len(words)))
         return answers
@@ -106,26 +81,19 @@ class ReadingStudent:
 
     def _before(self, prompt: Sequence[int]) -> Tensor:
         """What the reader has in front of its answer, ``[M + Q, D]``."""
-        key = _key(prompt)
+        key = key_of(prompt)
         if key not in self._left:
-            self._left[key] = self._left_of(self._asked[key])
+            self._left[key] = self._left_of(self.question_of(prompt))
             if len(self._left) > KEPT:
                 self._left.popitem(last=False)
         self._left.move_to_end(key)
         return self._left[key]
-
-    def _ends(self, token: int) -> bool:
-        return token in self.reader.stop_ids or self.reader.breaks_line(token)
 
     def _left_of(self, problem: Question) -> Tensor:
         found = self.compressor.compress(problem.document, problem.question, ratio=1 / self.factor)
         context = self.reader.rows(found).detach().clone()  # made under inference mode, and read in training
         asked = torch.tensor(self.reader.prompt_ids(problem.question), device=context.device)
         return torch.cat([context, self.reader.embed(asked).detach()])
-
-
-def _key(prompt: Sequence[int]) -> bytes:
-    return hashlib.blake2b(torch.tensor(prompt).numpy().tobytes()).digest()
 
 
 class _LineBreak(StoppingCriteria):

@@ -65,6 +65,11 @@ class StudentTrainer(TGPOTrainer):
         if not 0 <= given <= args.num_generations:
             raise LaconicError(f"{given} answers of {args.num_generations} cannot be given.", "Give fewer.")
         _check(args)
+        if student.feeds_cache and args.activation_checkpointing:
+            raise LaconicError(
+                "Layers that are computed again in the backward pass do not see a memory.",
+                "Set activation_checkpointing to False.",
+            )
         for problem in problems:  # found out now, and not when its turn comes
             asked = len(student.prompt(problem))
             if asked + args.max_completion_length > student.window:

@@ -48,7 +48,15 @@ class Fed:
 
 
 class Student(Protocol):
-    """What a trainer asks of a method that is trained on its own answers."""
+    """What a trainer asks of a method that is trained on its own answers.
+
+    Attributes:
+        feeds_cache: whether keys and values stand in front of what its decoder is fed; layers that are computed again
+            in the backward pass would not see them.
+    """
+
+    @property
+    def feeds_cache(self) -> bool: ...
 
     @property
     def decoder(self) -> PreTrainedModel: ...

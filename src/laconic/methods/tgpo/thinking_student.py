@@ -21,6 +21,8 @@ from laconic.methods.thinking.model import Thinker
 class ThinkingStudent:
     """A method that reasons in steps (vanilla, LightThinker, HybridThinker, MemoSight)."""
 
+    feeds_cache = False
+
     def __init__(self, thinker: Thinker) -> None:
         self.thinker = thinker
 
