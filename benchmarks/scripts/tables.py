@@ -127,26 +127,26 @@ def speed(result: dict) -> str:
     return "\n".join(lines)
 
 
-def recalled(title: str) -> Callable[[dict], str]:
-    """Whole answers by method and task."""
+def recalled(title: str, measure: str = "em") -> Callable[[dict], str]:
+    """A measure (whole answers) by method and task."""
 
     def draw(result: dict) -> str:
         tasks = list(dict.fromkeys(row["task"] for row in result["rows"]))
         cells = {(row["method"], row["task"]): row for row in result["rows"]}
         lines = [f"{title}\n", "| method | " + " | ".join(tasks) + " |", "|---" * (len(tasks) + 1) + "|"]
         for method in dict.fromkeys(row["method"] for row in result["rows"]):
-            shown = [_exact(cells.get((method, task), {"items": 0})) for task in tasks]
+            shown = [_share(cells.get((method, task), {"items": 0}), measure) for task in tasks]
             lines.append(f"| {method} | " + " | ".join(shown) + " |")
         return "\n".join(lines)
 
     return draw
 
 
-def _exact(row: dict) -> str:
+def _share(row: dict, measure: str) -> str:
     if not row["items"]:
         return "-"
-    em = row["em"]
-    return f"{em['mean']:.0f} ({em['low']:.0f}-{em['high']:.0f}; {row['items']})"
+    found = row[measure]
+    return f"{found['mean']:.0f} ({found['low']:.0f}-{found['high']:.0f}; {row['items']})"
 
 
 def short_text(result: dict) -> str:
@@ -227,6 +227,10 @@ BLOCKS: dict[str, list[tuple[str, Callable[[dict], str]]]] = {
         ),
         ("comet_passkey_128k.json", recalled("**And at 128k tokens?** As above, in float32.")),
         ("comet_babilong.json", recalled("**A story's facts hidden in a book** (BABILong), as above.")),
+        (
+            "comet_summaries.json",
+            recalled("**Answers of several sentences about long texts**, ROUGE-L in %, as above.", "rouge_l"),
+        ),
         ("comet_short_text.json", short_text),
         ("comet_speed.json", comet_speed),
         ("pipeline_speed.json", pipeline_speed),

@@ -19,7 +19,7 @@ from datasets import Dataset  # noqa: E402
 from laconic.errors import DataError, LaconicError  # noqa: E402
 from laconic.losses.distillation import divergence  # noqa: E402
 from laconic.methods.tgpo.cache import CachedTeacher  # noqa: E402
-from laconic.methods.tgpo.config import Gate, TGPOConfig  # noqa: E402
+from laconic.methods.tgpo.config import COMPUTED_AGAIN, Gate, TGPOConfig  # noqa: E402
 from laconic.methods.tgpo.gates import gated  # noqa: E402
 from laconic.methods.tgpo.teacher import LocalTeacher, Scores  # noqa: E402
 from laconic.methods.tgpo.trainer import TGPOTrainer  # noqa: E402
@@ -70,7 +70,7 @@ def options(folder: Path, **changes: Any) -> dict[str, Any]:
         "output_dir": str(folder), "per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 6,
         "max_steps": 2, "learning_rate": 1e-2, "report_to": [], "use_cpu": True, "logging_steps": 1, "seed": 1,
         "save_strategy": "no", "temperature": 1.0, "disable_tqdm": True,
-        "bf16": False, "activation_checkpointing": False,
+        "bf16": False, COMPUTED_AGAIN: False,
     }  # fmt: skip
     return known | changes
 

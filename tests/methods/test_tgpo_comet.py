@@ -19,6 +19,7 @@ from laconic.errors import BudgetError, DataError, LaconicError
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.comet.reader import CoMeTReader, Whole
 from laconic.methods.tgpo.comet_student import CoMeTStudent
+from laconic.methods.tgpo.config import COMPUTED_AGAIN
 from laconic.methods.tgpo.rewards import answer_reward
 from laconic.methods.tgpo.student_trainer import StudentTrainer
 from laconic.methods.tgpo.students import Fed
@@ -142,6 +143,6 @@ def test_what_cannot_be_done_is_refused(tmp_path: Path) -> None:
         own.prompt(Question("long", "Why? " * 20, [], "so", same_words, TEXT))
     with pytest.raises(BudgetError, match="An answer of 48"):
         CoMeTStudent(CoMeTReader(made), 48)
-    args = quick(tmp_path, objective="grpo", activation_checkpointing=True)
+    args = quick(tmp_path, objective="grpo", **{COMPUTED_AGAIN: True})
     with pytest.raises(LaconicError, match="do not see a memory"):
         StudentTrainer(own, args, ASKED, answer_reward, [])

@@ -22,6 +22,7 @@ from policies import quick  # noqa: E402
 from laconic.data.problems import Problem, same_words  # noqa: E402
 from laconic.errors import DataError, LaconicError, RewardError  # noqa: E402
 from laconic.generation.thinking import think  # noqa: E402
+from laconic.methods.tgpo.config import COMPUTED_AGAIN  # noqa: E402
 from laconic.methods.tgpo.rewards import Rewarded, answer_reward, math_reward, steps_reward  # noqa: E402
 from laconic.methods.tgpo.student_trainer import StudentTrainer  # noqa: E402
 from laconic.methods.tgpo.teacher import LocalTeacher  # noqa: E402
@@ -345,7 +346,7 @@ def test_students_answer_alike_whatever_training_saves(tmp_path: Path) -> None:
     found = []
     for saving in (False, True):
         model = thinker("lightthinker")
-        trainer_of(model, tmp_path / str(saving), activation_checkpointing=saving).train()
+        trainer_of(model, tmp_path / str(saving), **{COMPUTED_AGAIN: saving}).train()
         found.append(weights(model))
     for name, p in found[0].items():
         torch.testing.assert_close(found[1][name], p, atol=1e-5, rtol=1e-4)

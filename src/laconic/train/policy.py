@@ -15,7 +15,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from laconic.data.problems import Problem, share_of_steps
 from laconic.errors import RecipeError
-from laconic.methods.tgpo.config import TGPOConfig, check_options
+from laconic.methods.tgpo.config import COMPUTED_AGAIN, TGPOConfig, check_options
 from laconic.methods.tgpo.rewards import REWARDS
 from laconic.methods.tgpo.student_trainer import Groups, StudentTrainer
 from laconic.methods.tgpo.students import Student
@@ -33,7 +33,7 @@ SAID = (
     "loss",
 )
 #: pictures and side jobs of TRL that a recipe has no use for
-QUIET: dict[str, Any] = {"report_to": [], "disable_tqdm": True, "activation_checkpointing": False}
+QUIET: dict[str, Any] = {"report_to": [], "disable_tqdm": True, COMPUTED_AGAIN: False}
 
 
 @dataclass(frozen=True)

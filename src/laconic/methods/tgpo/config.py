@@ -13,6 +13,12 @@ from laconic.losses.schedules import Shape, Weight
 
 Objective = Literal["tgpo", "grpo", "rkl", "kdrl", "adv_match", "adv_state", "gkd", "luffy", "sft"]
 Gate = Literal["all", "mismatch", "confident", "incorrect", "first"]
+#: the option that has layers computed again in the backward pass, which transformers renamed in 5.23
+COMPUTED_AGAIN = (
+    "activation_checkpointing"
+    if "activation_checkpointing" in {one.name for one in fields(GRPOConfig)}
+    else "gradient_checkpointing"
+)
 #: objectives that no teacher is asked for
 ALONE = ("grpo", "luffy", "sft")
 #: those whose loss knows no advantage, and no weight

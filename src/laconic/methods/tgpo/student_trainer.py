@@ -18,7 +18,7 @@ from trl.models.utils import disable_gradient_checkpointing
 from laconic.core.layout import IGNORE
 from laconic.data.problems import Problem
 from laconic.errors import BudgetError, DataError, LaconicError, RecipeError
-from laconic.methods.tgpo.config import TGPOConfig
+from laconic.methods.tgpo.config import COMPUTED_AGAIN, TGPOConfig
 from laconic.methods.tgpo.rewards import Reward, Rewarded
 from laconic.methods.tgpo.students import Answer, Student
 from laconic.methods.tgpo.teacher import TeacherScorer
@@ -65,10 +65,10 @@ class StudentTrainer(TGPOTrainer):
         if not 0 <= given <= args.num_generations:
             raise LaconicError(f"{given} answers of {args.num_generations} cannot be given.", "Give fewer.")
         _check(args)
-        if student.feeds_cache and args.activation_checkpointing:
+        if student.feeds_cache and getattr(args, COMPUTED_AGAIN):
             raise LaconicError(
                 "Layers that are computed again in the backward pass do not see a memory.",
-                "Set activation_checkpointing to False.",
+                f"Set {COMPUTED_AGAIN} to False.",
             )
         for problem in problems:  # found out now, and not when its turn comes
             asked = len(student.prompt(problem))
