@@ -22,10 +22,11 @@ from laconic.methods.comet.memory import Memory
 from laconic.methods.comet.model import CoMeT
 from laconic.train.comet import ReadingStage
 from laconic.train.comet_recipe import CoMeTTrainer
-from laconic.train.gates import KEEP, TAKE, GateLesson
+from laconic.train.gates import GateLesson
 from laconic.train.reading_data import ReadingData, reading_examples
 from laconic.train.reading_examples import Example, Interlude
 from laconic.train.recipe import load_recipe, run_recipe
+from laconic.train.told import KEEP, TAKE
 
 
 def row(seed: int, plan: list[int], hidden: set[int]) -> Example:
@@ -177,6 +178,42 @@ def test_told_gates_keep_through_an_interlude() -> None:
     assert losses[3] != pytest.approx(losses[2], rel=1e-4)
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_told_gates_can_be_taught_meanwhile(layers: int) -> None:
+    """The same lesson, in which what they look at learns too; of rows that hide nothing there is none."""
+    made = comet(train="lora")
+    batch = [
+        answered(1, [12, 12, 12, 7], {1}),
+        answered(2, [12, 12, 12, 12, 12, 3], {0, 2}),
+        answered(3, [12] * 3, set()),
+    ]
+    wanted, told = taught(made, layers, batch[:2])
+    alone = ReadingStage(made, told=layers)(batch)[0]
+    both, numbers = ReadingStage(made, told=layers, lesson=0.5)(batch)
+    assert (both - alone).item() == pytest.approx(0.5 * wanted.item(), rel=1e-4)
+    assert {name: numbers[name] for name in told} == pytest.approx(told, rel=1e-4)
+    gates = [nets.gate for nets in list(made.memories)[-layers:] if nets.gate is not None]
+    for weight, learns in ((0.0, False), (0.5, True)):
+        made.zero_grad()
+        ReadingStage(made, told=layers, lesson=weight)(batch[:2])[0].backward()
+        assert all((gate.weight.grad is not None and bool(gate.weight.grad.any())) == learns for gate in gates)
+    lesson_alone = ReadingStage(made, told=layers, lesson=1.0)
+    made.zero_grad()
+    unlabelled = [replace(row, labels=[IGNORE] * len(row.labels)) for row in batch]
+    lesson_alone(unlabelled)[0].backward()
+    assert made.readouts.weight.grad is not None
+    assert made.readouts.weight.grad.any(), "what gates look at learns to be told apart"
+
+
+def test_what_gates_do_in_an_interlude_is_no_part_of_the_lesson() -> None:
+    made = comet(train="lora")
+    plain = answered(1, [12, 12, 12, 7], {1})
+    other = replace(plain, interlude=Interlude([words(12, 30).tolist()], 5, behind=1))
+    layers = len(made.memories)
+    losses = [ReadingStage(made, told=layers, lesson=1.0, fifo_slots=[0])([row])[0].item() for row in (plain, other)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
 def test_told_gates_want_activations_saved() -> None:
     with pytest.raises(AssertionError):
         ReadingStage(comet(train="lora"), told=1, save_activations=False)
@@ -235,8 +272,12 @@ def test_a_recipe_teaches_gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ({"gates": {"layers": 1}}, "gates must be"),
         ({"gates": {"layers": 1, "batches": True}}, "gates must be"),
         ({"gates": {"layers": None, "batches": 2}}, "gates must be"),
-        ({"gates": {"layers": 1, "batches": None}, "save_activations": False}, "save_activations must be true"),
-        ({"gates": {"layers": 1, "batches": None}, "share_text": True}, "share_text must be false"),
+        ({"gates": {"layers": 1, "batches": None}}, "gates must be"),
+        ({"gates": {"layers": 1, "told": -1}}, "gates must be"),
+        ({"gates": {"layers": 1, "told": True}}, "gates must be"),
+        ({"gates": {"layers": 1, "told": 0, "batches": 2}}, "gates must be"),
+        ({"gates": {"layers": 1, "told": 0}, "save_activations": False}, "save_activations must be true"),
+        ({"gates": {"layers": 1, "told": 0.1}, "share_text": True}, "share_text must be false"),
         ({"task": ["number", "continuation"]}, "needles and stories alone"),
         ({"chunks": [1, 2]}, "two and more"),
         ({"asides": True}, "asides must be false"),
@@ -253,11 +294,12 @@ def test_a_slip_is_found_before_training(tmp_path: Path, changes: dict[str, Any]
 def test_a_recipe_tells_the_gates_of_all_layers_while_all_else_is_trained(tmp_path: Path) -> None:
     made, trainer = comet(train="lora", chunk_tokens=64, fifo_slots=8), CoMeTTrainer()
     layers = len(made.memories)
-    path = recipe(tmp_path, gates={"layers": layers, "batches": None})
+    path = recipe(tmp_path, gates={"layers": layers, "told": 0.25})
     stage = load_recipe(path)["stages"][0]
     task = trainer.task(made, stage, ReadingData(["~" * 600], {"number": NEEDLES["number"]}, {}), 0)
     assert isinstance(task.module, ReadingStage)
     assert task.module.gates.gates == [nets.gate for nets in made.memories]
+    assert task.module.lesson == 0.25
     assert len(task.parameters["memory"][0]) > 2 * layers
 
 

@@ -19,7 +19,10 @@ from laconic.train.interludes import read_over
 from laconic.train.pipeline import ChunkPipeline
 from laconic.train.reading_examples import Example
 from laconic.train.targets import Targets
-from laconic.train.told import ToldGates
+from laconic.train.told import ToldGates, lesson
+
+#: what gates would have done at a chunk of some rows, [G, m, 1, N], and whether something is hidden in it, [N]
+Heard = tuple[Tensor, Tensor]
 
 
 class ReadingStage(nn.Module):
@@ -32,6 +35,7 @@ class ReadingStage(nn.Module):
         save_activations: False recomputes each layer in the backward pass.
         told: upper layers whose gates are told what is hidden where, as far as that is known (``laconic.train.told``);
             activations have to be saved then.
+        lesson: the weight of what these gates learn meanwhile, by which all that they look at learns too.
     """
 
     def __init__(
@@ -42,23 +46,29 @@ class ReadingStage(nn.Module):
         truncate: int | None = None,
         save_activations: bool = True,
         told: int = 0,
+        lesson: float = 0.0,
     ) -> None:
         super().__init__()
         assert save_activations or not told, "a gate that is computed again would do as it was told last"
         self.comet, self.fifo_slots = comet, fifo_slots
         self.truncate, self.save_activations = truncate, save_activations
-        self.gates = ToldGates(comet, told)
+        self.gates, self.lesson = ToldGates(comet, told), lesson
 
     def forward(self, batch: Sequence[Example]) -> tuple[Tensor, dict[str, float]]:
         """The mean loss over all labels of the batch, however they lie over rows, chunks and asides."""
         targets = Targets(batch)
         total = torch.zeros((), device=self.comet.backbone.device)
+        heard: list[Heard] = []
         with self.gates.told():
-            for part in self._parts(targets):
+            for part in self._parts(targets, heard):
                 total = total if part is None else total + part
-        return total, targets.numbers
+        if not (self.lesson and heard):
+            return total, targets.numbers
+        logits, hides = (torch.cat(some, dim=-1) for some in zip(*heard, strict=True))
+        taught, numbers = lesson(logits.movedim(-1, 1), hides)
+        return total + self.lesson * taught, targets.numbers | numbers
 
-    def _parts(self, targets: Targets) -> Iterator[Tensor | None]:
+    def _parts(self, targets: Targets, heard: list[Heard]) -> Iterator[Tensor | None]:
         save, capacity = self.save_activations, drawn(self.fifo_slots)
         chunks = self.comet.chunks(
             targets.rows,
@@ -66,7 +76,7 @@ class ReadingStage(nn.Module):
             save_activations=save,
             truncate=self.truncate,
             capacity=capacity,
-            between=partial(self._between, targets.batch, capacity),
+            between=partial(self._between, targets.batch, heard, capacity),
         )
         self._tell(targets.batch, 0)
         for number, (outputs, memory) in enumerate(chunks):
@@ -77,7 +87,14 @@ class ReadingStage(nn.Module):
                 outputs, _ = self.comet.read_chunk(asked, memory, stays_open, save_activations=save, capacity=capacity)
                 yield targets.loss_aside(self.comet.logits, number, outputs)
 
-    def _between(self, batch: Sequence[Example], capacity: int | None, number: int, memory: Memory) -> Memory:
+    def _between(
+        self, batch: Sequence[Example], heard: list[Heard], capacity: int | None, number: int, memory: Memory
+    ) -> Memory:
+        # the first chunk of a row passes no gate, and its last stays open
+        gated = torch.tensor([bool(row.hidden) and 0 < number < len(row.plan) - 1 for row in batch])
+        if self.gates.answers and gated.any():
+            hides = torch.tensor([number in row.hidden for row in batch])[gated].to(memory.layers[0].slots.device)
+            heard.append((torch.stack(self.gates.answers)[:, gated.to(hides.device)].movedim(1, -1), hides))
         self._tell(batch, None)  # an interlude hides nothing
         return read_over(self.comet, batch, capacity, number, memory)
 

@@ -88,14 +88,17 @@ class CoMeTTrainer(OnDecoder):
 
     def _check_gates(self, stage: dict[str, Any], where: str) -> None:
         gates = stage["gates"]
-        sizes = [*gates.values()] if isinstance(gates, dict) and gates.keys() == {"layers", "batches"} else [0]
-        if not all(size is None or positive(size) for size in sizes) or gates["layers"] is None:
+        how = sorted(gates.keys() - {"layers"}) if isinstance(gates, dict) and positive(gates.get("layers")) else []
+        taught = how == ["batches"] and positive(gates["batches"])
+        told = how == ["told"] and (gates["told"] == 0 or above_zero(gates["told"]))
+        if not (taught or told):
             raise RecipeError(
-                f"{where}: gates must be null, or say of how many layers, and in how many batches they are taught.",
-                "Write gates: {layers: 7, batches: 40}; with batches: null they are told, and all else is trained.",
+                f"{where}: gates must be null, or say of how many layers they are, and how they learn.",
+                "Write gates: {layers: 7, batches: 40} to teach them alone, {layers: 7, told: 0.1} to train all else "
+                "while they are told what to do, and taught at that weight.",
             )
         needed: dict[str, object]
-        if gates["batches"] is None:
+        if told:
             needed, why = {"save_activations": True, "share_text": False}, "gates are told"
         else:
             needed = {"asides": False, "interludes": [0], "truncate": None, "share_text": False}
@@ -151,7 +154,7 @@ class CoMeTTrainer(OnDecoder):
                 "Raise comet.fifo_slots.",
             )
         examples = reading_examples(method.backbone, stage, data, seed, stage["asides"], stage["interludes"])
-        gates = stage["gates"] or {"layers": 0, "batches": None}
+        gates = {"layers": 0, "told": 0.0, "batches": 0} | (stage["gates"] or {})
         told, taught = gates["layers"], gates["batches"]
         has = len(method.cells) if method.config.gate and method.config.global_slots else 0
         if told > has:
@@ -166,5 +169,12 @@ class CoMeTTrainer(OnDecoder):
         if stage["share_text"] and processes > 1:  # one process has nobody to share with
             shared = SharedReadingStage(method, fifo_slots=slots, save_activations=save)
             return StageTask(shared, examples, parameters, shared.synchronise, labels_in)
-        alone = ReadingStage(method, fifo_slots=slots, truncate=stage["truncate"], save_activations=save, told=told)
+        alone = ReadingStage(
+            method,
+            fifo_slots=slots,
+            truncate=stage["truncate"],
+            save_activations=save,
+            told=told,
+            lesson=float(gates["told"]),
+        )
         return StageTask(alone, examples, parameters, weight=labels_in)

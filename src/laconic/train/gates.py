@@ -13,16 +13,11 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from laconic.methods.comet.model import CoMeT
 from laconic.train.comet import drawn
 from laconic.train.reading_examples import Example
-from laconic.train.told import ToldGates
-
-#: logits that a gate is to pass. One that keeps has over two thousand chunks of a million tokens to last: at 9, of each
-#: slot 78 % is left behind them
-KEEP, TAKE = 9.0, -3.0
+from laconic.train.told import ToldGates, lesson
 
 
 @dataclass(frozen=True)
@@ -67,20 +62,9 @@ class GateLesson(nn.Module):
         return LookedAt(inputs, torch.cat([one.hides for one in read]))
 
     def forward(self, seen: LookedAt) -> tuple[Tensor, dict[str, float]]:
-        """The mean of the losses of gates that should keep and of those that should take in.
-
-        Logged are the mean part of a slot that is kept where all should be, and taken in where all should be.
-        """
+        """See ``told.lesson``."""
         logits = torch.stack([gate(inputs) for gate, inputs in zip(self.gates, seen.inputs, strict=True)])
-        keeping, taking = logits[:, ~seen.hides], logits[:, seen.hides]
-        losses, numbers = [], {}
-        if keeping.numel():
-            losses.append(softplus(KEEP - keeping).mean())
-            numbers["kept"] = torch.sigmoid(keeping).mean().item()
-        if taking.numel():
-            losses.append(softplus(taking - TAKE).mean())
-            numbers["taken"] = torch.sigmoid(-taking).mean().item()
-        return torch.stack(losses).mean(), numbers
+        return lesson(logits, seen.hides)
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """Gates of a CoMeT that are told what to do, chunk by chunk, instead of deciding themselves.
 
 What is known of text with needles: in which chunks something is hidden, which a memory should take in, while it keeps
-what it has at all others. Told so, a memory is what it would be behind perfect gates, over any distance.
+what it has at all others. Told so, a memory is what it would be behind perfect gates, over any distance. What the gates
+would have done themselves is heard too, and can be taught.
 """
 
 from __future__ import annotations
@@ -12,11 +13,37 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from laconic.methods.comet.model import CoMeT
 
 #: a logit at which a gate is open or shut altogether
 CERTAIN = 30.0
+#: logits that a gate is to pass. One that keeps has over two thousand chunks of a million tokens to last: at 9, of each
+#: slot 78 % is left behind them
+KEEP, TAKE = 9.0, -3.0
+
+
+def lesson(logits: Tensor, hides: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """The mean of the losses of gates that should keep and of those that should take in.
+
+    Args:
+        logits: of gates, [G, N, m, 1], at N chunks of some text.
+        hides: bool [N], whether something was hidden in the chunk.
+
+    Returns:
+        The loss, 0 where there are no chunks; the mean part of a slot that is kept where all should be, and taken in
+        where all should be.
+    """
+    keeping, taking = logits[:, ~hides], logits[:, hides]
+    losses, numbers = [logits.sum() * 0.0], {}
+    if keeping.numel():
+        losses.append(softplus(KEEP - keeping).mean())
+        numbers["kept"] = torch.sigmoid(keeping).mean().item()
+    if taking.numel():
+        losses.append(softplus(taking - TAKE).mean())
+        numbers["taken"] = torch.sigmoid(-taking).mean().item()
+    return torch.stack(losses).sum() / max(len(losses) - 1, 1), numbers
 
 
 class ToldGates:
@@ -29,6 +56,7 @@ class ToldGates:
 
     Attributes:
         asked: what each gate was asked about since it was last told, [B, m, 2D].
+        answers: what each would have said to that, [B, m, 1].
     """
 
     def __init__(self, comet: CoMeT, layers: int) -> None:
@@ -36,6 +64,7 @@ class ToldGates:
         self.gates = [gate for gate in gates if gate is not None]
         self.device = comet.backbone.device
         self.asked: list[Tensor] = []
+        self.answers: list[Tensor] = []
         self._told = self._known = torch.zeros(0)
 
     def tell(self, hides: Sequence[bool], known: Sequence[bool]) -> None:
@@ -48,7 +77,7 @@ class ToldGates:
         told = torch.tensor(hides, device=self.device)
         self._told = torch.where(told, -CERTAIN, CERTAIN)[:, None, None]
         self._known = torch.tensor(known, device=self.device)[:, None, None]
-        self.asked.clear()
+        self._forget()
 
     @contextmanager
     def told(self) -> Iterator[None]:
@@ -57,8 +86,13 @@ class ToldGates:
             for gate in self.gates:
                 stack.callback(gate.register_forward_hook(self._answer).remove)
             yield
+        self._forget()
+
+    def _forget(self) -> None:
         self.asked.clear()
+        self.answers.clear()
 
     def _answer(self, gate: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         self.asked.append(inputs[0])
+        self.answers.append(output)
         return torch.where(self._known, self._told, output)
