@@ -37,6 +37,8 @@ SETTINGS = (
     "rope_parameters", "sliding_window", "layer_types", "rms_norm_eps", "hidden_act", "hidden_activation",
     "query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping",
     "attention_multiplier", "residual_multiplier", "embedding_multiplier", "logits_scaling",
+    "num_attention_heads", "num_key_value_heads", "head_dim", "norm_eps", "norm_epsilon",
+    "num_experts_per_tok", "norm_topk_prob",
 )  # fmt: skip
 #: what tokenizers cut each in their own way: spaces, accents, capitals, numbers, scripts, control characters
 SPELLING = "  It's 1,234.5 -- NAÏVE café, don't?\n\n\tdef f(x): return x**2 北京 e\u0301 \u00a0\ufb01n \u200d🙂"

@@ -45,12 +45,39 @@ def test_methods_are_compared_on_puzzles_and_on_own_problems(run: Run, problems:
     assert len(out.with_suffix(".items.jsonl").read_text().splitlines()) == said == 4
 
 
+def test_a_problem_may_hold_anything(run: Run, tmp_path: Path) -> None:
+    """Formulas that are none to the picture's title, names that are marks to the terminal, files of one name."""
+    thinker("vanilla").save_pretrained(tmp_path / "adapter")
+    names = [tmp_path / folder / "mine [v2].jsonl" for folder in ("a", "b")]
+    for path in names:
+        path.parent.mkdir()
+        path.write_text(json.dumps({"question": "Let $x=\\begin{cases}1\\end{cases}$, $20 & 50%", "answer": "x+2"}))
+    options = ["--method", "vanilla", "--adapter", str(tmp_path / "adapter"), "--max-new-tokens", "5"]
+    outcome = run("eval", *map(str, names), *options, "--json", str(tmp_path / "out.json"))
+    assert outcome.status == 0, outcome.err
+    assert "[v2]" in outcome.out
+    assert len(list(tmp_path.glob("out.*.png"))) == 2
+
+
+def test_a_problem_that_fills_the_window_is_named_before_any_is_solved(run: Run, tmp_path: Path) -> None:
+    thinker("vanilla").save_pretrained(tmp_path / "adapter")
+    path = tmp_path / "mine.jsonl"
+    lines = [{"question": "Why?", "answer": "so"}, {"question": "Why? " * 999, "answer": "so", "id": "endless"}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    options = ["--method", "vanilla", "--adapter", str(tmp_path / "adapter"), "--json", str(tmp_path / "out.json")]
+    assert_refused(run("eval", str(path), *options), "endless", "Shorten")
+    assert not (tmp_path / "out.items.jsonl").exists() or not (tmp_path / "out.items.jsonl").read_text()
+
+
 def test_slips_are_told_in_one_line(run: Run, problems: str, tmp_path: Path) -> None:
     out = ["--json", str(tmp_path / "out.json")]
     assert_refused(run("eval", problems, "--method", "vanilla,ram", *out), "no method 'ram' that reasons")
     assert_refused(run("eval", problems, "--method", "vanilla", "--factor", "4", *out), "--factor", "read documents")
     assert_refused(run("eval", problems, "--method", "vanilla", "--against", "full", *out), "--against")
     assert_refused(run("eval", "nothing-3", "--method", "vanilla", *out), "no task", "shuffle-12")
+    assert_refused(run("eval", "missing.jsonl", "--method", "vanilla", *out), "There is no file missing.jsonl")
+    assert_refused(run("eval", "missing.jsonl", "--method", "head", *out), "There is no file missing.jsonl")
+    assert_refused(run("eval", "gsm8k_test", "--method", "vanilla", "--data", str(tmp_path), *out), str(tmp_path))
     several = ["--method", "vanilla,memosight", "--adapter", "somewhere"]
     assert_refused(run("eval", problems, *several, *out), "One adapter")
     assert_refused(run("eval", problems, "--method", "vanilla", "--json", "out.png"), "not named as JSON")
@@ -78,6 +105,8 @@ def test_own_problems_are_compared_as_what_they_are(problems: str) -> None:
         ('{"question": "q"}', "answer"),
         ('{"question": " ", "answer": "a"}', "question"),
         ('{"question": "q", "answer": true}', "answer"),
+        ('{"question": "q", "answer": NaN}', "answer"),
+        ('{"question": "q", "answer": " ?!"}', "nothing that could be compared"),
         ('{"question": "q", "answer": "a", "steps": "one"}', "steps"),
         ("[1]", "line 2"),
         ("", "no records"),
@@ -99,3 +128,21 @@ def test_of_several_numbers_each_counts(tmp_path: Path) -> None:
     assert several.solved_by("The answer is 1, 2, 3.")
     assert not several.solved_by("The answer is 123.")
     assert one.solved_by("The answer is 1200.")
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "wrong"),
+    [
+        ("\u5317\u4eac", "\u5317\u4eac", "\u5317"), ("\u0434\u0430", "\u0414\u0430.", "\u043d\u0435\u0442"),
+        ("<", "<", ">"), ("1/2", "1/2", "1.2"), ("x+2", "x+2", "x-2"), ("-x", "-x", "x"),
+        ("red and blue", "Red and blue", "blue and red"),
+        (1e-05, "0.00001", "0.0001"), (1e16, "10000000000000000", "1"), (".5", "0.5", "5"), ("0.5", ".5", "5"),
+        ("C", "(c) three", "a C"),
+    ],
+)  # fmt: skip
+def test_answers_in_any_script(tmp_path: Path, answer: object, right: str, wrong: str) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps({"question": "q", "answer": answer}))
+    (problem,) = load_problem_file(path)
+    assert problem.solved_by(f"The answer is {right}")
+    assert not problem.solved_by(f"The answer is {wrong}")

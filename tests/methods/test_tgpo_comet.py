@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from laconic.data.problems import Problem, Question, same_words
 from laconic.errors import BudgetError, DataError, LaconicError
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.comet.reader import CoMeTReader, Whole
+from laconic.methods.tgpo import comet_student
 from laconic.methods.tgpo.comet_student import CoMeTStudent
 from laconic.methods.tgpo.config import COMPUTED_AGAIN
 from laconic.methods.tgpo.rewards import answer_reward
@@ -64,21 +66,86 @@ def logits(own: CoMeTStudent, fed: Fed) -> torch.Tensor:
     return made.gather(1, fed.speakers[..., None].expand(-1, -1, made.shape[-1]))
 
 
+def test_a_question_shares_the_last_chunk_where_its_answer_fits_too() -> None:
+    made, own = student()
+    ids = made.backbone.token_ids(6 * TEXT)
+    room = 48 - len(own.reader.prompt_ids("Where?")) - LIMIT
+    for length, closed in ((room, 0), (room + 1, 1), (47, 1), (48, 1), (48 + room, 1), (49 + room, 2)):
+        document = made.backbone.tokenizer.decode(ids[:length])
+        plan = own._plan(own.prompt(Question("q", "Where?", [], "so", same_words, document)))
+        assert len(plan.closed) == closed, length
+        assert len(plan.open) + LIMIT <= 48
+
+
 @pytest.mark.parametrize("arch", ROTARY)
-def test_an_answer_is_scored_with_what_it_was_said_behind(arch: str) -> None:
+def test_an_answer_is_scored_with_what_it_was_said_behind(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Token by token from a stream, or all at once through the decoder's own forward: the same distribution."""
-    _, own = student(arch)
-    prompts = [own.prompt(problem) for problem in (*ASKED, ASKED[0])]
-    plans = [own._plan(prompt) for prompt in prompts]
-    assert [len(plan.closed) for plan in plans][:3] == [len(prompts[0]) // 48, 2, 0], "of each kind there is one"
-    greedy = own.answers(prompts, most=LIMIT, temperature=0.0, seed=0)
-    together = logits(own, own.fed(*batch(prompts, [answer.words for answer in greedy])))
-    for row, answer in enumerate(greedy):
+    made, own = student(arch)
+    ids = made.backbone.token_ids(6 * TEXT)
+    room = 48 - len(own.reader.prompt_ids("Where?")) - LIMIT
+    prompts = [
+        own.prompt(Question(str(n), "Where?", [], "so", same_words, made.backbone.tokenizer.decode(ids[:n])))
+        for n in (1, room, room + 1, 47, 48, 49, 48 + room, 96, 150, 96 + room + 1)
+    ]
+    seen: list[torch.Tensor] = []
+    decode = comet_student.continue_one_by_one
+
+    def watched(logits: torch.Tensor, advance: Any, *, choose: Any, **named: Any) -> Any:
+        def chosen(scores: torch.Tensor) -> torch.Tensor:
+            seen.append(scores.clone())
+            return choose(scores)
+
+        return decode(logits, advance, choose=chosen, **named)
+
+    monkeypatch.setattr(comet_student, "continue_one_by_one", watched)
+    answers = own.answers(prompts, most=LIMIT, temperature=1.0, seed=5)
+    said = torch.stack(seen, 1)
+    together = logits(own, own.fed(*batch(prompts, [answer.words for answer in answers])))
+    for row, answer in enumerate(answers):
         count = len(answer.words)
-        assert together[row, :count].argmax(-1).tolist() == answer.words
+        torch.testing.assert_close(together[row, :count], said[row, :count], atol=1e-4, rtol=1e-4)
         alone = logits(own, own.fed(*batch(prompts[row : row + 1], [answer.words])))
         torch.testing.assert_close(together[row, :count], alone[0, :count], atol=1e-4, rtol=1e-4)
-    assert torch.equal(together[0], together[3])
+
+
+def test_a_temperature_sharpens_what_is_drawn() -> None:
+    _, own = student()
+    prompts = [own.prompt(ASKED[0])] * 24
+    drawn = [own.answers(prompts, most=1, temperature=heat, seed=0) for heat in (1e-3, 1.0, 50.0)]
+    kinds = [len({tuple(answer.words) for answer in answers}) for answers in drawn]
+    assert kinds[0] == 1
+    assert kinds[0] < kinds[2]
+    assert drawn[0] == own.answers(prompts, most=1, temperature=0.0, seed=0)
+    assert drawn[1] != drawn[2]
+
+
+def test_gradients_go_through_all_that_wrote_the_memory() -> None:
+    """As through the method's own reading of the same chunks, however far back a chunk lies."""
+    made, own = student()
+    prompts = [own.prompt(problem) for problem in ASKED]
+    plans = [own._plan(prompt) for prompt in prompts]
+    words = [[11, 12, 13], [14], [15, 16]]
+    trained = {name: p.requires_grad_(True) for name, p in made.own_parameters().items()}
+    fed = own.fed(*batch(prompts, words))
+    scores = own.decoder(**fed.inputs).logits.log_softmax(-1)
+    sum(
+        scores[row, fed.speakers[row, place], word] for row, some in enumerate(words) for place, word in enumerate(some)
+    ).backward()
+    found = {name: p.grad for name, p in trained.items()}
+    made.zero_grad()
+    for plan, some in zip(plans, words, strict=True):
+        ids = torch.tensor([*(word for chunk in plan.closed for word in chunk), *plan.open, *some])
+        sizes = [*map(len, plan.closed), len(plan.open) + len(some)]
+        last = list(made.chunks([ids], [sizes]))[-1][0]
+        told = made.logits(last).log_softmax(-1)[len(plan.open) - 1 : -1]
+        told[torch.arange(len(some)), torch.tensor(some)].sum().backward()
+    for name, p in trained.items():
+        gradient, wanted = found[name], p.grad
+        assert gradient is not None, name
+        assert wanted is not None
+        assert wanted.any()
+        # sums over many tokens: what is rounded is rounded beside the largest
+        assert (gradient - wanted).abs().max() <= 1e-4 * wanted.abs().max(), name
 
 
 def test_it_answers_as_its_reader_does() -> None:
@@ -128,7 +195,8 @@ def test_what_writes_the_memory_is_trained_too(objective: str, given: int, tmp_p
     memory = [*made.memories.parameters(), made.readouts.weight, made.compression.weight]
     args = quick(tmp_path, objective=objective, teacher_weight=0.5, max_completion_length=LIMIT)
     reward = answer_reward if given else lambda problem, text: float(len(text) % 3)
-    StudentTrainer(own, args, ASKED[:2], reward, [(lora, 1.0), (memory, 2.0)], given=given, teacher=teacher).train()
+    asked = [replace(problem, answer="so") for problem in ASKED[:2]]
+    StudentTrainer(own, args, asked, reward, [(lora, 1.0), (memory, 2.0)], given=given, teacher=teacher).train()
     moved = {name for name, p in made.own_parameters().items() if not torch.equal(p, before[name])}
     for part in ("decoder.", "readouts", "compression", "global_adapter", "queue_norm", "gate"):
         assert any(part in name for name in moved), part
@@ -141,6 +209,8 @@ def test_what_cannot_be_done_is_refused(tmp_path: Path) -> None:
         own.prompt(Problem("p", "Why?", [], "so", same_words))
     with pytest.raises(BudgetError, match="question long"):
         own.prompt(Question("long", "Why? " * 20, [], "so", same_words, TEXT))
+    with pytest.raises(BudgetError, match="answer to long"):
+        own.given(Question("long", "Why?", [], "so and " * 9, same_words, TEXT))
     with pytest.raises(BudgetError, match="An answer of 48"):
         CoMeTStudent(CoMeTReader(made), 48)
     args = quick(tmp_path, objective="grpo", **{COMPUTED_AGAIN: True})

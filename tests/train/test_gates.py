@@ -275,6 +275,7 @@ def test_a_recipe_teaches_gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ({"gates": {"layers": 1, "batches": None}}, "gates must be"),
         ({"gates": {"layers": 1, "told": -1}}, "gates must be"),
         ({"gates": {"layers": 1, "told": True}}, "gates must be"),
+        ({"gates": {"layers": 1, "told": False}}, "gates must be"),
         ({"gates": {"layers": 1, "told": 0, "batches": 2}}, "gates must be"),
         ({"gates": {"layers": 1, "told": 0}, "save_activations": False}, "save_activations must be true"),
         ({"gates": {"layers": 1, "told": 0.1}, "share_text": True}, "share_text must be false"),

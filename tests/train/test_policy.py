@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import itertools
 
 from laconic.core import persist
 from laconic.data.schema import QAItem
-from laconic.errors import BudgetError, RecipeError
+from laconic.errors import BudgetError, DataError, RecipeError
 from laconic.methods.comet.config import CoMeTConfig
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.hybridthinker.model import HybridThinker
@@ -25,6 +26,7 @@ from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.model import RAM
 from laconic.methods.sft.model import SFT, SFTConfig
 from laconic.train import stages
+from laconic.train.comet_recipe import CoMeTTrainer
 from laconic.train.loop import LoopConfig
 from laconic.train.policy_recipe import KEYS
 from laconic.train.recipe import load_recipe, run_recipe
@@ -215,6 +217,11 @@ def test_comet_learns_from_its_own_answers(tmp_path: Path, monkeypatch: pytest.M
     assert any(t.any() for name, t in trained.items() if "global_adapter.up" in name), "it begins with zeros"
     assert trained.keys() == own.keys()
     assert [line["step"] for line in lines(tmp_path)] == list(range(5))
+    task = CoMeTTrainer().task(CoMeT(backbone_of("llama"), CoMeTConfig(**options)), stage, items, 0)
+    assert [rate for _, rate in task.groups] == [1.0, 2.0]
+    wordy = [replace(item, answers=["a barn that is old and red and far away"]) for item in items]
+    with pytest.raises(DataError, match="within the limit"):
+        CoMeTTrainer().task(CoMeT(backbone_of("llama"), CoMeTConfig(**options)), stage, wordy, 0)
     absent = {key: value for key, value in stage.items() if key != "memory_rate"}
     slips = (
         (stage | {"memory_rate": 0}, "memory_rate"), (absent, "no memory_rate"),

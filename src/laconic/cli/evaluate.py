@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from laconic.cli.loading import open_backbone
-from laconic.core.files import is_file, write_whole
+from laconic.core.files import names_file, write_whole
 from laconic.data.loaders import load_file, load_task
 from laconic.errors import BudgetError, DataError, LaconicError
 from laconic.eval import heatmap
@@ -55,7 +55,7 @@ def run(
         raise LaconicError("Evaluation needs the package rouge_score.", "Run `pip install 'laconic[eval]'`.")
     check_writable(out)
     tasks = {
-        name: load_file(name, limit, seed) if is_file(name) else load_task(name, data, limit, seed) for name in names
+        name: load_file(name, limit, seed) if names_file(name) else load_task(name, data, limit, seed) for name in names
     }
     model = open_backbone(backbone, dtype, device)
     loaded = load_methods(methods, model, adapter)

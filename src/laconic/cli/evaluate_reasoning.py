@@ -10,7 +10,7 @@ from rich.console import Console
 
 from laconic.cli.evaluate import check_writable
 from laconic.cli.loading import open_backbone
-from laconic.core.files import is_file, write_whole
+from laconic.core.files import write_whole
 from laconic.errors import LaconicError
 from laconic.eval import curves
 from laconic.eval.reasoning import evaluate_reasoning, reasoning_task
@@ -64,10 +64,11 @@ def run(
     write_whole(out.with_suffix(".table.md"), markdown(result) + "\n")
     if not find_spec("matplotlib"):
         return
-    for name, problems in tasks.items():
+    for number, (name, problems) in enumerate(tasks.items()):
         one = {}
         for method, thinker in thinkers.items():
             solution = thinker.solve([problems[0].question], max_new_tokens=max_new_tokens)[0]
             one[method] = (solution.prompt_tokens, solution.bill.live)
-        picture = out.with_suffix(f".{Path(name).stem if is_file(name) else name}.png")
-        curves.draw(one, picture, f"{name}: {problems[0].question[:60]}...")
+        stems = [Path(task).name.partition(".")[0] for task in tasks]  # two files may be called alike
+        own = stems[number] if stems.count(stems[number]) == 1 else f"{stems[number]}-{number}"
+        curves.draw(one, out.with_suffix(f".{own}.png"), f"{name}: {problems[0].question[:60]}...")

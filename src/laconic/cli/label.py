@@ -7,7 +7,7 @@ from pathlib import Path
 
 from laconic.cli.evaluate import check_writable
 from laconic.cli.loading import open_backbone
-from laconic.core.files import is_file
+from laconic.core.files import names_file
 from laconic.data.loaders import load_file, load_task
 from laconic.errors import BudgetError, LaconicError
 from laconic.eval.labelling import Plan, build_labels
@@ -49,7 +49,7 @@ def run(
     check_steerable(method)
     check_protected(protect)
     tasks = {
-        name: load_file(name, limit, seed) if is_file(name) else load_task(name, data, limit, seed) for name in names
+        name: load_file(name, limit, seed) if names_file(name) else load_task(name, data, limit, seed) for name in names
     }
     if split is not None:
         tasks = {name: [one for one in items if split_of(one.document_id) == split] for name, items in tasks.items()}

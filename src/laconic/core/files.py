@@ -24,9 +24,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def is_file(name: str) -> bool:
-    """Whether there is a file of this name, whatever else the name may be: a task's, or a whole text."""
+def names_file(name: str) -> bool:
+    """Whether a file is meant, and not a task: there is one of this name, or it is named as JSON lines are."""
     try:
-        return Path(name).is_file()
+        return name.endswith((".jsonl", ".jsonl.gz")) or Path(name).is_file()
     except (OSError, ValueError):  # too long for a file name, or with a null character: then it is no file's
         return False

@@ -81,8 +81,19 @@ def same_words(given: str, answer: str) -> bool:
 def same_number(given: str, answer: str) -> bool:
     """The same number and no other, however its digits are grouped and whatever unit is around it."""
     result = given.rpartition("=")[2]  # of a sum that is written out
-    found = {float(one.replace(",", "")) for one in re.findall(r"-?\d[\d,]*(?:\.\d+)?", result)}
+    found = {float(one.replace(",", "")) for one in re.findall(r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)", result)}
     return found == {float(answer.replace(",", ""))}
+
+
+def same_text(given: str, answer: str) -> bool:
+    """The same words, formulas or signs in the same order; case, and punctuation around them, aside."""
+    return bare(given) == bare(answer) != []
+
+
+def bare(text: str) -> list[str]:
+    """A text's parts between spaces, commas and semicolons, in any script, without the punctuation around them."""
+    parts = (part.strip(".:!?\"'()[]") for part in re.split(r"[\s,;]+", text.casefold()))
+    return [part for part in parts if part]
 
 
 def _words(text: str) -> list[str]:

@@ -8,16 +8,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from math import isfinite
 from pathlib import Path
 from typing import Literal
 
 from laconic.data.folder import data_file
 from laconic.data.jsonl import Record, records
-from laconic.data.problems import Problem, answer_step, same_number, same_words
+from laconic.data.problems import Problem, answer_step, bare, same_number, same_text, same_words
 from laconic.data.segmenters import SEGMENTERS, Segmenter
 from laconic.errors import DataError
 
 Use = Literal["train", "eval"]
+#: of a choice, as an answer
+_LETTER = re.compile(r"\(?([A-Z])\)?")
 
 
 def _gsm8k(record: Record, cut: Segmenter) -> Iterator[Problem]:
@@ -45,7 +48,7 @@ def _unsolved(record: Record, cut: Segmenter) -> Iterator[Problem]:
 
 def _same_choice(given: str, answer: str) -> bool:
     """The same words; of a choice named by its letter, the letter counts that is in brackets or stands alone."""
-    letter = re.fullmatch(r"\(?([A-Z])\)?", answer)
+    letter = _LETTER.fullmatch(answer)
     if letter is None:
         return same_words(given, answer)
     found = re.match(r"(?:(?:option|choice)\s+)?(?:\(([a-z])\)|([a-z])(?=$|[).:,]))", given.strip(), re.IGNORECASE)
@@ -53,14 +56,19 @@ def _same_choice(given: str, answer: str) -> bool:
 
 
 def _own(record: Record, number: int) -> Problem:
-    """A user's record; an answer that is one number is compared as one."""
+    """A user's record; an answer that is one number is compared as one, a choice's letter as that."""
     answer, steps = record.get("answer"), record.get("steps", [])
-    if isinstance(answer, int | float) and not isinstance(answer, bool):
-        answer = str(answer)
-    question, answer = _text("question", record.get("question")), _text("answer", answer).strip()
+    numeric = isinstance(answer, int | float) and not isinstance(answer, bool) and isfinite(answer)
+    question, answer = _text("question", record.get("question")), _text("answer", str(answer) if numeric else answer)
+    answer = answer.strip()
+    if not bare(answer):
+        raise ValueError("answer has nothing that could be compared")
     if not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
         raise ValueError("steps is not a list of texts")
-    same = same_number if re.fullmatch(r"-?\d+(,\d{3})*(\.\d+)?", answer) else _same_choice
+    if numeric or re.fullmatch(r"-?(\d+(,\d{3})*(\.\d+)?|\.\d+)", answer):
+        same = same_number
+    else:
+        same = _same_choice if _LETTER.fullmatch(answer) else same_text
     return Problem(str(record.get("id", number)), question, steps, answer, same)
 
 

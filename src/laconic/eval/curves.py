@@ -24,7 +24,8 @@ def draw(curves: Mapping[str, tuple[int, Sequence[int]]], path: Path, title: str
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     for name, (prompt, live) in curves.items():
         axes.plot(range(len(live) + 1), [prompt, *live], label=f"{name}, peak {max([prompt, *live])}", linewidth=1.2)
-    axes.set(xlabel="tokens written", ylabel="tokens a word is read with", title=title, ylim=(0, None))
+    axes.set(xlabel="tokens written", ylabel="tokens a word is read with", ylim=(0, None))
+    axes.set_title(title, parse_math=False)  # a problem may hold a $
     axes.grid(alpha=0.3)
     axes.legend()
     image = BytesIO()

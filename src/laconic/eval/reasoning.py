@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from laconic.core.files import is_file, write_whole
+from laconic.core.files import names_file, write_whole
 from laconic.data.problems import Problem, share_of_steps
 from laconic.data.puzzles import PUZZLES, puzzle
 from laconic.data.solutions import load_problem_file, load_problems
@@ -75,9 +75,9 @@ def reasoning_task(
                 made.setdefault(one.question, one)
         return list(made.values())
     try:
-        problems = load_problem_file(name) if is_file(name) else load_problems(name, folder)
+        problems = load_problem_file(name) if names_file(name) else load_problems(name, folder)
     except DataError as error:
-        if is_file(name):
+        if names_file(name):
             raise
         forms = ", ".join(f"{kind}-12" for kind in PUZZLES)
         raise DataError(f"{error.problem}", f"{error.remedy} Generated ones look like {forms}.") from error
@@ -98,11 +98,18 @@ def evaluate_reasoning(
     """Solve every task with every method, greedily; the result is written to ``out``, its items beside it.
 
     Raises:
-        DataError: a task has no problems, or the result cannot be written.
+        DataError: a task has no problems, one of them fills the window, or the result cannot be written.
     """
     for task, problems in tasks.items():
         if not problems:
             raise DataError(f"{task} has no problems.", "Leave it out, or raise the limit.")
+        for thinker in methods.values():
+            for problem in problems:
+                if (tokens := len(thinker.prompt_ids(problem.question))) >= thinker.backbone.window:
+                    raise DataError(
+                        f"The problem {problem.id} of {task} takes {tokens} tokens of {thinker.backbone.window}.",
+                        "Shorten it, or leave it out.",
+                    )
     journal = Journal(out)
     rows = []
     for task, problems in tasks.items():
@@ -159,7 +166,7 @@ def expected_peak(thinker: Thinker, prompt: int, words: Sequence[int], ended: bo
 
 
 def _digest(problem: Problem) -> str:
-    content = [problem.id, problem.question, problem.answer]
+    content = [problem.id, problem.question, problem.answer, problem.steps]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 Row = dict[str, Any]
 
@@ -20,7 +21,10 @@ def tables(result: dict[str, Any]) -> list[Table]:
     for task in dict.fromkeys(row["task"] for row in result["rows"]):
         rows = [row for row in result["rows"] if row["task"] == task]
         one = Table(
-            title=f"{task}, {rows[0]['items']} problems", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+            title=Text(f"{task}, {rows[0]['items']} problems"),
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
         )
         one.add_column("method", no_wrap=True)
         for heading in ("right %", "ended", "words", "peak", "of vanilla", "a pass", "s"):

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from laconic.core.files import write_whole
 from laconic.eval.runner import MEASURES
@@ -24,7 +25,7 @@ def tables(result: dict[str, Any]) -> list[Table]:
         rows = [row for row in result["rows"] if row["task"] == task]
         against = references({"rows": rows})[:1]
         one = Table(
-            title=f"{task}, {rows[0]['items'] + rows[0]['skipped']} questions",
+            title=Text(f"{task}, {rows[0]['items'] + rows[0]['skipped']} questions"),
             box=box.SIMPLE_HEAD,
             pad_edge=False,
             padding=(0, 1, 0, 0),

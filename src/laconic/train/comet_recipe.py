@@ -90,7 +90,8 @@ class CoMeTTrainer(OnDecoder):
         gates = stage["gates"]
         how = sorted(gates.keys() - {"layers"}) if isinstance(gates, dict) and positive(gates.get("layers")) else []
         taught = how == ["batches"] and positive(gates["batches"])
-        told = how == ["told"] and (gates["told"] == 0 or above_zero(gates["told"]))
+        weight = gates["told"] if how == ["told"] else None
+        told = above_zero(weight) or (weight == 0 and weight is not False)
         if not (taught or told):
             raise RecipeError(
                 f"{where}: gates must be null, or say of how many layers they are, and how they learn.",

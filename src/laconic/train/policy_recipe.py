@@ -169,13 +169,18 @@ def _reading_task(
         return reading_method(folder, backbone).decoder
 
     teacher = _teacher(backbone, student.decoder, stage["teacher"], READERS, local)
-    problems = _questions(stage, items, stage["rows"] * batches(stage), seed)
-    watched = _questions(stage, items, stage["ask"], seed + WATCHED)
+    problems = _questions(backbone, stage, items, stage["rows"] * batches(stage), seed)
+    watched = _questions(backbone, stage, items, stage["ask"], seed + WATCHED)
     return PolicyTask(student, stage, problems, watched, groups, teacher)
 
 
-def _questions(stage: dict[str, Any], items: Sequence[QAItem], count: int, seed: int) -> list[Problem]:
-    """So many questions about documents, or excerpts of them; those of a batch are about one, as far as it goes."""
+def _questions(
+    backbone: Backbone, stage: dict[str, Any], items: Sequence[QAItem], count: int, seed: int
+) -> list[Problem]:
+    """So many questions about documents, or excerpts of them; those of a batch are about one, as far as it goes.
+
+    What could not be answered within the limit, its end included, is not asked.
+    """
     excerpt = tuple(stage["excerpt"]) if stage["excerpt"] else None
     if not items:
         raise DataError("There are no questions to train on.", "Raise the numbers in data.")
@@ -183,11 +188,15 @@ def _questions(stage: dict[str, Any], items: Sequence[QAItem], count: int, seed:
     while len(found) < count:
         if number % len(groups.documents) == 0:
             if len(found) == before:
-                raise DataError("No question lies in an excerpt of its document.", "Take larger excerpts, or null.")
+                raise DataError(
+                    "No question lies in an excerpt of its document and has an answer within the limit.",
+                    "Take larger excerpts, or null; or raise the limit.",
+                )
             before = len(found)
         group = groups(number)
         for question, answer in zip(group.questions, group.answers, strict=True):
-            found.append(Question(str(number), question, [], answer, same_words, group.document))
+            if backbone.count_tokens(" " + answer) < stage["limit"]:
+                found.append(Question(str(number), question, [], answer, same_words, group.document))
         number += 1
     return found[:count]
 

@@ -83,10 +83,10 @@ class ToldGates:
     def told(self) -> Iterator[None]:
         """Within, the gates do as they are told."""
         with ExitStack() as stack:
+            stack.callback(self._forget)
             for gate in self.gates:
                 stack.callback(gate.register_forward_hook(self._answer).remove)
             yield
-        self._forget()
 
     def _forget(self) -> None:
         self.asked.clear()

@@ -24,7 +24,7 @@ from laconic.methods.comet.memory import Counts, LayerState, Memory
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.comet.stream import ChunkStream
 
-#: 2: knows the backbone's settings; 3: all of them, and its tokenizer
+#: 2: knows the backbone's settings; 3: more of them, and its tokenizer
 FORMAT = 3
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 HEADER = "laconic.memory"

@@ -75,6 +75,16 @@ class CoMeTStudent(QuestionStudent):
             )
         return prompt
 
+    def given(self, problem: Problem) -> Answer:
+        """Raises ``BudgetError`` for an answer that is longer than may be said."""
+        answer = super().given(problem)
+        if len(answer.words) > self.limit:
+            raise BudgetError(
+                f"The answer to {problem.id} takes {len(answer.words)} tokens of {self.limit}.",
+                "Leave it out, or raise limit.",
+            )
+        return answer
+
     @torch.no_grad()
     def answers(self, prompts: Sequence[list[int]], *, most: int, temperature: float, seed: int) -> list[Answer]:
         assert most <= self.limit, "a chunk has room for so many words"
