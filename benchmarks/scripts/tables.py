@@ -225,7 +225,7 @@ BLOCKS: dict[str, list[tuple[str, Callable[[dict], str]]]] = {
             "comet_passkey.json",
             recalled("**Is a passkey found?** Whole answers in %, with 95 % interval and questions."),
         ),
-        ("comet_passkey_128k.json", recalled("**And at 128k tokens?** As above, in float32.")),
+        ("comet_passkey_128k.json", recalled("**And at 128k tokens?** As above.")),
         ("comet_babilong.json", recalled("**A story's facts hidden in a book** (BABILong), as above.")),
         (
             "comet_summaries.json",
