@@ -260,7 +260,7 @@ def test_generate_tells_the_end_that_was_said_and_spares_what_solve_spares() -> 
     assert penalised != words
     assert generate(repetition_penalty=1.8)[prompt.shape[1] :][: len(penalised)] == penalised
     process = processors_for(temperature=0, top_k=0, top_p=1.0, repetition_penalty=2.0, exempt=model.unpenalised)[0]
-    scores = torch.ones(1, 300)
+    scores = torch.ones(1, len(model.backbone.tokenizer))
     assert process(prompt, scores)[0, [model.step_end, 2]].tolist() == [1.0, 1.0]
 
 
