@@ -84,6 +84,16 @@ def test_slips_are_told_in_one_line(run: Run, problems: str, tmp_path: Path) -> 
     assert_refused(run("eval", problems, "--method", "vanilla", *out), "no trained")
 
 
+def test_a_solution_may_take_longer_than_an_answer(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    for module in ("evaluate", "evaluate_reasoning"):
+        monkeypatch.setattr(f"laconic.cli.{module}.run", lambda *_, max_new_tokens, **__: asked.append(max_new_tokens))
+    run("eval", "shuffle-3", "--method", "vanilla")
+    run("eval", "squad_articles_dev", "--method", "head")
+    run("eval", "shuffle-3", "--method", "vanilla", "--max-new-tokens", "7")
+    assert asked == [512, 32, 7]
+
+
 def test_help_names_what_is_taken_where_nothing_is_said(run: Run) -> None:
     shown = run("eval", "--help").out
     assert "(4,8)" in shown

@@ -70,8 +70,9 @@ def test_a_run_goes_on_where_it_stopped_and_sees_what_changed(tmp_path: Path) ->
     assert light["tokens_per_forward"] == 1
     assert light["acceptance"] == []
     assert len(sight["acceptance"]) in (1, 2)
-    tasks["machine-2"][0] = replace(tasks["machine-2"][0], answer="other")
-    assert len(book.read_text().splitlines()) < len((run(), book.read_text())[1].splitlines())
+    for change in ({"answer": "other"}, {"steps": ["other"]}):
+        tasks["machine-2"][0] = replace(tasks["machine-2"][0], **change)
+        assert len(book.read_text().splitlines()) < len((run(), book.read_text())[1].splitlines())
 
 
 def test_what_is_asked_is_the_same_for_all_and_no_problem_twice() -> None:

@@ -126,6 +126,13 @@ def test_what_ends_an_answer_is_part_of_it() -> None:
     assert len(own.answers([own.prompt(ASKED[0])], most=4, temperature=0.0, seed=0)[0].words) == 1
 
 
+def test_a_given_answer_is_said_as_a_reader_says_it() -> None:
+    _, own = student()
+    *words, end = own.given(ASKED[0]).words
+    assert own.tokenizer.decode(words) == " Anna Weiss"
+    assert end == own.tokenizer.eos_token_id
+
+
 def test_documents_are_shortened_anew_where_they_were_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading_student, "KEPT", 1)
     _, own = student()

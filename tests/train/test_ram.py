@@ -93,6 +93,8 @@ def test_a_stage_learns(ram: RAM, stage: type) -> None:
 
 def test_groups_repeat_and_stay_inside_their_excerpt() -> None:
     items = load_for_training("squad_articles_train", samples_folder())
+    first = DocumentGroups([replace(items[0], evidence=[(0, 3)])], 1, None, seed=3)(0)
+    assert first.evidence == [[(0, 3)]], "evidence may begin where the document does"
     groups = DocumentGroups(items, 5, (400, 900), seed=3)
     again = DocumentGroups(items, 5, (400, 900), seed=3)
     seen = 0
