@@ -13,7 +13,7 @@ from comets import comet
 from laconic.errors import AdapterError, RecipeError
 from laconic.methods.comet.model import CoMeT
 from laconic.train.recipe import load_recipe, run_recipe
-from laconic.train.start import take_over
+from laconic.train.start import saved_folder, take_over
 
 
 def saved(folder: Path, seed: int, **options: Any) -> tuple[Path, CoMeT]:
@@ -52,7 +52,7 @@ def test_methods_of_two_shapes_have_no_average(tmp_path: Path) -> None:
     second, _ = saved(tmp_path / "two", 2, adapter_rank=3)
     with pytest.raises(AdapterError, match="there is no average"):
         take_over(comet(), [str(first), str(second)], lambda line: None)
-    with pytest.raises(AdapterError, match=r"has no method\.json"):
+    with pytest.raises(RecipeError, match=r"No method is saved in .*absent"):
         take_over(comet(), [str(first), str(tmp_path / "absent")], lambda line: None)
 
 
@@ -78,3 +78,9 @@ def test_an_average_needs_no_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_slip_is_found_before_training(start: str) -> None:
     with pytest.raises(RecipeError, match="start must be"):
         load_recipe("recipes/comet/cpu.yaml", [f"start={start}"])
+
+
+def test_what_a_recipe_goes_on_from_has_to_be_made_first(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"No method is saved in .*told.*which the recipe names") as raised:
+        saved_folder(comet().backbone, "comet", str(tmp_path / "told"))
+    assert "Run the recipe that makes it first" in raised.value.remedy

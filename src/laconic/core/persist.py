@@ -89,7 +89,7 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(folder) / DESCRIPTION
     if not path.is_file():
-        raise AdapterError(f"{folder} is not a saved method: it has no {DESCRIPTION}.", "Check the --adapter folder.")
+        raise AdapterError(f"{folder} is not a saved method: it has no {DESCRIPTION}.", "Check the path of the folder.")
     try:
         description = json.loads(path.read_text())
         known = description["format"] <= FORMAT

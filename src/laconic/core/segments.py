@@ -74,7 +74,7 @@ def require_text(context: str) -> None:
 def require_question(query: str | None) -> str:
     """Return the query, half characters replaced, or raise ``QuestionError`` if there is none."""
     if query is None or not query.strip():
-        raise QuestionError("The question is empty.", "This method chooses what to keep by the question: ask one.")
+        raise QuestionError("The question is empty.", "Ask one.")
     return whole_characters(query)
 
 

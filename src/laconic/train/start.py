@@ -71,10 +71,15 @@ def saved_folder(backbone: Backbone | Encoder, method: str, source: str) -> Path
     """Where a saved method is: a folder, ``shipped`` (the one of this name in the package) or ``shipped/another``.
 
     Raises:
-        RecipeError: none of that name is shipped for these weights.
+        RecipeError: none of that name is shipped for these weights, or nothing is saved in the folder.
     """
     kind, _, other = source.partition("/")
     if kind != SHIPPED:
+        if not (Path(source) / persist.DESCRIPTION).is_file():
+            raise RecipeError(
+                f"No method is saved in {source}, which the recipe names.",
+                "Run the recipe that makes it first, or name another: start=shipped is the one in the package.",
+            )
         return Path(source)
     folder = shipped_adapter(backbone, other or method)
     if folder is None:
