@@ -30,6 +30,7 @@ from laconic.core.layout import Kind
 from laconic.errors import BackboneError, LaconicError
 from laconic.methods.comet.chunks import Piece, block_layout, compressed
 from laconic.methods.comet.config import CoMeTConfig
+from laconic.methods.comet.memory import LayerMemory, LayerState, Memory
 from laconic.methods.comet.model import CoMeT
 
 SIZES = {
@@ -47,7 +48,7 @@ class Reference:
         self.queue: list[list[Tensor]] = [[] for _ in range(len(made.stack))]
 
     def chunk(self, ids: Tensor, closes: bool) -> Tensor:
-        made, s, m = self.made, self.config.stride, self.config.global_slots
+        made, s = self.made, self.config.stride
         embed = made.decoder.get_input_embeddings()
         sequence: list[tuple[str, Tensor]] = []
         for k, token in enumerate(ids):
@@ -56,7 +57,7 @@ class Reference:
             if s and (((k + 1) % s == 0 and not last) or (last and closes)):
                 sequence.append(("compression", made.compression.weight[0]))
         sequence += [("readout", row) for row in made.readouts.weight] if closes else []
-        front = (m if self.slots[0] is not None else 0) + len(self.queue[0])
+        front = (0 if self.slots[0] is None else len(self.slots[0])) + len(self.queue[0])
         hidden = torch.stack([torch.zeros_like(sequence[0][1])] * front + [row for _, row in sequence])
         position = torch.arange(len(hidden))[None]
         rotary = made.stack.rotary(hidden, position)
@@ -82,17 +83,18 @@ class Reference:
 
     def _remember(self, i: int, after: Tensor, kinds: list[str]) -> None:
         nets = self.made.cells[i].nets
-        old = self.slots[i]
-        new = []
-        for q, row in enumerate(r for r, kind in zip(after, kinds, strict=True) if kind == "readout"):
-            candidate = nets.global_norm(row)
-            if old is None or nets.gate is None:
-                new.append(candidate)
-            else:
+        old, depth = self.slots[i], self.config.global_depth
+        readouts = [nets.global_norm(r) for r, kind in zip(after, kinds, strict=True) if kind == "readout"]
+        new = {}
+        for q, candidate in enumerate(readouts):
+            held = [candidate] * depth if old is None else [old[place * len(readouts) + q] for place in range(depth)]
+            g: Tensor | float = 0.0
+            if old is not None and nets.gate is not None:
                 bias = 0 if nets.gate.bias is None else nets.gate.bias
-                g = torch.sigmoid(nets.gate.weight[0] @ torch.cat([candidate, old[q]]) + bias)
-                new.append(g * old[q] + (1 - g) * candidate)
-        self.slots[i] = torch.stack(new) if new else after.new_zeros(0, after.shape[1])
+                g = torch.sigmoid(nets.gate.weight[0] @ torch.cat([candidate, held[0]]) + bias)
+            for place, (own, arrives) in enumerate(zip(held, [candidate, *held], strict=False)):
+                new[place, q] = g * own + (1 - g) * arrives
+        self.slots[i] = torch.stack([new[key] for key in sorted(new)]) if new else after.new_zeros(0, after.shape[1])
         for row in (r for r, kind in zip(after, kinds, strict=True) if kind == "compression"):
             self.queue[i].append(nets.queue_adapter(nets.queue_norm(row)))
         self.queue[i] = self.queue[i][-self.config.fifo_slots :] if self.config.fifo_slots else []
@@ -120,6 +122,8 @@ def test_every_architecture_equals_the_reference(arch: str) -> None:
     "changes",
     [
         {"gate": False},
+        {"global_depth": 3},
+        {"global_depth": 2, "gate": False},
         {"gate_bias": 0.0},
         {"shared_adapter": True},
         {"global_slots": 0},
@@ -254,6 +258,50 @@ def test_gate_limits() -> None:
         torch.testing.assert_close(a.slots, b.slots, atol=1e-6, rtol=1e-6)
 
 
+@torch.no_grad()
+def test_a_deep_slot_keeps_what_it_gave_up() -> None:
+    """Gates that shut at a chunk change nothing; gates that open push, so the last chunks taken in stand in order."""
+    depth, taken = 3, [1, 0, 1, 1, 0, 1]  # the first chunk of a text is always taken in
+    deep, flat = comet(global_depth=depth), comet(gate=False)
+    flat.load_state_dict(deep.state_dict(), strict=False)
+    nets, readouts = deep.memories[0], torch.randn(len(taken), 1, 3, deep.backbone.width)
+    assert isinstance(nets, LayerMemory)
+    assert nets.gate is not None
+    nets.gate.weight.zero_()
+    slots = deep.empty_memory().layers[0].slots
+    assert slots.shape[1] == 3 * depth
+    for number, (take, one) in enumerate(zip(taken, readouts, strict=True)):
+        nets.gate.bias.fill_(-1e4 if take else 1e4)
+        slots = nets.written(slots, one, torch.tensor([number == 0]))
+        written = [nets.global_norm(readouts[n]) for n in range(number + 1) if taken[n]]
+        held = [written[0]] * depth + written  # the first fills all places
+        torch.testing.assert_close(slots, torch.cat(held[: -depth - 1 : -1], dim=1), atol=0, rtol=0)
+
+
+@torch.no_grad()
+def test_every_place_of_a_slot_is_read() -> None:
+    made, plan = comet(global_depth=3, stride=0, fifo_slots=0), [12, 12, 12, 12, 6]
+    ids = words(sum(plan))
+    *_, memory = outputs(made, [ids], [plan])[1]
+    plain, _ = made.read_chunk([ids[-6:]], memory, [False])
+    for place in range(3):
+        layers = tuple(
+            LayerState(torch.cat([s[:, : 3 * place], -s[:, 3 * place : 3 * place + 3], s[:, 3 * place + 3 :]], 1), q)
+            for s, q in memory.layers
+        )
+        other, _ = made.read_chunk([ids[-6:]], Memory(layers, memory.counts), [False])
+        assert ((plain - other).abs().amax(1) > 1e-4).all()
+
+
+@torch.no_grad()
+def test_the_state_of_deep_slots() -> None:
+    """Invariant 7 with places: m d slots, per layer."""
+    made, plan = comet(global_depth=4), [12] * 6
+    _, memories = outputs(made, [words(72)], [plan])
+    width, layers = made.backbone.width, len(made.stack)
+    assert [memory.nbytes for memory in memories[1:]] == [layers * width * (4 * 3 * 4 + 5 * 4)] * 5
+
+
 def test_adapter_starts_as_the_identity() -> None:
     """Invariant 10."""
     nets = comet(plain_start=True).cells[0].nets
@@ -269,11 +317,17 @@ def test_adapter_starts_as_the_identity() -> None:
 # --- layout -----------------------------------------------------------------------------------------------------------
 
 
-@given(st.integers(1, 40), st.integers(0, 9), st.integers(0, 7), st.integers(0, 50))
-def test_positions_follow_the_formulas(n: int, s: int, m: int, o: int) -> None:
+@given(st.integers(1, 40), st.integers(0, 9), st.integers(0, 7), st.integers(1, 3), st.integers(0, 50))
+def test_positions_follow_the_formulas(n: int, s: int, m: int, d: int, o: int) -> None:
     """Invariant 12."""
     config = CoMeTConfig(
-        chunk_tokens=40, stride=s, fifo_slots=8 if s else 0, global_slots=m, adapter_rank=1, lora_rank=1
+        chunk_tokens=40,
+        stride=s,
+        fifo_slots=8 if s else 0,
+        global_slots=m,
+        global_depth=d,
+        adapter_rank=1,
+        lora_rank=1,
     )
     layout = block_layout([Piece(0, n, True)], [o], config)
     at = {kind: layout.position[layout.kind == kind].tolist() for kind in (Kind.TEXT, Kind.COMPRESSION, Kind.READOUT)}
@@ -281,9 +335,9 @@ def test_positions_follow_the_formulas(n: int, s: int, m: int, o: int) -> None:
     assert at[Kind.TEXT] == [o + k + (k // s if s else 0) for k in range(n)]
     assert at[Kind.COMPRESSION] == [o + min((j + 1) * s, n) + j for j in range(b)]
     assert at[Kind.READOUT] == [o + n + b + q for q in range(m)]
-    full = block_layout([Piece(0, 40, True)], [m + config.fifo_slots], config)
+    full = block_layout([Piece(0, 40, True)], [m * d + config.fifo_slots], config)
     assert int(full.position.max()) + 1 == config.positions
-    if o <= m + config.fifo_slots:
+    if o <= m * d + config.fifo_slots:
         assert int(layout.position.max()) < config.positions
 
 
@@ -432,6 +486,10 @@ def test_what_is_refused() -> None:
         comet("llama", fifo_slots=512)
     with pytest.raises(LaconicError, match="shorter than the stride"):
         CoMeTConfig(chunk_tokens=4, stride=8)
+    with pytest.raises(BackboneError, match="Lower chunk_tokens, fifo_slots, global_slots or global_depth"):
+        comet("llama", global_depth=200)
+    with pytest.raises(LaconicError, match=r"global_depth.* must be at least 1"):
+        CoMeTConfig(global_depth=0)
     with pytest.raises(LaconicError, match="go together"):
         CoMeTConfig(stride=8, fifo_slots=0)
     for odd in (float("nan"), float("inf")):

@@ -33,9 +33,9 @@ def read(made: CoMeT, rows: list[Tensor], workers: int = 1) -> tuple[Tensor, Mem
 
 
 @pytest.mark.parametrize("workers", [2, 3, 9])
-@pytest.mark.parametrize("arch", ["llama", "gemma3"])
-def test_side_by_side_equals_one_after_the_other(arch: str, workers: int) -> None:
-    made, rows = comet(arch), [words(100, 1), words(37, 2), words(12, 3)]
+@pytest.mark.parametrize(("arch", "depth"), [("llama", 1), ("gemma3", 1), ("llama", 2)])
+def test_side_by_side_equals_one_after_the_other(arch: str, depth: int, workers: int) -> None:
+    made, rows = comet(arch, global_depth=depth), [words(100, 1), words(37, 2), words(12, 3)]
     before = torch.get_num_threads()
     expected, memory = read(made, rows)
     logits, side = read(made, rows, workers)

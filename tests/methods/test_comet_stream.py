@@ -53,7 +53,15 @@ def test_token_by_token_equals_chunk_by_chunk(arch: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "changes", [{"global_slots": 0}, {"stride": 0, "fifo_slots": 0}, {"stride": 12}, {"stride": 5}, {"gate": False}]
+    "changes",
+    [
+        {"global_slots": 0},
+        {"global_depth": 3},
+        {"stride": 0, "fifo_slots": 0},
+        {"stride": 12},
+        {"stride": 5},
+        {"gate": False},
+    ],
 )
 def test_variants_token_by_token(changes: dict[str, object]) -> None:
     made, ids = comet(**changes), words(41)

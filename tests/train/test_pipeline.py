@@ -45,7 +45,7 @@ def chunk_labels(labels: list[Tensor], plans: list[list[int]], number: int) -> T
 
 
 def made(train: str = "lora") -> CoMeT:
-    model = comet(train=train).train()
+    model = comet(train=train, global_depth=2).train()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:

@@ -47,6 +47,16 @@ def test_of_one_it_is_the_method_itself(tmp_path: Path) -> None:
             assert torch.equal(parameter, one.own_parameters()[name].bfloat16().float()), name
 
 
+def test_slots_become_deeper_with_the_weights_they_had(tmp_path: Path) -> None:
+    """How many states a slot holds is no matter of weights: a method that holds one goes on as one that holds more."""
+    folder, one = saved(tmp_path / "one", 1)
+    made, said = comet(global_depth=4), []
+    take_over(made, str(folder), said.append)
+    assert said == ["start: one"], "nothing starts fresh"
+    assert made.empty_memory().layers[0].slots.shape[1] == 4 * one.empty_memory().layers[0].slots.shape[1]
+    assert made.own_parameters().keys() == one.own_parameters().keys()
+
+
 def test_methods_of_two_shapes_have_no_average(tmp_path: Path) -> None:
     first, _ = saved(tmp_path / "one", 1)
     second, _ = saved(tmp_path / "two", 2, adapter_rank=3)

@@ -23,6 +23,7 @@ class CoMeTConfig(Options):
     chunk_tokens: int = option(512, "text tokens c of a full chunk")
     stride: int = option(8, "text tokens s that one compression token stands for; 0: no compression tokens")
     global_slots: int = option(32, "slots m of the gated global memory, and readout tokens; 0: none")
+    global_depth: int = option(1, "states d that each slot holds, newest first: what it gives up moves one place back")
     fifo_slots: int = option(256, "compression tokens N_T that the temporary memory holds; 0: none")
     adapter_rank: int = option(8, "rank r of the residual low-rank adapters")
     shared_adapter: bool = option(False, "one low-rank adapter for both memories of a layer")
@@ -36,8 +37,8 @@ class CoMeTConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.chunk_tokens, self.adapter_rank, self.lora_rank) < 1:
-            raise LaconicError("chunk_tokens, adapter_rank and lora_rank must be at least 1.")
+        if min(self.chunk_tokens, self.global_depth, self.adapter_rank, self.lora_rank) < 1:
+            raise LaconicError("chunk_tokens, global_depth, adapter_rank and lora_rank must be at least 1.")
         if min(self.stride, self.global_slots, self.fifo_slots) < 0:
             raise LaconicError("stride, global_slots and fifo_slots must not be negative.", "0 does without.")
         if self.stride > self.chunk_tokens:
@@ -50,10 +51,15 @@ class CoMeTConfig(Options):
         self.require_one_of("train", get_args(Train))
 
     @property
+    def held_slots(self) -> int:
+        """States g of the global memory that stand in front of a chunk in each layer."""
+        return self.global_slots * self.global_depth
+
+    @property
     def positions(self) -> int:
         """Positions that a full chunk takes behind a full memory (section 2.2): it never needs more."""
         entries = -(-self.chunk_tokens // self.stride) if self.stride else 0
-        return self.global_slots + self.fifo_slots + self.chunk_tokens + entries + self.global_slots
+        return self.held_slots + self.fifo_slots + self.chunk_tokens + entries + self.global_slots
 
     @classmethod
     def paper(cls, **changes: Any) -> CoMeTConfig:

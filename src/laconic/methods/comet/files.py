@@ -24,8 +24,8 @@ from laconic.methods.comet.memory import Counts, LayerState, Memory
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.comet.stream import ChunkStream
 
-#: 2: knows the backbone's settings; 3: more of them, and its tokenizer
-FORMAT = 3
+#: 2: knows the backbone's settings; 3: more of them, and its tokenizer; 4: slots may be deep
+FORMAT = 4
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 HEADER = "laconic.memory"
 
@@ -117,7 +117,7 @@ def load_memory(path: str | os.PathLike[str], comet: CoMeT) -> SavedMemory:
     _check_owner(header, comet, path)
     slots, queue, tail = (tensors[name] for name in ("slots", "queue", "tail"))
     config, layers, width = comet.config, len(comet.stack), comet.backbone.width
-    fits = slots.shape == (layers, config.global_slots, width) and queue.ndim == 3 and len(tail) <= config.chunk_tokens
+    fits = slots.shape == (layers, config.held_slots, width) and queue.ndim == 3 and len(tail) <= config.chunk_tokens
     vocabulary = comet.decoder.get_input_embeddings().weight.shape[0]
     fits = fits and bool(((tail >= 0) & (tail < vocabulary)).all())
     if not fits or queue.shape[::2] != (layers, width) or queue.shape[1] > config.fifo_slots:

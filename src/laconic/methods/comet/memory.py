@@ -1,6 +1,6 @@
 """What CoMeT carries from chunk to chunk, and how one layer updates it (section 2.4).
 
-Shapes: B rows, m slots, t live entries of the queue, b new entries, D width.
+Shapes: B rows, m slots that hold d states each (g = m d), t live entries of the queue, b new entries, D width.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class LayerState(NamedTuple):
     """The memory of one layer.
 
     Attributes:
-        slots: gated global memory S [B, m, D] in the networks' dtype: a gate near 1 would lose its small updates in
-            bfloat16.
+        slots: gated global memory S [B, g, D], the newest state of each slot first, then what was there before; in the
+            networks' dtype: a gate near 1 would lose its small updates in bfloat16.
         queue: temporary memory T [B, t, D] in the backbone's dtype, oldest first; rows with less are flush right.
     """
 
@@ -100,7 +100,7 @@ class Memory:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all states: per layer ``m D`` floats of four bytes and ``t D`` of the backbone's dtype."""
+        """Bytes of all states: per layer ``g D`` floats of four bytes and ``t D`` of the backbone's dtype."""
         return sum(tensor.nbytes for state in self.layers for tensor in state)
 
     @property
@@ -157,21 +157,23 @@ class LayerMemory(nn.Module):
         )
 
     def view(self, state: LayerState) -> Tensor:
-        """What the layer reads: the adapted slots G and the queue T, ``[B, m + t, D]`` in the queue's dtype."""
+        """What the layer reads: the adapted slots G and the queue T, ``[B, g + t, D]`` in the queue's dtype."""
         return torch.cat([self.global_adapter(state.slots).to(state.queue.dtype), state.queue], dim=1)
 
     def written(self, slots: Tensor, readouts: Tensor, fresh: Tensor) -> Tensor:
-        """The slots after a chunk.
+        """The slots after a chunk: in each, what its gate gives up of one place moves to the next (``global_depth``).
 
         Args:
             readouts: the layer's outputs at the readout tokens, ``[B, m, D]``.
             fresh: bool ``[B]``, rows for which this was the first chunk: their slots are the candidate, ungated.
         """
         candidate = self.global_norm(readouts.to(slots.dtype))
-        if self.gate is None:
-            return candidate
-        kept = torch.sigmoid(self.gate(torch.cat([candidate, slots], dim=-1)))
-        return torch.where(fresh[:, None, None], candidate, kept * slots + (1 - kept) * candidate)
+        newest, depth = slots[:, : candidate.shape[1]], slots.shape[1] // candidate.shape[1]
+        pushed = torch.cat([candidate, slots], dim=1)[:, : slots.shape[1]]
+        if self.gate is not None:
+            kept = torch.sigmoid(self.gate(torch.cat([candidate, newest], dim=-1))).repeat(1, depth, 1)
+            pushed = kept * slots + (1 - kept) * pushed
+        return torch.where(fresh[:, None, None], candidate.repeat(1, depth, 1), pushed)
 
     def entries(self, outputs: Tensor) -> Tensor:
         """What enters the queue for the outputs at compression tokens, ``[B, b, D]``."""

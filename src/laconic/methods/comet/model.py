@@ -66,7 +66,7 @@ class CoMeT(TrainedMethod):
         if needed > backbone.window:
             raise BackboneError(
                 f"A chunk behind its memory takes {needed} positions, and {backbone.name} has {backbone.window}.",
-                "Lower chunk_tokens, fifo_slots or global_slots.",
+                "Lower chunk_tokens, fifo_slots, global_slots or global_depth.",
             )
         deviation = getattr(backbone.model.config, "initializer_range", 0.02)
         nets = [LayerMemory(backbone.width, self.config, deviation) for _ in range(len(self.stack))]
@@ -97,7 +97,7 @@ class CoMeT(TrainedMethod):
         """The memory of rows that have read nothing."""
         width, device = self.backbone.width, self.backbone.device
         state = LayerState(
-            torch.zeros(batch, self.config.global_slots, width, device=device, dtype=self.readouts.weight.dtype),
+            torch.zeros(batch, self.config.held_slots, width, device=device, dtype=self.readouts.weight.dtype),
             torch.zeros(batch, 0, width, device=device, dtype=self.decoder.dtype),
         )
         return Memory((state,) * len(self.stack), Counts.none(batch))
@@ -170,8 +170,8 @@ class CoMeT(TrainedMethod):
         self, lengths: Sequence[int], closes: Sequence[bool], counts: Counts, capacity: int
     ) -> tuple[Frame, Update]:
         pieces = [Piece(0, length, close and length > 0) for length, close in zip(lengths, closes, strict=True)]
-        layout = block_layout(pieces, counts.origins(self.config.global_slots), self.config)
-        front = memory_layout(counts, self.config.global_slots)
+        layout = block_layout(pieces, counts.origins(self.config.held_slots), self.config)
+        front = memory_layout(counts, self.config.held_slots)
         frame = self.frame(layout, concatenate([front, layout]), front if len(front) else None)
         closed = torch.tensor([piece.closes for piece in pieces])
         return frame, Update.of(counts, closed, frame.compressions, capacity, self.backbone.device)

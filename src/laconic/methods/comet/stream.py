@@ -78,7 +78,7 @@ class ChunkStream:
     @property
     def held(self) -> list[int]:
         """What stands for all text so far: slots and queue entries of each row, and the text of its open chunk."""
-        origins = self.memory.counts.origins(self.comet.config.global_slots)
+        origins = self.memory.counts.origins(self.comet.config.held_slots)
         return [origin + len(row) for origin, row in zip(origins, self.tail, strict=True)]
 
     @property
@@ -161,7 +161,7 @@ class ChunkStream:
         """Some tokens of each row through all layers, behind what the cache holds of their chunks."""
         comet, device = self.comet, self.comet.backbone.device
         self._stand_in_front([piece.count > 0 and piece.start == 0 for piece in pieces])
-        layout = block_layout(pieces, self.memory.counts.origins(comet.config.global_slots), comet.config)
+        layout = block_layout(pieces, self.memory.counts.origins(comet.config.held_slots), comet.config)
         hidden = comet.embedded(ids, layout)
         keys = self._cache.announce(layout.map(lambda field: field.to(device)))
         frame = comet.frame(layout, keys, None)
@@ -192,7 +192,7 @@ class ChunkStream:
     def _stand_in_front(self, opens: Sequence[bool]) -> None:
         """Put the memory of rows that begin a chunk into the cache; to other rows it is padding."""
         comet, device = self.comet, self.comet.backbone.device
-        front = memory_layout(self.memory.counts, comet.config.global_slots)
+        front = memory_layout(self.memory.counts, comet.config.held_slots)
         if not len(front) or not any(opens):
             return
         mine = torch.tensor(opens)[:, None]
