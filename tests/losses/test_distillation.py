@@ -16,6 +16,7 @@ from laconic.losses.distillation import (
     guidance,
     match_bonus,
     reverse_kl_advantage,
+    soft_guidance,
     squared_log_ratio,
     state_bonus,
 )
@@ -92,6 +93,21 @@ def test_sampled_guidance_is_forward_kl_on_average() -> None:
     each = z.detach().softmax(-1) - nn.functional.one_hot(ids, V)
     apart = (each.mean(0) - forward[0]).abs()
     assert (apart < 3 * each.std(0) / math.sqrt(draws) + 1e-4).all()
+
+
+def test_soft_guidance_is_forward_kl_over_the_teachers_tokens() -> None:
+    z, teacher = logits(4, 5), torch.randn(4, 5, V, generator=torch.Generator().manual_seed(3))
+    top = teacher.softmax(-1).topk(3)
+    shares = top.values / top.values.sum(-1, keepdim=True)
+    soft_guidance(z.log_softmax(-1).gather(-1, top.indices), shares).sum().backward()
+    q = torch.zeros(4, 5, V).scatter(-1, top.indices, shares)
+    torch.testing.assert_close(z.grad, (z.softmax(-1) - q).detach())
+    whole, everything = z.detach().log_softmax(-1), teacher.softmax(-1)
+    kl = soft_guidance(whole, everything) + (everything * everything.log()).sum(-1)
+    torch.testing.assert_close(kl, divergence(z.detach(), teacher, 0.0))
+    ids = top.indices[..., :1]
+    own = whole.gather(-1, ids)
+    assert torch.equal(soft_guidance(own, torch.ones_like(own)), guidance(own[..., 0]))
 
 
 def test_forward_and_reverse_kl_are_what_they_say_and_jsd_lies_between() -> None:

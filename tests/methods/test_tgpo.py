@@ -21,7 +21,7 @@ from laconic.losses.distillation import divergence  # noqa: E402
 from laconic.methods.tgpo.cache import CachedTeacher  # noqa: E402
 from laconic.methods.tgpo.config import COMPUTED_AGAIN, Gate, TGPOConfig  # noqa: E402
 from laconic.methods.tgpo.gates import gated  # noqa: E402
-from laconic.methods.tgpo.teacher import LocalTeacher, Scores  # noqa: E402
+from laconic.methods.tgpo.teacher import LocalTeacher, Scores, Target  # noqa: E402
 from laconic.methods.tgpo.trainer import TGPOTrainer  # noqa: E402
 from laconic.methods.tgpo.vocabulary import SharedVocabulary, shared_vocabulary, side_of  # noqa: E402
 
@@ -118,25 +118,27 @@ def test_with_equal_rewards_grpo_stands_still_and_guidance_moves(tmp_path: Path)
     assert logged[0]["teacher/log_prob_of_said"] == pytest.approx(-1.0)
 
 
-@pytest.mark.parametrize("loss_type", ["dapo", "grpo", "bnpo", "dr_grpo"])
-def test_the_teachers_term_is_what_it_says_and_shares_the_policys_count(tmp_path: Path, loss_type: str) -> None:
+@pytest.mark.parametrize(("loss_type", "aims"), [("dapo", 1), ("dapo", 3), ("grpo", 1), ("bnpo", 1), ("dr_grpo", 1)])
+def test_the_teachers_term_is_what_it_says_and_shares_the_policys_count(
+    tmp_path: Path, loss_type: str, aims: int
+) -> None:
     trainer = trained(tmp_path, student(), teacher=Fake(), teacher_weight=0.3, loss_type=loss_type, max_steps=1)
     trainer.model.train()
     torch.manual_seed(0)
     prompt, mask = torch.randint(3, 90, (3, 4)), torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1], [0, 0, 1, 1]])
     said, real = torch.randint(3, 90, (3, 5)), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]])
-    theirs = torch.randint(3, 90, (3, 5))
+    theirs, shares = torch.randint(3, 90, (3, 5, aims)), torch.randn(3, 5, aims).softmax(-1)
     inputs = {
         "prompt_ids": prompt, "prompt_mask": mask, "completion_ids": said, "completion_mask": real,
         "advantages": torch.zeros(3), "num_items_in_batch": torch.tensor(10.0), "teacher_ids": theirs,
-        "teacher_said": torch.zeros(3, 5), "teacher_gate": real.float(),
+        "teacher_shares": shares, "teacher_said": torch.zeros(3, 5), "teacher_gate": real.float(),
     }  # fmt: skip
     trainer._weight_now = 0.3
     trainer.current_gradient_accumulation_steps = 1
     loss = trainer._compute_loss(trainer.model, inputs)
     whole, attention = torch.cat([prompt, said], 1), torch.cat([mask, real], 1)
     logits = trainer.model(whole, attention_mask=attention).logits[:, 3:-1]
-    surprise = -logits.log_softmax(-1).gather(-1, theirs[..., None])[..., 0] * real
+    surprise = -(logits.log_softmax(-1).gather(-1, theirs) * shares).sum(-1) * real
     wanted = {
         "dapo": surprise.sum() / 10,
         "grpo": (surprise.sum(1) / real.sum(1)).mean(),
@@ -150,7 +152,7 @@ def test_the_teachers_term_is_what_it_says_and_shares_the_policys_count(tmp_path
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
     garbage = inputs | {
         "completion_ids": torch.where(real.bool(), said, 5),
-        "teacher_ids": torch.where(real.bool(), theirs, 7),
+        "teacher_ids": torch.where(real.bool()[..., None], theirs, 7),
     }
     assert trainer._compute_loss(trainer.model, garbage).item() == pytest.approx(loss.item(), abs=1e-6)
 
@@ -164,7 +166,8 @@ def example(trainer: Any) -> tuple[dict[str, Any], Tensor]:
         logits = trainer.model(torch.cat([prompt, said], 1), attention_mask=torch.cat([mask, real], 1)).logits[:, 3:-1]
     inputs = {
         "prompt_ids": prompt, "prompt_mask": mask, "completion_ids": said, "completion_mask": real,
-        "advantages": torch.zeros(3), "num_items_in_batch": torch.tensor(9.0), "teacher_ids": (said + 1) % 90,
+        "advantages": torch.zeros(3), "num_items_in_batch": torch.tensor(9.0),
+        "teacher_ids": ((said + 1) % 90)[..., None], "teacher_shares": torch.ones(3, 5, 1),
         "teacher_said": torch.full((3, 5), -2.0), "teacher_gate": real.float(),
     }  # fmt: skip
     return inputs, logits.log_softmax(-1)
@@ -176,7 +179,7 @@ def test_tokens_of_tools_are_neither_guided_nor_counted(tmp_path: Path) -> None:
     own = torch.tensor([[1, 0, 0, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 1]])
     counted = inputs["completion_mask"] * own
     inputs |= {"tool_mask": own, "teacher_gate": counted.float()}
-    surprise = -log_probs.gather(-1, inputs["teacher_ids"][..., None])[..., 0]
+    surprise = -log_probs.gather(-1, inputs["teacher_ids"])[..., 0]
     wanted = 0.3 * (surprise * counted).sum() / counted.sum()
     assert trainer._compute_loss(trainer.model, inputs).item() == pytest.approx(wanted.item(), rel=1e-5)
     assert torch.equal(trainer._mask(inputs), counted)
@@ -213,10 +216,9 @@ def test_advantages_are_of_the_tokens_they_name(tmp_path: Path) -> None:
     inputs, log_probs = example(trainer)
     real = inputs["completion_mask"]
     inputs["advantages"] = torch.tensor([1.0, 0.5, -1.0])
-    scores = Scores(inputs["teacher_ids"], torch.zeros(3, 5), torch.full((3, 5), -2.0))
-    said, teachers = (
-        log_probs.gather(-1, inputs[name][..., None])[..., 0] for name in ("completion_ids", "teacher_ids")
-    )
+    theirs = inputs["teacher_ids"][..., 0]
+    scores = Scores(theirs, torch.zeros(3, 5), torch.full((3, 5), -2.0))
+    said, teachers = (log_probs.gather(-1, ids[..., None])[..., 0] for ids in (inputs["completion_ids"], theirs))
     wanted = {
         "rkl": -2.0 - said,
         "adv_state": inputs["advantages"][:, None] + 0.3 * teachers.exp(),
@@ -262,6 +264,40 @@ def test_gates() -> None:
     ]
 
 
+def test_the_least_decided_tokens_of_a_batch_are_guided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Fake()
+    trainer = trained(tmp_path, student(), teacher=fake, gate="entropy", gate_threshold=0.25, max_steps=1)
+    assert fake.calls, "and it trains"
+    prompt, prompt_mask, said, real = ragged()
+    output = {"prompt_ids": prompt, "prompt_mask": prompt_mask, "completion_ids": said, "completion_mask": real}
+    with torch.no_grad():
+        rows = [torch.cat([p[m.bool()], a[n.bool()]]) for p, m, a, n in zip(*ragged(), strict=True)]
+        logits = [
+            trainer.model(row[None]).logits[0, int(m.sum()) - 1 : -1] for row, m in zip(rows, prompt_mask, strict=True)
+        ]
+    own = [-(one.softmax(-1) * one.log_softmax(-1)).sum(-1) for one in logits]
+    for row, entropies in zip(trainer._entropies(output), own, strict=True):
+        torch.testing.assert_close(row[: len(entropies)], entropies, atol=1e-5, rtol=1e-4)
+    monkeypatch.setattr(
+        trainer, "_entropies", lambda _: torch.tensor([[1.0, 5, 2, 3, 4], [9, 99, 99, 99, 99], [8, 0, 7, 99, 99]])
+    )
+    gate = trainer._gate(fake.score(prompt, prompt_mask, said, real), output, real)
+    assert gate.nonzero().tolist() == [[1, 0], [2, 0], [2, 2]], "of nine real tokens the upper quarter"
+
+
+def test_problems_that_are_half_solved_are_guided_most(tmp_path: Path) -> None:
+    fake = Fake()
+    trainer = trained(tmp_path / "a", student(), teacher=fake, teacher_by_problem=True, max_steps=1)
+    trainer._rewards = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0])
+    assert trainer._undecided().tolist() == [0.0] * 4 + [0.75] * 4
+    start = dict(student().named_parameters())
+    settings: dict[str, Any] = {"teacher_weight": 0.5, "max_steps": 1}
+    solved = weights(trained(tmp_path / "b", student(), equal, teacher=Fake(), teacher_by_problem=True, **settings))
+    assert all(torch.equal(solved[name], p) for name, p in start.items()), "all solved: neither reward nor guidance"
+    guided = weights(trained(tmp_path / "c", student(), equal, teacher=Fake(), **settings))
+    assert any(not torch.equal(guided[name], p) for name, p in start.items())
+
+
 def ragged() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     torch.manual_seed(0)
     prompt, prompt_mask = torch.randint(3, 90, (3, 4)), torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 1]])
@@ -273,9 +309,8 @@ def ragged() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def same(one: Scores, other: Scores) -> bool:
-    return torch.equal(one.ids, other.ids) and all(
-        torch.allclose(getattr(one, name), getattr(other, name), atol=1e-5) for name in ("log_probs", "said")
-    )
+    pairs = zip(one.columns, other.columns, strict=True)
+    return all(torch.allclose(a, b, atol=1e-5) if a.is_floating_point() else torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize("arch", ["llama", "gpt2"])  # gpt2 has positions that padding must not shift
@@ -304,9 +339,32 @@ def test_a_local_teacher_reads_what_stands_before_each_token_whatever_the_paddin
         torch.cat([answer_mask, torch.zeros(3, 3, dtype=torch.long)], 1),
     ]
     again = teacher.score(*wider, *longer)
-    assert same(Scores(again.ids[:, :5], again.log_probs[:, :5], again.said[:, :5]), found)
+    assert same(Scores(*(column[:, :5] for column in again.columns)), found)
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert not model.training
+
+
+def test_a_soft_target_is_what_the_teacher_finds_likeliest() -> None:
+    model, side = student(3), side_of(student(), TOKENIZER)
+    plain, soft = (LocalTeacher(model, TOKENIZER, side, target=t, top=4).score(*ragged()) for t in ("argmax", "soft"))
+    assert same(Scores(*soft.columns[:3]), plain)
+    (ids, shares), (own, all_of_it) = soft.aims, plain.aims
+    assert torch.equal(own[..., 0], plain.ids)
+    assert torch.equal(all_of_it, torch.ones(3, 5, 1))
+    prompt, mask, answer, real = ragged()
+    for row in range(3):
+        with torch.no_grad():
+            read = torch.cat([prompt[row][mask[row].bool()], answer[row][real[row].bool()]])
+            q = model(read[None]).logits[0, int(mask[row].sum()) - 1 : -1].softmax(-1)
+        top = q.topk(4)
+        count = len(q)
+        assert torch.equal(ids[row, :count], top.indices)
+        torch.testing.assert_close(shares[row, :count], top.values / top.values.sum(-1, keepdim=True))
+        assert (ids[row, count:] == 0).all()
+    for sizes in ({"rows": 1, "positions": 1}, {"rows": 2, "positions": 3}):
+        assert same(LocalTeacher(model, TOKENIZER, side, target="soft", top=4, **sizes).score(*ragged()), soft)
+    with pytest.raises(LaconicError, match="of 0 tokens"):
+        LocalTeacher(model, TOKENIZER, side, target="soft", top=0)
 
 
 @pytest.mark.parametrize(("rows", "positions"), [(1, 1), (2, 3), (100, 100)])
@@ -315,8 +373,9 @@ def test_pieces_change_nothing(rows: int, positions: int) -> None:
     assert same(make(rows=rows, positions=positions).score(*ragged()), make().score(*ragged()))
 
 
-def test_a_cache_gives_what_it_was_given_and_asks_only_for_the_rest(tmp_path: Path) -> None:
-    local = LocalTeacher(student(3), TOKENIZER, side_of(student(), TOKENIZER))
+@pytest.mark.parametrize("target", ["argmax", "soft"])
+def test_a_cache_gives_what_it_was_given_and_asks_only_for_the_rest(tmp_path: Path, target: Target) -> None:
+    local = LocalTeacher(student(3), TOKENIZER, side_of(student(), TOKENIZER), target=target, top=3)
     cached = CachedTeacher(local, tmp_path / "deep" / "scores.sqlite")
     prompt, prompt_mask, answer, answer_mask = ragged()
     asked: list[int] = []
@@ -326,7 +385,12 @@ def test_a_cache_gives_what_it_was_given_and_asks_only_for_the_rest(tmp_path: Pa
     again = CachedTeacher(local, tmp_path / "deep" / "scores.sqlite").score(prompt, prompt_mask, answer, answer_mask)
     assert asked == [2, 1]
     assert same(again, score(prompt, prompt_mask, answer, answer_mask))
-    assert same(Scores(again.ids[:2], again.log_probs[:2], again.said[:2]), first)
+    assert len(again.columns) == {"argmax": 3, "soft": 5}[target]
+    assert same(Scores(*(column[:2] for column in again.columns)), first)
+    silent = torch.zeros_like(answer_mask)
+    assert not cached.score(prompt, prompt_mask, answer, silent).said.any(), "answers without a word"
+    wider = LocalTeacher(student(3), TOKENIZER, side_of(student(), TOKENIZER), target="soft", top=2)
+    assert CachedTeacher(wider, tmp_path / "deep" / "scores.sqlite").score(*ragged()).aims[0].shape[-1] == 2
     other = LocalTeacher(student(4), TOKENIZER, side_of(student(), TOKENIZER))
     assert not same(CachedTeacher(other, tmp_path / "deep" / "scores.sqlite").score(*ragged()), again)
     (tmp_path / "text.sqlite").write_text("no database at all, and long enough to be none" * 10)
@@ -403,6 +467,8 @@ def test_vocabularies_that_are_not_one_are_refused_before_training(tmp_path: Pat
         {"gkd_beta": 1.5},
         {"objective": "rkl"},  # whose weight would fall to 0
         {"gate": "none"},
+        {"objective": "kdrl", "gate": "first"},
+        {"objective": "grpo", "teacher_by_problem": True},
         {"gate_threshold": 2.0},
         {"teacher_weight": -1.0},
         {"loss_type": "sapo"},

@@ -14,7 +14,7 @@ from tiny import tiny_model, tiny_tokenizer
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from laconic.errors import TeacherError
+from laconic.errors import LaconicError, TeacherError
 from laconic.methods.tgpo.served import ServedTeacher
 from laconic.methods.tgpo.teacher import LocalTeacher
 from laconic.methods.tgpo.vocabulary import Side, side_of
@@ -110,6 +110,30 @@ def test_a_server_says_what_the_teacher_says_here(server: Server) -> None:
     # requests are under way together: which comes first is chance, what comes back is in order (above)
     assert sorted(len(body["prompt"]) for body in server.asked[1:]) == [3, 8]
     assert all(body["max_tokens"] == 1 for body in server.asked)  # it generates nothing that is used
+
+
+@pytest.mark.parametrize("top", [3, 9])
+def test_a_servers_soft_target_is_the_teachers(server: Server, top: int) -> None:
+    """More than it tells by itself, too: of these it has to be asked."""
+    found = served(server, target="soft", top=top).score(*ragged())
+    wanted = LocalTeacher(model(3), TOKENIZER, side_of(model(), TOKENIZER), target="soft", top=top).score(*ragged())
+    for own, other in zip(found.aims, wanted.aims, strict=True):
+        torch.testing.assert_close(own.float(), other.float(), atol=1e-5, rtol=1e-4)
+    with pytest.raises(LaconicError, match="Unknown target 'sample'"):
+        served(server, target="sample")
+
+
+def test_where_a_server_tells_less_the_rest_has_no_share(server: Server) -> None:
+    def few(answer: dict[str, Any]) -> dict[str, Any]:
+        for choice in answer["choices"]:
+            choice["prompt_logprobs"] = [one and dict(list(one.items())[:2]) for one in choice["prompt_logprobs"]]
+        return answer
+
+    server.change = few
+    _, shares = served(server, target="soft", top=4).score(*ragged(3)).aims
+    real = ragged(3)[3].bool()
+    assert (shares[real][:, 2:] == 0).all()
+    torch.testing.assert_close(shares[real].sum(-1), torch.ones(int(real.sum())))
 
 
 def test_a_server_that_fails_for_a_while_is_asked_again(server: Server) -> None:

@@ -125,6 +125,14 @@ def test_objectives_without_a_teacher(changes: dict[str, Any], tmp_path: Path) -
         ({"tgpo": {"num_iterations": 2}}, "follows"),
         ({"objective": "rkl"}, "constant"), ({"ask_every": 0}, "ask_every"), ({"teacher": 3}, "teacher"),
         ({"teacher": {"url": "http://x"}}, "model"),
+        ({"teacher": {"saved": "a", "url": "http://x"}}, "saved"), ({"teacher": {"saved": "a", "ends": [2]}}, "saved"),
+        ({"teacher": {"saved": "a", "target": "beam"}}, "Unknown target"),
+        ({"teacher": {"url": "http://x", "model": "t", "target": "sample"}}, "Unknown target"),
+        ({"teacher": {"saved": "a", "top": 4}}, "soft target"),
+        ({"teacher": {"saved": "a", "target": "soft", "top": 0}}, "soft target"),
+        ({"teacher": {"saved": "a", "aliases": {"x": 1}}}, "aliases"),
+        ({"teacher": {"saved": "a", "target": "sample", "cache": "b"}}, "cache"),
+        ({"teacher": {"saved": "a", "cache": "b"}, "objective": "gkd"}, "cache"),
         ({"soft_rate": 0}, "soft_rate"), ({"task": ["gsm8k_test"]}, "task"),
     ],
 )  # fmt: skip
@@ -136,6 +144,40 @@ def test_slips_in_a_stage_are_found_before_anything_is_loaded(changes: dict[str,
     for name in ("given", "reward", "tgpo"):
         with pytest.raises(RecipeError, match=f"no {name}"):
             trainer.check({key: value for key, value in STAGE.items() if key != name}, "here")
+
+
+@pytest.mark.parametrize(
+    "asked", [{"target": "soft", "top": 3}, {"target": "sample"}, {"aliases": dict.fromkeys(range(7, 60), 6)}]
+)
+def test_a_recipe_says_how_its_teacher_is_asked(tmp_path: Path, asked: dict[str, Any]) -> None:
+    def losses(folder: Path, **how: Any) -> list[float]:
+        folder.mkdir()
+        saved = recipe(folder)  # has a teacher made
+        if how:
+            saved = recipe(folder, teacher={"saved": str(folder / "teacher"), **how})
+        run_recipe(saved, say=lambda _: None)
+        return [line["teacher/loss"] for line in lines(folder)[1:]]
+
+    plain = losses(tmp_path / "plain")
+    assert losses(tmp_path / "named", target="argmax") == pytest.approx(plain)
+    found = losses(tmp_path / "asked", **asked)
+    assert len(found) == len(plain)
+    assert found[0] != pytest.approx(plain[0], rel=1e-6)
+
+
+def test_what_a_teacher_said_is_kept_where_the_recipe_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from laconic.methods.tgpo.teacher import LocalTeacher
+
+    asked, score = [], LocalTeacher.score
+    monkeypatch.setattr(
+        LocalTeacher, "score", lambda self, *parts: (asked.append(len(parts[0])), score(self, *parts))[1]
+    )
+    for name in ("one", "again"):
+        (tmp_path / name).mkdir()
+        recipe(tmp_path / name)
+        teacher = {"saved": str(tmp_path / name / "teacher"), "cache": str(tmp_path / "scores.sqlite")}
+        run_recipe(recipe(tmp_path / name, teacher=teacher), say=lambda _: None)
+    assert sum(asked) == 4 * 4, "the second run says the same and asks for nothing"
 
 
 def test_a_teacher_that_reads_less_or_is_asked_otherwise_is_refused(tmp_path: Path) -> None:

@@ -32,6 +32,17 @@ def guidance(log_probs: Tensor) -> Tensor:
     return -log_probs
 
 
+def soft_guidance(log_probs: Tensor, shares: Tensor) -> Tensor:
+    """As ``guidance``, of several tokens at each position: forward KL from what the teacher finds likeliest, up to a
+    constant. With one token that has all, it is ``guidance``.
+
+    Args:
+        log_probs: the student's, of the teacher's tokens, ``[B, T, K]``.
+        shares: how likely the teacher finds each of them beside the others, ``[B, T, K]``; they sum to 1.
+    """
+    return (guidance(log_probs) * shares.detach()).sum(-1)
+
+
 def reverse_kl_advantage(teacher: Tensor, old: Tensor) -> Tensor:
     """On-policy distillation as a policy gradient: ``log q(y) - log p_old(y)`` of what was said, ``[B, T]``."""
     return (teacher - old).detach()

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from accelerate import PartialState
 from torch import nn
@@ -22,14 +22,15 @@ from laconic.methods.comet.model import CoMeT
 from laconic.methods.comet.reader import CoMeTReader
 from laconic.methods.ram.model import RAM
 from laconic.methods.registry import READERS, load_thinker, reading_method
+from laconic.methods.tgpo.cache import CachedTeacher
 from laconic.methods.tgpo.comet_student import CoMeTStudent
 from laconic.methods.tgpo.config import ALONE, FROM_GIVEN
 from laconic.methods.tgpo.reading_student import ReadingStudent
 from laconic.methods.tgpo.rewards import NEEDS, REWARDS
-from laconic.methods.tgpo.served import ServedTeacher
+from laconic.methods.tgpo.served import SERVED, ServedTeacher
 from laconic.methods.tgpo.student_trainer import Groups
 from laconic.methods.tgpo.students import Student
-from laconic.methods.tgpo.teacher import LocalTeacher, TeacherScorer
+from laconic.methods.tgpo.teacher import LocalTeacher, Target, TeacherScorer, check_target
 from laconic.methods.tgpo.thinking_student import ThinkingStudent
 from laconic.methods.tgpo.vocabulary import Side, side_of
 from laconic.methods.thinking.model import Thinker
@@ -45,6 +46,8 @@ WATCHED = 1_000_003
 #: what such a stage says besides what all stages on problems do
 KEYS = ("objective", "teacher", "answers", "given", "temperature", "reward", "together", "ask", "ask_every", "tgpo")
 LOOK = "See recipes/tgpo/cpu.yaml."
+#: what a mapping may say of how a teacher is asked
+ASKED = {"target", "top", "cache", "aliases"}
 
 
 def check_policy(stage: dict[str, Any], where: str) -> None:
@@ -92,10 +95,34 @@ def _check_named(stage: dict[str, Any], where: str) -> None:
         told, remedy = ("needs a", "Name a saved one, or a server") if wanted else ("asks no", "Set teacher: null")
         raise RecipeError(f"{where}: {stage['objective']} {told} teacher.", f"{remedy}.")
     if isinstance(teacher, dict):
-        if not {"url", "model"} <= teacher.keys() <= {"url", "model", "tokenizer", "ends"}:
-            raise RecipeError(f"{where}: a served teacher has a url and a model.", "Beside them: tokenizer, ends.")
+        own = {"saved"} if "saved" in teacher else {"url", "model"}
+        beside = ASKED if "saved" in teacher else ASKED | {"tokenizer", "ends"}
+        if not own <= teacher.keys() <= own | beside:
+            raise RecipeError(
+                f"{where}: a teacher is {{saved: FOLDER}} or {{url: ..., model: ...}}.",
+                f"Beside these: {', '.join(sorted(beside))}.",
+            )
+        _check_asked(stage, teacher, where)
     elif teacher is not None and not isinstance(teacher, str):
         raise RecipeError(f"{where}: teacher must be a saved vanilla method, a mapping or null.", LOOK)
+
+
+def _check_asked(stage: dict[str, Any], teacher: dict[str, Any], where: str) -> None:
+    """Raise ``RecipeError`` for a way of asking a teacher that there is not."""
+    target, aliases = teacher.get("target", "argmax"), teacher.get("aliases", {})
+    try:
+        check_target(target, 1, get_args(Target) if "saved" in teacher else SERVED)
+    except LaconicError as error:
+        raise RecipeError(f"{where}: {error.problem}", error.remedy) from error
+    if "top" in teacher and (target != "soft" or not positive(teacher["top"])):
+        raise RecipeError(f"{where}: top is how many tokens a soft target has.", "Set target: soft, or leave top out.")
+    if not isinstance(aliases, dict) or not all(isinstance(one, int) for pair in aliases.items() for one in pair):
+        raise RecipeError(f"{where}: aliases map the teacher's token ids to the student's.", LOOK)
+    if "cache" in teacher and (target == "sample" or stage["objective"] == "gkd"):
+        raise RecipeError(
+            f"{where}: a cache would always give what was drawn first, and gkd looks at more than it keeps.",
+            "Leave cache out.",
+        )
 
 
 def thinking_task(
@@ -127,8 +154,10 @@ def thinking_task(
         return load_thinker("vanilla", thinker.backbone, folder).decoder
 
     teacher = _teacher(thinker.backbone, thinker.decoder, stage["teacher"], ("vanilla",), local)
-    if isinstance(stage["teacher"], str):
-        _check_asked_alike(thinker, saved_folder(thinker.backbone, "vanilla", stage["teacher"]))
+    named = stage["teacher"]
+    saved = named.get("saved") if isinstance(named, dict) else named
+    if saved is not None:
+        _check_asked_alike(thinker, saved_folder(thinker.backbone, "vanilla", saved))
     return PolicyTask(ThinkingStudent(thinker), stage, problems, watched, groups, teacher)
 
 
@@ -223,9 +252,12 @@ def _teacher(
     own = side_of(decoder, backbone.tokenizer)
     if named is None:
         return lambda: None
-    if isinstance(named, dict):
-        return lambda: _served(own, named)
-    folder = saved_folder(backbone, kinds[0], named)
+    told: dict[str, Any] = {"saved": named} if isinstance(named, str) else named
+    how = {key: value for key, value in told.items() if key in ("target", "top", "aliases")}
+    cache = told.get("cache")
+    if "saved" not in told:
+        return lambda: _kept(_served(own, told, how), cache)
+    folder = saved_folder(backbone, kinds[0], told["saved"])
     made = persist.read_description(folder)
     if made["method"] not in kinds:
         raise RecipeError(
@@ -233,13 +265,17 @@ def _teacher(
             f"Name a saved {' or '.join(kinds)}.",
         )
     persist.check_backbone(made, backbone, folder)
-    return lambda: LocalTeacher(local(folder), backbone.tokenizer, own)
+    return lambda: _kept(LocalTeacher(local(folder), backbone.tokenizer, own, **how), cache)
 
 
-def _served(own: Side, named: dict[str, Any]) -> TeacherScorer:
+def _kept(teacher: TeacherScorer, cache: str | None) -> TeacherScorer:
+    return teacher if cache is None else CachedTeacher(teacher, cache)
+
+
+def _served(own: Side, named: dict[str, Any], how: dict[str, Any]) -> TeacherScorer:
     tokenizer = AutoTokenizer.from_pretrained(named["tokenizer"]) if named.get("tokenizer") else own.tokenizer
     ends = named.get("ends", [tokenizer.eos_token_id])
-    return ServedTeacher(named["url"], named["model"], own, Side(tokenizer, len(tokenizer), ends))
+    return ServedTeacher(named["url"], named["model"], own, Side(tokenizer, len(tokenizer), ends), **how)
 
 
 def _check_asked_alike(thinker: Thinker, folder: Path) -> None:

@@ -14,6 +14,9 @@ from torch import Tensor
 from laconic.errors import DataError
 from laconic.methods.tgpo.teacher import Scores, TeacherScorer
 
+#: of what a file holds: 2 has a line to a token
+LAYOUT = 2
+
 
 class CachedTeacher:
     """A scorer whose answers are kept in a SQLite file, by the teacher's version and the exact tokens.
@@ -45,28 +48,39 @@ class CachedTeacher:
         if missing:
             fresh = self.teacher.score(*(part[missing] for part in (prompt, prompt_mask, answer, answer_mask)))
             for row, place in enumerate(missing):
-                real = answer_mask[place].bool()
-                own = [getattr(fresh, name)[row][real].double().cpu().numpy() for name in ("ids", "log_probs", "said")]
-                known[keys[place]] = np.stack(own)
+                known[keys[place]] = _table(fresh, row, answer_mask[place].bool())
             with self.store:
                 self.store.executemany(
                     "insert or replace into scores values (?, ?)",
                     [(keys[place], known[keys[place]].tobytes()) for place in missing],
                 )
-        filled = []
-        for number, kind in enumerate((torch.long, torch.float32, torch.float32)):
-            whole = torch.zeros(answer.shape, dtype=kind, device=answer.device)
-            for place, key in enumerate(keys):
-                whole[place, answer_mask[place].bool()] = torch.from_numpy(known[key][number]).to(whole)
-            filled.append(whole)
-        return Scores(*filled)
+        sizes = answer_mask.sum(1).tolist()
+        tables = [known[key].reshape(size, -1) for key, size in zip(keys, sizes, strict=True) if size]
+        return Scores.laid_out(_columns(np.concatenate(tables or [np.zeros((0, 3))])), answer_mask)
 
     def _key(self, prompt: Tensor, answer: Tensor) -> str:
-        digest = hashlib.sha256(self.version.encode())
+        digest = hashlib.sha256(f"{LAYOUT} {self.version}".encode())
         for part in (prompt, answer):
             digest.update(part.to("cpu", torch.int64).numpy().tobytes() + b"/")
         return digest.hexdigest()
 
     def _found(self, key: str) -> np.ndarray | None:
         row = self.store.execute("select content from scores where key = ?", (key,)).fetchone()
-        return None if row is None else np.frombuffer(row[0]).reshape(3, -1)
+        return None if row is None else np.frombuffer(row[0])
+
+
+def _table(scores: Scores, row: int, real: Tensor) -> np.ndarray:
+    """All that is known of one answer, a line to a token: id, log-probability, that of what was said, and those of a
+    soft target."""
+    own = [column[row][real].double().cpu() for column in scores.columns]
+    table: np.ndarray = torch.cat([one if one.ndim == 2 else one[:, None] for one in own], dim=1).numpy()
+    return table
+
+
+def _columns(table: np.ndarray) -> list[Tensor]:
+    ids, log_probs, said, *rest = torch.from_numpy(table).unbind(1)
+    found = [ids.long(), log_probs.float(), said.float()]
+    if rest:
+        top = torch.stack(rest, dim=1)
+        found += [top[:, : len(rest) // 2].long(), top[:, len(rest) // 2 :].float()]
+    return found

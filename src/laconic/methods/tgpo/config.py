@@ -12,7 +12,7 @@ from laconic.errors import LaconicError
 from laconic.losses.schedules import Shape, Weight
 
 Objective = Literal["tgpo", "grpo", "rkl", "kdrl", "adv_match", "adv_state", "gkd", "luffy", "sft"]
-Gate = Literal["all", "mismatch", "confident", "incorrect", "first"]
+Gate = Literal["all", "mismatch", "confident", "incorrect", "first", "entropy"]
 #: the option that has layers computed again in the backward pass, which transformers renamed in 5.23
 COMPUTED_AGAIN = (
     "activation_checkpointing"
@@ -43,7 +43,9 @@ class TGPOConfig(GRPOConfig):
             teacher's part by the batch of roll-outs, see ``losses.schedules``.
         gate: positions that are guided: all; those where the teacher would say something else; those where it is surer
             than ``gate_threshold``; answers that were no better than their group; the first share ``gate_threshold``
-            of an answer.
+            of an answer; the share ``gate_threshold`` of all tokens of a batch where the student is least decided.
+        teacher_by_problem: the weight of guidance times ``4 p (1 - p)``, p the mean reward of a problem's answers:
+            problems that are always or never solved are not guided.
         log_gradients: note how strongly policy and teacher pull: norms of both terms' gradients on the decoder's last
             states, for which the vocabulary is gone through once more each.
         gkd_beta: 0: forward KL; 1: reverse KL; between: generalised Jensen-Shannon.
@@ -55,8 +57,9 @@ class TGPOConfig(GRPOConfig):
     teacher_weight_fall: float = field(default=1e-5, metadata={"help": "what each batch of roll-outs takes away"})
     teacher_schedule: Shape = field(default="linear", metadata={"help": "linear, constant or cosine"})
     teacher_batches: int = field(default=200, metadata={"help": "batches over which a cosine falls"})
-    gate: Gate = field(default="all", metadata={"help": "all, mismatch, confident, incorrect or first"})
-    gate_threshold: float = field(default=0.5, metadata={"help": "for the gates confident and first"})
+    gate: Gate = field(default="all", metadata={"help": f"one of {', '.join(get_args(Gate))}"})
+    gate_threshold: float = field(default=0.5, metadata={"help": "for the gates confident, first and entropy"})
+    teacher_by_problem: bool = field(default=False, metadata={"help": "guide problems that are half solved most"})
     gkd_beta: float = field(default=0.0, metadata={"help": "0: forward KL, 1: reverse KL, between: Jensen-Shannon"})
     log_gradients: bool = field(default=False, metadata={"help": "note the norms of both terms' gradients"})
 
@@ -86,6 +89,8 @@ def check_options(options: Mapping[str, Any]) -> None:
     for name in ("gate_threshold", "gkd_beta"):
         if not 0 <= known[name] <= 1:
             raise LaconicError(f"{name} is {known[name]}.", "Choose a share between 0 and 1.")
+    if objective != "tgpo" and (known["gate"] != "all" or known["teacher_by_problem"]):
+        raise LaconicError(f"{objective} has no guidance to gate.", "Set gate: all, and teacher_by_problem: false.")
     weight = weight_of(known)
     if objective == "rkl" and (weight.shape != "constant" or not weight.start):
         raise LaconicError(

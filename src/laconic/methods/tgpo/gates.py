@@ -11,6 +11,8 @@ from laconic.methods.tgpo.teacher import Scores
 def gated(gate: Gate, threshold: float, scores: Scores, said: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
     """1 where an answer is guided, ``[B, T]``; nowhere outside of ``mask``.
 
+    The gate ``entropy`` asks the student, and all processes: see ``TGPOTrainer``.
+
     Args:
         threshold: how sure a teacher must be (``confident``), or the share of an answer (``first``).
         said: the answers' tokens ``[B, T]``.

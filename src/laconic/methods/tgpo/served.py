@@ -22,13 +22,17 @@ import torch
 from torch import Tensor
 
 from laconic.errors import TeacherError
-from laconic.methods.tgpo.teacher import Scores
+from laconic.methods.tgpo.teacher import Scores, Target, check_target, named
 from laconic.methods.tgpo.vocabulary import Side, shared_vocabulary
 
 #: likeliest tokens asked of each position: the best of them that the student has is the teacher's
 LIKELIEST = 5
 #: answers in one request, and requests at a time
 TOGETHER, AT_ONCE = 8, 4
+#: targets it can have
+SERVED = ("argmax", "soft")
+#: the student's ids of what the teacher would say and how likely each is, likeliest first; how likely what was said is
+Entry = tuple[list[tuple[int, float]], float]
 
 
 class ServedTeacher:
@@ -41,6 +45,8 @@ class ServedTeacher:
         url: of the server, without ``/v1``.
         model: its name there.
         student, teacher: what both can say; a teacher's side is made of its tokenizer (``Side``).
+        target: ``argmax`` or ``soft``; a server does not say all it would need to draw from.
+        top: tokens of a soft target; a server has a limit to what it tells (vLLM's ``--max-logprobs``, 20 unless set).
         attempts: of each request, with growing pauses between them.
         patience: seconds that an attempt may take.
 
@@ -56,12 +62,15 @@ class ServedTeacher:
         student: Side,
         teacher: Side,
         *,
+        target: Target = "argmax",
+        top: int = LIKELIEST,
         aliases: Mapping[int, int] | None = None,
         attempts: int = 5,
         patience: float = 120.0,
         pause: float = 1.0,
     ) -> None:
-        self.url, self.model = url.rstrip("/"), model
+        check_target(target, top, SERVED)
+        self.url, self.model, self.target, self.top = url.rstrip("/"), model, target, top
         self.vocabulary = shared_vocabulary(student, teacher, aliases)
         self.attempts, self.patience, self.pause = attempts, patience, pause
         self._told([[0, 0]], [1])  # found out now, and not behind the first roll-outs
@@ -69,7 +78,8 @@ class ServedTeacher:
     @property
     def version(self) -> str:
         """Its name: what a server has behind one, it does not tell."""
-        return f"{self.url} {self.model} {self.vocabulary.size} {sorted(self.vocabulary.aliases.items())}"
+        known = f"{self.vocabulary.size} {sorted(self.vocabulary.aliases.items())} {named(self.target, self.top)}"
+        return f"{self.url} {self.model} {known}"
 
     def score(self, prompt: Tensor, prompt_mask: Tensor, answer: Tensor, answer_mask: Tensor) -> Scores:
         asked = torch.cat([prompt, self.vocabulary.to_teacher(answer)], dim=1)
@@ -78,23 +88,23 @@ class ServedTeacher:
         starts = prompt_mask.sum(1).tolist()
         batches = [(rows[at : at + TOGETHER], starts[at : at + TOGETHER]) for at in range(0, len(rows), TOGETHER)]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            told = [row for batch in pool.map(lambda batch: self._told(*batch), batches) for row in batch]
-        filled = []
-        for place, kind in enumerate((torch.long, torch.float32, torch.float32)):
-            values = torch.tensor([one[place] for row in told for one in row], dtype=kind, device=answer.device)
-            whole = torch.zeros(answer.shape, dtype=kind, device=answer.device)
-            filled.append(whole.masked_scatter(answer_mask.bool(), values))
-        ids, log_probs, said = filled
-        return Scores(ids, log_probs, said)
+            told = [
+                one for batch in pool.map(lambda batch: self._told(*batch), batches) for row in batch for one in row
+            ]
+        likeliest, said = [one[0] for one in told], torch.tensor([one[1] for one in told])
+        ids = torch.tensor([[token for token, _ in one] for one in likeliest], dtype=torch.long).view(len(told), -1)
+        log_probs = torch.tensor([[own for _, own in one] for one in likeliest]).view(len(told), -1)
+        soft = [ids, log_probs] if self.target == "soft" else []
+        return Scores.laid_out([ids[:, 0], log_probs[:, 0], said, *soft], answer_mask)
 
-    def _told(self, rows: Sequence[list[int]], starts: Sequence[int]) -> list[list[tuple[int, float, float]]]:
-        """Of each row from its start on, what the teacher would say, how likely, and how likely what was said."""
+    def _told(self, rows: Sequence[list[int]], starts: Sequence[int]) -> list[list[Entry]]:
+        """Of each row from its start on."""
         body = {
             "model": self.model,
             "prompt": list(rows),
             "max_tokens": 1,
             "temperature": 1.0,
-            "prompt_logprobs": LIKELIEST,
+            "prompt_logprobs": max(LIKELIEST, self.top if self.target == "soft" else 1),
         }
         choices = self._post("/v1/completions", body).get("choices", [])
         found = []
@@ -110,8 +120,8 @@ class ServedTeacher:
             raise TeacherError(f"{self.url} scored {len(found)} of {len(rows)} texts.", "Look into the server's log.")
         return found
 
-    def _entry(self, entry: Mapping[str, Any] | None, said: int) -> tuple[int, float, float]:
-        """The student's id of what the teacher would say, how likely, and how likely ``said`` (the teacher's id)."""
+    def _entry(self, entry: Mapping[str, Any] | None, said: int) -> Entry:
+        """Of one position, where ``said`` (the teacher's id) stands."""
         known: dict[int, float] = {}
         for token, one in (entry or {}).items():
             ours = self.vocabulary.aliases.get(int(token), int(token))
@@ -120,8 +130,9 @@ class ServedTeacher:
         own = self.vocabulary.aliases.get(said, said)
         if own not in known:
             raise TeacherError(f"{self.url} has no score for token {said}.", "Does it know all the student's tokens?")
-        likeliest = min(known, key=lambda token: (-known[token], token))  # of equals the lowest id
-        return likeliest, known[likeliest], known[own]
+        likeliest = sorted(known.items(), key=lambda pair: (-pair[1], pair[0]))  # of equals the lowest id
+        likeliest += [(0, -math.inf)] * (self.top - len(likeliest))
+        return likeliest[: self.top], known[own]
 
     def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         request = urllib.request.Request(

@@ -6,6 +6,7 @@ teacher says behind the prompt and the first t tokens.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -18,7 +19,10 @@ from laconic.core.fingerprint import fingerprint
 from laconic.errors import LaconicError, TeacherError
 from laconic.methods.tgpo.vocabulary import Side, shared_vocabulary, side_of
 
-Target = Literal["argmax", "sample"]
+#: the likeliest token (of equals the lowest id); one that is drawn; several, as likely as they are beside each other
+Target = Literal["argmax", "sample", "soft"]
+#: how many of the likeliest tokens a soft target has
+TOP = 8
 #: rows that are read in one pass, and positions whose logits are held together
 ROWS, POSITIONS = 8, 512
 
@@ -31,11 +35,41 @@ class Scores:
         ids: the student's id of what the teacher would say.
         log_probs: how likely the teacher finds that.
         said: how likely the teacher finds what the student said.
+        top_ids, top_log_probs: where the target is soft, its tokens, ``[B, T, K]``, likeliest first; of fewer than K
+            that are known, the rest are at minus infinity.
     """
 
     ids: Tensor
     log_probs: Tensor
     said: Tensor
+    top_ids: Tensor | None = None
+    top_log_probs: Tensor | None = None
+
+    @classmethod
+    def joined(cls, parts: Iterable[Scores]) -> Scores:
+        """Of the answers of all parts, one after the other."""
+        return cls(*(torch.cat(some) for some in zip(*(part.columns for part in parts), strict=True)))
+
+    @classmethod
+    def laid_out(cls, told: Sequence[Tensor], mask: Tensor) -> Scores:
+        """From columns of the real positions alone, ``[N, ...]`` each, laid out as ``mask`` ``[B, T]`` has them."""
+        whole = [one.new_zeros(*mask.shape, *one.shape[1:], device=mask.device) for one in told]
+        for filled, one in zip(whole, told, strict=True):
+            filled[mask.bool()] = one.to(mask.device)
+        return cls(*whole)
+
+    @property
+    def columns(self) -> list[Tensor]:
+        """All that is known, in order."""
+        known = (self.ids, self.log_probs, self.said, self.top_ids, self.top_log_probs)
+        return [one for one in known if one is not None]
+
+    @property
+    def aims(self) -> tuple[Tensor, Tensor]:
+        """The student's ids that it is guided to and the share of each, ``[B, T, K]``."""
+        if self.top_ids is None or self.top_log_probs is None:
+            return self.ids[..., None], torch.ones_like(self.log_probs[..., None])
+        return self.top_ids, self.top_log_probs.softmax(-1)
 
 
 class TeacherScorer(Protocol):
@@ -60,7 +94,8 @@ class LocalTeacher:
 
     Args:
         student: what the student can say (``side_of``).
-        target: the likeliest token (of equals the lowest id), or one that is drawn.
+        target: see ``Target``.
+        top: tokens of a soft target.
 
     Raises:
         LaconicError: vocabularies that are not one (``shared_vocabulary``).
@@ -73,29 +108,28 @@ class LocalTeacher:
         student: Side,
         *,
         target: Target = "argmax",
+        top: int = TOP,
         aliases: dict[int, int] | None = None,
         rows: int = ROWS,
         positions: int = POSITIONS,
     ) -> None:
-        if target not in get_args(Target):
-            raise LaconicError(f"Unknown target {target!r}.", f"Choose one of {', '.join(get_args(Target))}.")
+        check_target(target, top)
         require_plain_head(model)
-        self.model, self.target = model.eval().requires_grad_(False), target
+        self.model, self.target, self.top = model.eval().requires_grad_(False), target, top
         self.vocabulary = shared_vocabulary(student, side_of(model, tokenizer), aliases)
         self.rows, self.positions = rows, positions
 
     @property
     def version(self) -> str:
-        known = f"{self.vocabulary.size} {sorted(self.vocabulary.aliases.items())} {self.target}"
+        known = f"{self.vocabulary.size} {sorted(self.vocabulary.aliases.items())} {named(self.target, self.top)}"
         return f"{fingerprint(self.model.named_parameters(), torch.bfloat16)} {known}"
 
     @torch.no_grad()
     def score(self, prompt: Tensor, prompt_mask: Tensor, answer: Tensor, answer_mask: Tensor) -> Scores:
-        parts = [
+        return Scores.joined(
             self._score(*(part[first : first + self.rows] for part in (prompt, prompt_mask, answer, answer_mask)))
             for first in range(0, len(prompt), self.rows)
-        ]
-        return Scores(*(torch.cat([getattr(part, name) for part in parts]) for name in ("ids", "log_probs", "said")))
+        )
 
     @torch.no_grad()
     def states(self, prompt: Tensor, prompt_mask: Tensor, answer: Tensor, answer_mask: Tensor) -> Tensor:
@@ -127,27 +161,37 @@ class LocalTeacher:
         if bool((answer * answer_mask >= self.vocabulary.size).any()):
             raise TeacherError("The student said a token that no tokenizer knows.", "Never sample a head's padding.")
         hidden = self._read(prompt, prompt_mask, answer, answer_mask)
-        device = hidden.device
-        real = answer_mask.bool().to(device)
+        real = answer_mask.bool().to(hidden.device)
         told = [
             self._told(states, said)
             for states, said in zip(
-                hidden[real].split(self.positions), answer.to(device)[real].split(self.positions), strict=True
+                hidden[real].split(self.positions), answer.to(hidden.device)[real].split(self.positions), strict=True
             )
         ]
-        filled = []
-        for place, kind in enumerate((torch.long, torch.float32, torch.float32)):
-            values = torch.cat([one[place] for one in told]) if told else torch.zeros(0, dtype=kind)
-            whole = torch.zeros(answer.shape, dtype=kind, device=device).masked_scatter(real, values.to(kind))
-            filled.append(whole.to(answer.device))
-        return Scores(*filled)
+        return Scores.laid_out([torch.cat(column) for column in zip(*told, strict=True)], answer_mask)
 
-    def _told(self, hidden: Tensor, said: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _told(self, hidden: Tensor, said: Tensor) -> tuple[Tensor, ...]:
         logits = self.vocabulary.folded(self.model.get_output_embeddings()(hidden).float())
         log_probs = logits.log_softmax(-1)
         if self.target == "sample":
             chosen = torch.multinomial(log_probs.exp(), 1)[:, 0]
         else:
             chosen = log_probs.argmax(-1)
-        own = log_probs.gather(-1, chosen[:, None])[:, 0]
-        return chosen, own, log_probs.gather(-1, said[:, None])[:, 0]
+        own, theirs = (log_probs.gather(-1, ids[:, None])[:, 0] for ids in (chosen, said))
+        if self.target != "soft":
+            return chosen, own, theirs
+        top = log_probs.topk(min(self.top, log_probs.shape[-1]))
+        return chosen, own, theirs, top.indices, top.values
+
+
+def check_target(target: str, top: int, known: Sequence[str] = get_args(Target)) -> None:
+    """Raise ``LaconicError`` for a target that is none of those, or has no token."""
+    if target not in known:
+        raise LaconicError(f"Unknown target {target!r}.", f"Choose one of {', '.join(known)}.")
+    if top < 1:
+        raise LaconicError(f"A soft target of {top} tokens says nothing.", "Choose 1 or more.")
+
+
+def named(target: str, top: int) -> str:
+    """A target, for caches."""
+    return f"{target} {top}" if target == "soft" else target

@@ -23,6 +23,7 @@ from laconic.losses.distillation import (
     guidance,
     match_bonus,
     reverse_kl_advantage,
+    soft_guidance,
     squared_log_ratio,
     state_bonus,
 )
@@ -64,6 +65,7 @@ class TGPOTrainer(GRPOTrainer):
             require_plain_head(self.accelerator.unwrap_model(self.model))
         self.teacher = teacher
         self._weight_now = 0.0
+        self._rewards = torch.zeros(0)  # of all processes' answers of the batch just rolled out
 
     def train(self, *positional: Any, **named: Any) -> Any:
         """TRL's; what a user can mend (a reward that raises, a server that is gone) leaves a checkpoint behind.
@@ -122,16 +124,30 @@ class TGPOTrainer(GRPOTrainer):
         if objective in OF_ADVANTAGE:
             output["advantages"] = self._advantages(scores, output, weight)
         else:
-            output["teacher_ids"], output["teacher_said"] = scores.ids, scores.said
-            output["teacher_gate"] = gated(
-                self.args.gate,
-                self.args.gate_threshold,
-                scores,
-                output["completion_ids"],
-                output["advantages"],
-                mask,
-            )
+            output["teacher_ids"], output["teacher_shares"] = scores.aims
+            output["teacher_said"], output["teacher_gate"] = scores.said, self._gate(scores, output, mask)
         return output
+
+    def _gate(self, scores: Scores, output: dict[str, Any], mask: Tensor) -> Tensor:
+        """How strongly each token is guided, ``[B, T]``: by the gate, and by how undecided its problem is."""
+        if self.args.gate == "entropy":
+            surest = 1 - self.args.gate_threshold
+            gate = mask * self.get_high_entropy_mask(self._entropies(output), mask, surest)
+        else:
+            said, advantages = output["completion_ids"], output["advantages"]
+            gate = gated(self.args.gate, self.args.gate_threshold, scores, said, advantages, mask)
+        return gate * self._undecided()[:, None] if self.args.teacher_by_problem else gate
+
+    def _calculate_rewards(self, *positional: Any, **named: Any) -> Tensor:
+        rewards: Tensor = super()._calculate_rewards(*positional, **named)
+        self._rewards = (rewards * self.reward_weights.to(rewards.device)).nansum(1)
+        return rewards
+
+    def _undecided(self) -> Tensor:
+        """``4 p (1 - p)`` of each answer's problem, ``[B]``, where p is the mean reward of its answers."""
+        solved = self._rewards.view(-1, self.num_generations).mean(1).clamp(0, 1)
+        own = (4 * solved * (1 - solved)).repeat_interleave(self.num_generations)
+        return own.chunk(self.accelerator.num_processes)[self.accelerator.process_index]
 
     def _advantages(self, scores: Scores, output: dict[str, Any], weight: float) -> Tensor:
         """Of each token, ``[B, T]``."""
@@ -175,12 +191,12 @@ class TGPOTrainer(GRPOTrainer):
                 return 1.0, guidance(own), mask
             given = inputs["given_advantages"][:, None]
             return 1.0, shaped_off_policy(own, given), mask * (given != 0)
-        looked_up = self._looked_up(model, states, torch.stack([said, inputs["teacher_ids"]], dim=-1), mask)
+        looked_up = self._looked_up(model, states, torch.cat([said[..., None], inputs["teacher_ids"]], dim=-1), mask)
         self._record("teacher/student_probability", _mean(looked_up[..., 1].detach().exp(), mask))
         if objective == "kdrl":  # answers that are right already are left alone
             gate = mask * (inputs["advantages"][:, None] <= 0)
             return self._weight_now, squared_log_ratio(inputs["teacher_said"], looked_up[..., 0]), gate
-        return self._weight_now, guidance(looked_up[..., 1]), inputs["teacher_gate"]
+        return self._weight_now, soft_guidance(looked_up[..., 1:], inputs["teacher_shares"]), inputs["teacher_gate"]
 
     def _aggregated(self, per_token: Tensor, gate: Tensor, inputs: dict[str, Any]) -> Tensor:
         """Per-token terms as TRL aggregates the policy's, over the policy's own count of tokens."""
@@ -201,19 +217,35 @@ class TGPOTrainer(GRPOTrainer):
 
         As many rows are read together as in an update.
         """
-        size = self.args.per_device_train_batch_size
-        names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask")
         found = []
-        for start in range(0, len(ids), size):
-            rows = slice(start, start + size)
-            prompt, prompt_mask, said, real = (inputs[name][rows] for name in names)
+        for answers, chosen in zip(self._by_update(inputs), ids.split(self._together), strict=True):
             with self._last_states(self.model) as seen:
-                self._get_per_token_logps_and_entropies(
-                    self.model, torch.cat([prompt, said], dim=1), torch.cat([prompt_mask, real], dim=1), ids.shape[1]
-                )
-            states = self._before(seen, {"completion_ids": said})
-            found.append(self._looked_up(self.model, states, ids[rows], self._mask(inputs)[rows]))
+                self._read(answers)
+            states = self._before(seen, answers)
+            found.append(self._looked_up(self.model, states, chosen, self._mask(answers)))
         return torch.cat(found)
+
+    @torch.no_grad()
+    def _entropies(self, inputs: dict[str, Any]) -> Tensor:
+        """Of what the student might have said, in nats, ``[B, T]``."""
+        return torch.cat([self._read(answers, compute_entropy=True)[1] for answers in self._by_update(inputs)])
+
+    def _by_update(self, inputs: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Answers of a batch of roll-outs, as many as are read together in an update."""
+        names = ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask", "tool_mask")
+        known = {name: inputs[name].split(self._together) for name in names if name in inputs}
+        return (dict(zip(known, parts, strict=True)) for parts in zip(*known.values(), strict=True))
+
+    @property
+    def _together(self) -> int:
+        return int(self.args.per_device_train_batch_size)
+
+    def _read(self, inputs: dict[str, Any], **named: Any) -> Any:
+        """TRL's log-probabilities and entropies, ``[B, T]``, of answers as the student reads them."""
+        ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
+        mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+        count = inputs["completion_ids"].shape[1]
+        return self._get_per_token_logps_and_entropies(self.model, ids, mask, count, **named)
 
     def _looked_up(self, model: Any, states: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Log-probabilities ``[B, T, K]`` from the states before each token; 0 where nothing is real."""
