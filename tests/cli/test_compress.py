@@ -138,6 +138,8 @@ def test_slips_are_told_in_one_line(run: Run, document: str, predictor: str, tmp
     assert_refused(run("compress", document, *PLAIN, *floor, "--promise", "surely"), "no promise")
     assert_refused(run("compress", document, *PLAIN, *floor, "--promise", "risk", "--delta", "1"), "delta")
     assert_refused(run("compress", document, *PLAIN, *floor, "--policy", "last"), "policy")
+    for more in (["--promise", "risk"], ["--delta", "0.3"], ["--predictor", predictor]):
+        assert_refused(run("compress", document, *PLAIN, "--ratio", "0.5", *more), "What is promised is a floor")
     assert_refused(run("compress", document, *PLAIN, *floor, "--policy", "first", "--promise", "risk"), "safe")
     assert_refused(run("compress", document, "--method", "contrastive", "-q", "Who?", *floor), "compressor")
     assert_refused(run("compress", document, *PLAIN, "--floor", "0.5"), "no predictor")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,10 @@ import torch
 from comets import comet
 from outcomes import Run, assert_refused
 
+from laconic import backbone as backbone_module
+from laconic.backbone import Backbone
 from laconic.cli import read as cli_read
+from laconic.cli.output import print_json
 from laconic.methods.comet.files import load_memory
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.comet.stream import ChunkStream
@@ -84,6 +89,9 @@ def test_what_was_read_is_not_lost_by_a_slip(run: Run, book: str, adapter: str, 
     read(run, book, out, adapter)
     whole = out.read_bytes()
     assert_refused(run("read", str(other), "-o", str(out), "--adapter", adapter), "book.txt", "--append")
+    Path(book).write_text(WORDS * 41)
+    assert_refused(run("read", book, "-o", str(out), "--adapter", adapter), "another text of that name", "--append")
+    Path(book).write_text(WORDS * 40)
     for more in ([], ["--append"]):
         refused = run("read", book, "-o", str(out), "--adapter", adapter, *more)
         assert_refused(refused, "has read book.txt already", "laconic ask")
@@ -118,10 +126,13 @@ def test_an_interrupted_reading_goes_on(
         real(self, rows)
 
     monkeypatch.setattr(ChunkStream, "read", interrupted)
-    assert run("read", book, "-o", str(out), "--adapter", adapter).status == 130
+    cut = run("read", book, "-o", str(out), "--adapter", adapter)
+    assert cut.status == 130
+    told = f"192 of {expected['document_tokens']:,} tokens"
+    assert f"{told} are read; the same command goes on" in " ".join(cut.err.split())
     monkeypatch.setattr(ChunkStream, "read", real)
     half = run("ask", str(out), "Who?", "--adapter", adapter, "--max-new-tokens", "2")
-    assert "was read to" in half.err
+    assert f"of book.txt {told} were read" in " ".join(half.err.split())
     assert_refused(
         run("read", __file__, "-o", str(out), "--adapter", adapter, "--append"), "not read to its end", "it goes on"
     )
@@ -162,9 +173,95 @@ def test_an_interrupt_within_a_portion_reads_nothing_twice(
     assert_same_memory(out, whole, adapter)
 
 
+def test_an_interrupt_before_the_first_portion_leaves_no_file(
+    run: Run, book: str, adapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "none.memory"
+
+    def interrupted(self: ChunkStream, rows: list[torch.Tensor]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ChunkStream, "read", interrupted)
+    monkeypatch.setattr(cli_read, "PORTION_CHUNKS", 1)
+    assert run("read", book, "-o", str(out), "--adapter", adapter).status == 130
+    assert not out.exists()
+
+
+def test_a_kill_loses_no_more_than_what_came_since_the_last_saving(
+    run: Run, book: str, adapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Saved along the way, and not only at the end or an interrupt."""
+    out, saved = tmp_path / "a.memory", []
+    save = cli_read.save_memory
+    monkeypatch.setattr(cli_read, "PORTION_CHUNKS", 1)
+    monkeypatch.setattr(cli_read, "SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(
+        cli_read, "save_memory", lambda path, one: (saved.append(one.sources[-1].read), save(path, one))
+    )
+    bill = read(run, book, out, adapter)
+    assert isinstance(bill["document_tokens"], int)
+    assert saved[:3] == [64, 128, 192]
+    assert saved[-1] == bill["document_tokens"]
+
+
+@pytest.mark.parametrize("tokens", [63, 64, 65, 128, 129])
+def test_documents_that_end_with_a_portion_are_read_to_their_end(
+    run: Run, adapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokens: int
+) -> None:
+    monkeypatch.setattr(cli_read, "PORTION_CHUNKS", 1)
+    made = CoMeT.from_pretrained(adapter, comet().backbone)
+    text = " ".join(["weather"] * 400)
+    while made.backbone.count_tokens(text) > tokens:
+        text = text.rpartition(" ")[0]
+    (tmp_path / "t.txt").write_text(text)
+    out = tmp_path / "t.memory"
+    assert read(run, str(tmp_path / "t.txt"), out, adapter)["document_tokens"] == tokens
+    stream, expected = load_memory(out, made).stream, ChunkStream(made)
+    expected.feed([made.backbone.long_ids(text)])
+    assert stream.open == expected.open == [(tokens - 1) % 64 + 1]
+    assert torch.equal(stream.tail[0], expected.tail[0])
+
+
+def test_a_long_text_is_encoded_a_part_at_a_time(
+    run: Run, adapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tokenizer takes some hundred bytes a token while it works: reading would not be in constant memory."""
+    monkeypatch.setattr(backbone_module, "ENCODED_CHARACTERS", 500)
+    book, lengths = tmp_path / "long.txt", []
+    book.write_text(WORDS * 300)
+    encode = Backbone.token_ids
+    monkeypatch.setattr(Backbone, "token_ids", lambda self, text: (lengths.append(len(text)), encode(self, text))[1])
+    bill = read(run, str(book), tmp_path / "long.memory", adapter)
+    assert max(lengths) < 600
+    asked = run("ask", str(book), "Who?", "--method", "comet", "--adapter", adapter, "--max-new-tokens", "2", "--json")
+    assert max(lengths) < 600
+    monkeypatch.undo()
+    whole = comet().backbone.token_ids(book.read_text())
+    assert bill["document_tokens"] == json.loads(asked.out)["document_tokens"] == len(whole)
+
+
+def test_a_name_that_is_no_text_is_printed_in_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
+    monkeypatch.setattr(sys, "stdout", shown)
+    print_json({"document": "\udcff.txt", "answer": "caf\u00e9"})
+    print_json({"answer": "caf\u00e9"})
+    shown.flush()
+    lines = shown.buffer.getvalue().decode().splitlines()  # type: ignore[attr-defined]
+    assert [json.loads(line)["answer"] for line in lines] == ["caf\u00e9"] * 2
+    assert json.loads(lines[0])["document"] == "\udcff.txt"
+    assert "caf\u00e9" in lines[1]
+
+
 def test_mistakes(run: Run, book: str, adapter: str, tmp_path: Path) -> None:
     out = str(tmp_path / "a.memory")
     assert_refused(run("read", book, "-o", str(tmp_path / "a.txt"), "--adapter", adapter), "a.txt.memory")
+    for unnamed in ("", ".memory", ".."):
+        assert_refused(run("read", book, "-o", unnamed, "--adapter", adapter), "not named", "Write book.memory")
+    long = str(tmp_path / ("a" * 300 + ".memory"))
+    assert_refused(run("read", book, "-o", long, "--adapter", adapter), "cannot be written", "another name")
+    assert_refused(run("ask", long, "Who?", "--adapter", adapter), "no memory file")
+    (tmp_path / "folder.memory").mkdir()
+    assert_refused(run("ask", str(tmp_path / "folder.memory"), "Who?", "--adapter", adapter), "is a folder")
     assert_refused(run("read", book, "-o", out, "--append", "--adapter", adapter), "no", "append")
     assert_refused(run("read", str(tmp_path / "no.txt"), "-o", out, "--adapter", adapter), "no.txt")
     assert_refused(run("read", book, "-o", out), "no trained CoMeT", "laconic train")
@@ -174,6 +271,10 @@ def test_mistakes(run: Run, book: str, adapter: str, tmp_path: Path) -> None:
     assert_refused(run("read", book, "-o", below, "--adapter", adapter), "cannot be written", "folder")
     assert_refused(run("ask", out, "Who?", "--method", "ram"), "as it is", "--method")
     assert_refused(run("ask", out, "Who?", "--method", "bm25"), "as it is", "--method")
+    for more in (["--promise", "risk"], ["--delta", "0.3"], ["--predictor", "nowhere"]):
+        assert_refused(run("ask", out, "Who?", *more), "What is promised is a floor", "--floor")
+        assert_refused(run("ask", book, "Who?", *more), "What is promised is a floor", "--floor")
+    assert_refused(run("ask", out, "Who?", "--promise", "bogus"), "is no promise")
     assert_refused(run("ask", book, "Who?", "--method", "comet", "--factor", "4"), "factor is 1")
     assert_refused(run("ask", book, "Who?", "--method", "bm25", "--adapter", adapter), "holds comet", "--adapter")
     Path(out).write_bytes(b"no memory")

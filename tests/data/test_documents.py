@@ -130,6 +130,12 @@ def test_an_accent_at_the_end_of_an_older_encoding_is_no_cut(tmp_path: Path) -> 
     assert read_document([write(tmp_path / "a.txt", text.encode("cp1252"))]).text == text
 
 
+@pytest.mark.parametrize("rest", [b"\xc3", b"\xc2"])
+def test_text_without_accents_that_ends_inside_one_is_cut(tmp_path: Path, rest: bytes) -> None:
+    with pytest.raises(DocumentError, match="ends inside a character: its last 1 bytes"):
+        read_document([write(tmp_path / "a.txt", b"The old lamp at the corner of the caf" + rest)])
+
+
 def test_html_keeps_paragraphs_apart_and_words_together(tmp_path: Path) -> None:
     page = """<html><head><title>t</title><style>p {}</style></head><body><!-- no -->
         <h1>The  <b>Li</b>ght</h1><p>First
@@ -256,3 +262,10 @@ def test_missing_files_folders_and_nothing_at_all(tmp_path: Path) -> None:
         with pytest.raises(DocumentError, match=problem) as caught:
             read_document(sources)
         assert caught.value.remedy
+        assert ".." not in str(caught.value).replace(str(tmp_path), "")
+
+
+def test_standard_input_may_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(DocumentError, match="is closed"):
+        read_document(["-"])

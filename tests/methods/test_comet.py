@@ -10,6 +10,7 @@ import torch
 from comets import NO_MEMORY, ROTARY, SMALL, comet, outputs, words
 from hypothesis import given
 from hypothesis import strategies as st
+from peft.tuners.lora import LoraLayer
 from tiny import VOCABULARY, tiny_backbone, tiny_model, tiny_tokenizer
 from torch import Tensor
 from transformers import (
@@ -217,10 +218,11 @@ def test_state_stops_growing() -> None:
     assert int(memories[-1].counts.tokens) == 60
 
 
+@pytest.mark.parametrize("arch", ["llama", "mistral", "gemma3"])  # the last two have windows
 @given(st.lists(st.integers(1, 12), min_size=2, max_size=5), st.data())
-def test_the_queue_holds_the_newest_real_entries(plan: list[int], data: st.DataObject) -> None:
+def test_the_queue_holds_the_newest_real_entries(arch: str, plan: list[int], data: st.DataObject) -> None:
     """Invariants 8 and 11 (fault 1): a row batched with others of any chunk sizes is the row alone."""
-    made = comet()
+    made = comet(arch)
     other = data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=5))
     rows, plans = [words(sum(plan)), words(sum(other), seed=9)], [plan, other]
     with torch.no_grad():
@@ -300,6 +302,22 @@ def test_the_state_of_deep_slots() -> None:
     _, memories = outputs(made, [words(72)], [plan])
     width, layers = made.backbone.width, len(made.stack)
     assert [memory.nbytes for memory in memories[1:]] == [layers * width * (4 * 3 * 4 + 5 * 4)] * 5
+
+
+def test_soft_tokens_start_as_a_line_break() -> None:
+    """Readouts apart from each other by noise, the one compression token without any."""
+    made = CoMeT(tiny_backbone(), CoMeTConfig(**SMALL))
+    row = made.backbone.embed(torch.tensor(made.backbone.token_ids("\n")[-1:]))
+    assert torch.equal(made.compression.weight, row)
+    assert len(made.readouts.weight.unique(dim=0)) == 3
+    assert 0 < (made.readouts.weight - row).abs().max() < 0.2
+
+
+def test_what_was_saved_keeps_its_strength() -> None:
+    """A saved LoRA means nothing without its scale: alpha is twice the rank."""
+    layers = [module for module in comet(train="lora").decoder.modules() if isinstance(module, LoraLayer)]
+    assert layers
+    assert all(set(layer.scaling.values()) == {2.0} for layer in layers)
 
 
 def test_adapter_starts_as_the_identity() -> None:

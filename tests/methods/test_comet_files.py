@@ -19,13 +19,15 @@ from laconic.methods.comet.files import SavedMemory, Source, load_memory, save_m
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.comet.stream import ChunkStream
 
-SOURCES = [Source("book.txt", text_digest("book"), 31, 31)]
+
+def sources(length: int = 31) -> list[Source]:
+    return [Source("book.txt", text_digest("book"), length, length)]
 
 
 def saved(made: CoMeT, path: Path, length: int = 31) -> ChunkStream:
     stream = ChunkStream(made)
     stream.feed([words(length)])
-    save_memory(path, SavedMemory(stream, SOURCES))
+    save_memory(path, SavedMemory(stream, sources(length)))
     return stream
 
 
@@ -35,7 +37,7 @@ def test_what_was_read_goes_on_as_if_never_saved(tmp_path: Path, length: int, de
     made = comet(global_depth=depth)
     stream = saved(made, tmp_path / "a.memory", length)
     again = load_memory(tmp_path / "a.memory", made)
-    assert again.sources == SOURCES
+    assert again.sources == sources(length)
     assert again.stream.open == stream.open
     assert again.stream.held == stream.held
     more = words(40, seed=5)
@@ -89,7 +91,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("chunks", 0), ("chunks", "2"), ("tokens", 7), ("sources", []), ("sources", [{"name": "another"}]),
+        ("chunks", 0), ("chunks", 1000), ("chunks", "2"), ("tokens", 7), ("sources", []),
+        ("sources", [{"name": "another"}]),
         ("config", {}), ("more", 1), ("chunks", True), ("tokens", 10**30), ("backbone", [1]),
         ("backbone", {"name": "x"}),
         ("backbone", {"name": "x", "content_hash": "y", "settings": [], "tokenizer": "z"}),
@@ -109,9 +112,8 @@ def test_a_changed_description_is_refused(tmp_path: Path, key: str, value: objec
     del changed["digest"]
     changed["digest"] = files._digest(changed, tensors)
     save_file(tensors, path, metadata={files.HEADER: json.dumps(changed)})
-    if (key, value) != ("tokens", 7):  # which nothing contradicts
-        with pytest.raises(MemoryFileError):
-            load_memory(path, made)
+    with pytest.raises(MemoryFileError):
+        load_memory(path, made)
 
 
 def test_a_file_of_an_older_version_says_so(tmp_path: Path) -> None:
@@ -130,7 +132,7 @@ def test_numbers_that_the_dtype_does_not_hold_are_refused(tmp_path: Path) -> Non
     made, path = comet(), tmp_path / "a.memory"
     stream = saved(made, path)
     stream.memory.layers[0].queue.fill_(1e6)
-    save_memory(path, SavedMemory(stream, SOURCES))
+    save_memory(path, SavedMemory(stream, sources()))
     made.decoder.to(torch.float16)
     with pytest.raises(MemoryFileError, match="float16"):
         load_memory(path, made)
@@ -296,10 +298,29 @@ def test_states_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
     before = path.read_bytes()
     stream.memory.layers[1].slots[0, 0, 0] = float("nan")
     with pytest.raises(MemoryFileError, match="not finite"):
-        save_memory(path, SavedMemory(stream, SOURCES))
+        save_memory(path, SavedMemory(stream, sources()))
     assert path.read_bytes() == before, "the older file is left as it was"
-    with pytest.raises(MemoryFileError, match="cannot be written"):
-        save_memory(path / "below", SavedMemory(ChunkStream(made), SOURCES))
+    stream.memory.layers[1].slots[0, 0, 0] = 0.0
+    for impossible in (path / "below", tmp_path / ("a" * 300), tmp_path / "a\0b"):
+        with pytest.raises(MemoryFileError, match="cannot be written"):
+            save_memory(impossible, SavedMemory(stream, sources()))
+    save_memory(tmp_path / ("a" * 248 + ".memory"), SavedMemory(stream, sources()))
+
+
+@pytest.mark.parametrize(
+    ("read", "of"), [([30], [31]), ([31, 1], [31, 1]), ([32], [31]), ([31], [30]), ([7], [7]), ([-1, 32], [9, 32])]
+)
+def test_sources_that_do_not_add_up_are_not_saved(tmp_path: Path, read: list[int], of: list[int]) -> None:
+    """What is written can be loaded."""
+    made, path = comet(), tmp_path / "a.memory"
+    stream = ChunkStream(made)
+    stream.feed([words(31)])
+    told = [Source("a", "d", whole, part) for part, whole in zip(read, of, strict=True)]
+    with pytest.raises(MemoryFileError, match="do not add up"):
+        save_memory(path, SavedMemory(stream, told))
+    assert not path.exists()
+    save_memory(path, SavedMemory(stream, [Source("a", "d", 20, 20), Source("b", "e", 90, 11)]))
+    assert [source.complete for source in load_memory(path, made).sources] == [True, False]
 
 
 def test_a_saved_comet_is_the_same_again(tmp_path: Path) -> None:

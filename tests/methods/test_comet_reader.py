@@ -64,6 +64,43 @@ def test_an_answer_is_what_training_would_see(repeats: int) -> None:
         assert answer.text == spoken
 
 
+def words_of(made: CoMeTReader, tokens: int) -> str:
+    """A text of so many tokens."""
+    text = TEXT * 10
+    while len(made.backbone.token_ids(text)) > tokens:
+        text = text[:-1]
+    assert len(made.backbone.token_ids(text)) == tokens
+    return text
+
+
+@pytest.mark.parametrize("room", [-1, 0, 1])
+@torch.no_grad()
+def test_a_question_that_just_fits_stays_in_its_chunk(room: int) -> None:
+    made = reader()
+    tokens = 64 - len(made.prompt_ids(QUESTIONS[0])) - room
+    for text in (words_of(made, tokens), words_of(made, tokens + 64)):
+        said = by_hand(made, text, QUESTIONS[0], 12)
+        answer = made.answer(context(made, text), QUESTIONS[0], max_new_tokens=12)
+        spoken = made.backbone.tokenizer.decode(said, skip_special_tokens=True).partition("\n")[0].strip()
+        assert answer.text == spoken
+
+
+@torch.no_grad()
+def test_the_peak_is_that_of_the_longest_chunk() -> None:
+    """Keys of the memory, the open chunk, the question and the answer, with the compression tokens between."""
+    made = reader()
+    made.breaks_line = lambda token: False  # type: ignore[method-assign]
+    text = words_of(made, 64 + 10)
+    prompt = len(made.prompt_ids(QUESTIONS[0]))
+    for new in (1, 9, 17):
+        fed = 10 + prompt + new - 1  # the last word is not fed
+        assert fed < 64
+        answer = made.answer(context(made, text), QUESTIONS[0], max_new_tokens=new)
+        assert answer.generated_tokens == new
+        assert answer.peak_cache_tokens == 3 + 8 + fed + (fed - 1) // 8
+        assert answer.peak_cache_bytes > 0
+
+
 @torch.no_grad()
 def test_batches_answer_as_one_by_one_and_memories_last() -> None:
     made = reader()
@@ -85,6 +122,21 @@ def test_pieces_are_the_whole(size: int) -> None:
     whole = made.read(context(made, text)).state
     assert isinstance(whole, ChunkStream)
     assert_same(made.read_pieces(text[n : n + size] for n in range(0, len(text), size)), whole)
+
+
+@pytest.mark.parametrize("tokens", [63, 64, 65, 128])
+@torch.no_grad()
+def test_pieces_that_end_with_a_portion_leave_their_last_chunk_open(
+    monkeypatch: pytest.MonkeyPatch, tokens: int
+) -> None:
+    monkeypatch.setattr(reader_module, "PORTION_CHUNKS", 1)
+    made = reader()
+    text = words_of(made, tokens)
+    whole = made.read(context(made, text)).state
+    assert isinstance(whole, ChunkStream)
+    found = made.read_pieces([text])
+    assert found.open == whole.open == [(tokens - 1) % 64 + 1]
+    assert_same(found, whole)
 
 
 @torch.no_grad()

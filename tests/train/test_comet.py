@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from laconic.train import stages
 from laconic.train.chunk_plans import PLANS, fixed
 from laconic.train.comet import ReadingStage, parameters_of
 from laconic.train.comet_recipe import CoMeTTrainer
+from laconic.train.gates import GateLesson
 from laconic.train.loop import LoopConfig
+from laconic.train.reading_data import ReadingData
 from laconic.train.reading_examples import (
     DocumentExamples,
     Example,
@@ -39,6 +42,7 @@ from laconic.train.reading_examples import (
     token_haystacks,
 )
 from laconic.train.recipe import load_recipe, run_recipe
+from laconic.train.stages import StageTask
 from laconic.train.targets import labels_in
 
 TEXT = "The lighthouse keeper wrote down the weather every morning. " * 80
@@ -401,6 +405,10 @@ def test_what_is_trained(train: str, has_decoder: bool) -> None:
     groups = parameters_of(made, 10.0)
     assert ("decoder" in groups) is has_decoder
     assert groups["memory"][1] == 10.0
+    own = {id(p) for p in groups["memory"][0]}
+    named = {name for name, p in made.named_parameters() if id(p) in own}
+    assert {"readouts.weight", "compression.weight"} < named
+    assert {name.partition(".")[0] for name in named} == {"readouts", "compression", "memories"}
     borrowed = {id(p) for p in made.backbone.model.parameters()}
     assert not any(id(p) in borrowed for parameters, _ in groups.values() for p in parameters)
 
@@ -568,6 +576,34 @@ def test_only_what_may_be_trained_on_is_offered(tmp_path: Path) -> None:
         load_recipe(recipe(tmp_path, task=["haystack"]))
     assert "squad_paragraphs_train" in str(raised.value)
     assert not any(name in str(raised.value) for name in ("squad_articles_dev", "squad_paragraphs_dev", "nq_", "_test"))
+
+
+def test_a_stage_is_trained_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = comet(train="lora", chunk_tokens=64, fifo_slots=8)
+    data = ReadingData([TEXT], {"number": NEEDLES["number"]}, {})
+    changes = {"truncate": 3, "fifo_slots": [1, 4], "save_activations": False, "asides": True, "interludes": [5]}
+    stage = load_recipe(recipe(tmp_path, **changes, chunks=[3]))["stages"][0]
+    task = CoMeTTrainer().task(made, stage, data, 0)
+    assert isinstance(task, StageTask)
+    reading = task.module
+    assert isinstance(reading, ReadingStage)
+    assert (reading.truncate, reading.fifo_slots, reading.save_activations) == (3, [1, 4], False)
+    assert {name: rate for name, (_, rate) in task.parameters.items()} == {"decoder": 1.0, "memory": 10.0}
+    rows = [row for step in range(6) for row in task.batch(step, 0, 1)]
+    assert any(row.asides for row in rows)
+    assert any(row.interlude is not None and row.interlude.chunks == 5 for row in rows)
+    taught: list[tuple[int, int, object]] = []
+
+    class Lesson(GateLesson):
+        def __init__(self, comet: CoMeT, layers: int, batches: Iterable[list[Example]], slots: object) -> None:
+            torch.nn.Module.__init__(self)
+            taught.append((layers, len(list(batches)), slots))
+            self.gates = torch.nn.ModuleList()
+
+    monkeypatch.setattr("laconic.train.comet_recipe.GateLesson", Lesson)
+    told = {"gates": {"layers": 2, "batches": 5}, "chunks": [2], "fifo_slots": [4], "memory_rate": 1.0}
+    CoMeTTrainer().task(made, load_recipe(recipe(tmp_path, **told))["stages"][0], data, 0)
+    assert taught == [(2, 5, [4])]
 
 
 def test_chunks_of_a_stage_fit_the_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from laconic.train.gates import GateLesson
 from laconic.train.reading_data import ReadingData, reading_examples
 from laconic.train.reading_examples import Example, Interlude
 from laconic.train.recipe import load_recipe, run_recipe
-from laconic.train.told import KEEP, TAKE
+from laconic.train.told import KEEP, TAKE, lesson
 
 
 def row(seed: int, plan: list[int], hidden: set[int]) -> Example:
@@ -114,6 +114,17 @@ def test_texts_that_hide_nothing_or_something_everywhere(hidden: set[int]) -> No
     loss, numbers = taught(comet(), 1, [row(1, [12, 12, 12, 7], hidden)])
     assert loss.item() > 0
     assert numbers.keys() == {"taken" if hidden else "kept"}
+
+
+def test_gates_that_pass_the_lesson_last_a_million_tokens() -> None:
+    """Two thousand chunks of 512 tokens."""
+    assert torch.sigmoid(torch.tensor(KEEP, dtype=torch.float64)) ** 2000 > 0.75
+    assert torch.sigmoid(torch.tensor(-TAKE)) > 0.95
+
+
+def test_a_gate_that_is_sure_beyond_numbers_has_a_loss() -> None:
+    loss, _ = lesson(torch.full((1, 1, 2, 1), torch.inf), torch.tensor([False]))
+    assert loss == 0
 
 
 def test_gates_come_to_do_as_they_are_told() -> None:
@@ -243,7 +254,9 @@ def test_a_row_says_in_which_chunks_its_needles_lie(plan: str) -> None:
 
 # --- recipes ----------------------------------------------------------------------------------------------------------
 
-TAUGHT: dict[str, Any] = {"gates": {"layers": 1, "batches": 2}, "chunks": [2], "interludes": [0], "asides": False}
+TAUGHT: dict[str, Any] = {
+    "gates": {"layers": 1, "batches": 2}, "chunks": [2], "interludes": [0], "asides": False, "memory_rate": 1.0,
+}  # fmt: skip
 
 
 def test_a_recipe_teaches_gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,6 +281,10 @@ def test_a_recipe_teaches_gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ("changes", "message"),
     [
         ({"gates": 7}, "gates must be"),
+        ({"gates": {"layers": 1, "told": 0, 3: 4}}, "gates must be"),
+        ({"gates": {"layers": 1, "batches": 2, None: 4}}, "gates must be"),
+        ({"gates": {"layers": 1, "told": 0}, "task": ["continuation"], "asides": False}, "no task has any"),
+        (TAUGHT | {"memory_rate": 2.0}, "memory_rate must be 1.0"),
         ({"gates": {"layers": 0, "batches": 2}}, "gates must be"),
         ({"gates": {"layers": 1}}, "gates must be"),
         ({"gates": {"layers": 1, "batches": True}}, "gates must be"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from laconic.cli.loading import open_backbone
+from laconic.cli.output import print_json
 from laconic.core.results import Answer, Compressed, Stopwatch, peak_memory_mb
 from laconic.core.segments import require_question
 from laconic.data.documents import read_document
@@ -64,11 +64,15 @@ class Request:
 
     def check_floor(self) -> None:
         """Raise ``LaconicError`` for a floor that cannot be meant, before any work."""
+        check_promise(self.promise, self.delta)
         if self.floor is None:
+            if (self.promise, self.delta, self.predictor) != ("mean", 0.1, None):
+                raise BudgetError(
+                    "What is promised is a floor.", "Give --floor too, or leave --promise, --delta and --predictor out."
+                )
             return
         check_floor(self.floor)
         check_steerable(self.method)
-        check_promise(self.promise, self.delta)
         if self.factor != "auto" or self.budget is not None:
             raise BudgetError("A floor says how much is to be kept.", "Leave --factor and --budget out.")
 
@@ -128,9 +132,10 @@ def run(request: Request, as_json: bool) -> None:
             elif ratio is None:
                 compressed = method.compressor.compress(document.text, question, budget=room)
             else:
-                with watch("count"):
-                    seen = math.floor(ratio * backbone.count_tokens(document.text))
-                _check_fits(request, seen, room)
+                if not method.reader.unbounded:
+                    with watch("count"):
+                        seen = math.floor(ratio * backbone.count_tokens(document.text))
+                    _check_fits(request, seen, room)
                 compressed = method.compressor.compress(document.text, question, ratio=ratio)
         answer = _answer(request, method.reader, compressed, people, out)
     _print(request, backbone.name, answer, watch.seconds, people, out, as_json)
@@ -177,6 +182,7 @@ def ask_memory(request: Request, as_json: bool) -> None:
         raise LaconicError("A memory file is asked alone.", "Add documents with `laconic read --append`.")
     if request.method != "comet" or request.factor != "auto" or (request.budget, request.floor) != (None, None):
         raise LaconicError("A memory file is asked as it is.", "Leave --method, --factor, --budget and --floor out.")
+    request.check_floor()
     require_memory_file(request.documents[0])
     question = require_question(request.question)
     people, out, watch = _consoles(as_json)
@@ -189,7 +195,9 @@ def ask_memory(request: Request, as_json: bool) -> None:
             saved = load_memory(request.documents[0], reader.comet)
         tokens = sum(source.read for source in saved.sources)
         whole = Compressed(tokens, tokens, requested_ratio=1.0, state=saved.stream)
-        unfinished = [f"{s.name} was read to {s.read / s.tokens:.0%}" for s in saved.sources if not s.complete]
+        unfinished = [
+            f"of {s.name} {s.read:,} of {s.tokens:,} tokens were read" for s in saved.sources if not s.complete
+        ]
         answer = _answer(
             replace(request, question=question),
             reader,
@@ -226,7 +234,7 @@ def _print(
     as_json: bool,
 ) -> None:
     if as_json:
-        print(json.dumps(_as_json(request, backbone, answer, loading), ensure_ascii=False))
+        print_json(_as_json(request, backbone, answer, loading))
         return
     out.print()
     _show(people, request, answer, loading)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from laconic.backbone import Backbone
 from laconic.cli.loading import open_backbone
+from laconic.cli.output import print_json
 from laconic.cli.profile import reason_not_to
 from laconic.core.files import write_whole
 from laconic.core.results import Compressed, Stopwatch, whole
@@ -77,6 +77,10 @@ class Request:
             raise LaconicError("Promises are calibrated with the policy safe.", "Leave --policy out.")
         if self.floor is not None:
             check_floor(self.floor)
+        elif (self.promise, self.delta, self.predictor) != ("mean", 0.1, None):
+            raise BudgetError(
+                "What is promised is a floor.", "Give --floor instead, or leave --promise, --delta and --predictor out."
+            )
         else:  # of a text of one token; what is out of range is so for any
             resolve_budget(1, self.ratio, self.budget)
         if self.query is not None:
@@ -116,7 +120,7 @@ def run(request: Request, as_json: bool) -> None:
                 f"{request.out} cannot be written: {error.strerror or error}.", "Choose another."
             ) from error
     if as_json:
-        print(json.dumps(_as_json(request, outcome, watch.seconds), ensure_ascii=False))
+        print_json(_as_json(request, outcome, watch.seconds))
         return
     if request.out is None:
         print(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -17,9 +16,10 @@ from rich.text import Text
 
 from laconic.cli.ask import MEMORY
 from laconic.cli.loading import open_backbone
+from laconic.cli.output import print_json
 from laconic.core.results import peak_memory_mb
 from laconic.data.documents import Document, read_document
-from laconic.errors import LaconicError, MemoryFileError
+from laconic.errors import DocumentError, LaconicError, MemoryFileError
 from laconic.methods.comet.files import SavedMemory, Source, load_memory, save_memory, text_digest
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.comet.reader import CoMeTReader
@@ -49,14 +49,7 @@ def run(
     Raises:
         LaconicError: whatever is wrong with arguments, documents or the file, before a model is loaded.
     """
-    if out.suffix != MEMORY:
-        raise LaconicError(f"{out} is not named as a memory file.", f"Write {out}{MEMORY}.")
-    if out.is_dir():
-        raise MemoryFileError(f"{out} is a folder.", "Choose the name of a file.")
-    if append and not out.is_file():
-        raise MemoryFileError(f"There is no {out} to append to.", "Leave --append out.")
-    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
-        raise MemoryFileError(f"{out} cannot be written.", "Choose a file in a folder you may write to.")
+    _check_out(out, append)
     document = read_document(names)
     people = Console(stderr=True, quiet=as_json)
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
@@ -69,9 +62,10 @@ def run(
         with people.status("") if as_json else _progress(people) as progress:
             saved = _read(
                 saved,
-                model.token_ids(_text(saved, document)),
+                model.long_ids(_text(saved, document)),
                 out,
                 progress if isinstance(progress, Progress) else None,
+                people,
             )
     seconds = time.perf_counter() - started
     source, stream = saved.sources[-1], saved.stream
@@ -88,9 +82,25 @@ def run(
         "peak_memory_mb": round(peak_memory_mb(), 1),
     }
     if as_json:
-        print(json.dumps(bill, ensure_ascii=False))
+        print_json(bill)
         return
     _show(people, bill, begun)
+
+
+def _check_out(out: Path, append: bool) -> None:
+    """Raise ``LaconicError`` for a file that could not be written after hours of reading."""
+    if out.suffix != MEMORY:
+        named = str(out) if out.name.strip(".") and out.name != MEMORY else "book"
+        raise LaconicError(f"{str(out)!r} is not named as a memory file.", f"Write {named}{MEMORY}.")
+    try:
+        if out.is_dir():
+            raise MemoryFileError(f"{out} is a folder.", "Choose the name of a file.")
+        if append and not out.is_file():
+            raise MemoryFileError(f"There is no {out} to append to.", "Leave --append out.")
+        if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+            raise MemoryFileError(f"{out} cannot be written.", "Choose a file in a folder you may write to.")
+    except OSError as error:  # too long a name
+        raise MemoryFileError(f"{out} cannot be written: {error.strerror}.", "Choose another name.") from error
 
 
 def _begin(comet: CoMeT, out: Path, append: bool, document: Document) -> SavedMemory:
@@ -112,8 +122,9 @@ def _begin(comet: CoMeT, out: Path, append: bool, document: Document) -> SavedMe
     if source.digest in (each.digest for each in saved.sources):
         raise MemoryFileError(f"{out} has read {source.name} already.", f'Ask it: laconic ask {out} "..."')
     if not append:
+        another = "another text of that name" if last.name == source.name else source.name
         raise MemoryFileError(
-            f"{out} has read {last.name}, not {source.name}.",
+            f"{out} has read {last.name}, not {another}.",
             "Read on into it with --append, delete it, or choose another name.",
         )
     if not last.complete:
@@ -126,13 +137,18 @@ def _text(saved: SavedMemory, document: Document) -> str:
     return document.text if len(saved.sources) == 1 else SEPARATOR + document.text
 
 
-def _read(saved: SavedMemory, ids: list[int], out: Path, progress: Progress | None) -> SavedMemory:
+def _read(saved: SavedMemory, ids: torch.Tensor, out: Path, progress: Progress | None, people: Console) -> SavedMemory:
     """Feed the rest of a document some chunks at a time, saving now and then, and at an interrupt.
 
     A portion is fed to a fork, which takes the place of what was read before in one assignment: an interrupt finds all
     of it or none, wherever it strikes.
+
+    Raises:
+        DocumentError: there is nothing to read.
     """
     *before, source = saved.sources
+    if not len(ids):
+        raise DocumentError(f"The model's tokenizer finds no token in {source.name}.", "Give it another document.")
     step = PORTION_CHUNKS * saved.stream.comet.config.chunk_tokens
     bar = progress.add_task(source.name, total=len(ids), completed=source.read) if progress else None
     last_saved = time.monotonic()
@@ -142,7 +158,7 @@ def _read(saved: SavedMemory, ids: list[int], out: Path, progress: Progress | No
             portion = ids[start : start + step]
             fork = saved.stream.fork()
             done = start + len(portion)
-            (fork.feed if done == len(ids) else fork.read)([torch.tensor(portion)])
+            (fork.feed if done == len(ids) else fork.read)([portion])
             saved = SavedMemory(fork, [*before, Source(source.name, source.digest, len(ids), done)])
             if progress is not None and bar is not None:
                 progress.update(bar, completed=done)
@@ -152,6 +168,11 @@ def _read(saved: SavedMemory, ids: list[int], out: Path, progress: Progress | No
     finally:
         if saved.sources[-1].read > begun:
             save_memory(out, saved)
+        if saved.sources[-1].read < len(ids):
+            kept = (
+                f"{source.name}: {saved.sources[-1].read:,} of {len(ids):,} tokens are read; the same command goes on."
+            )
+            people.print(Text(kept, style="dim"))
     return saved
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from laconic.cli.loading import open_backbone
+from laconic.cli.output import print_json
 from laconic.core.results import peak_memory_mb
 from laconic.errors import QuestionError
 from laconic.generation.thought_rows import Thoughts
@@ -63,7 +63,7 @@ def run(request: Request, as_json: bool) -> None:
             thinker = load_thinker(request.method, backbone, request.adapter)
         solution = _solve(request, thinker, people)
     if as_json:
-        print(json.dumps(_as_json(request, backbone.name, solution), ensure_ascii=False))
+        print_json(_as_json(request, backbone.name, solution))
         return
     Console().print(Text(solution.answer, "bold"), soft_wrap=True)
     people.print(_bill(solution))

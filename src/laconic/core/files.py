@@ -13,7 +13,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
     Of two writers one wins. A link stays one; what it points to is replaced.
     """
     path = Path(os.path.realpath(path))
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.part")
+    # a name may have 255 bytes
+    begin = os.fsdecode(os.fsencode(path.name)[:200])
+    part = path.with_name(f"{begin}.{uuid.uuid4().hex[:8]}.part")
     try:
         with part.open("xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)

@@ -65,6 +65,8 @@ def read_document(sources: Sequence[str]) -> Document:
 
 def _read(source: str) -> str:
     if source == STDIN:
+        if sys.stdin is None:
+            raise DocumentError("Standard input is closed.", "Pipe a text into it, or name a file.")
         name, data = "standard input", sys.stdin.buffer.read()
     else:
         name, data = source, _bytes_of(Path(source))
@@ -78,9 +80,9 @@ def _read(source: str) -> str:
 
 def _bytes_of(path: Path) -> bytes:
     try:
-        if path.is_dir():
-            raise DocumentError(f"{path} is a folder.", f"Name the files in it, as in {path}/*.txt.")
         return path.read_bytes()
+    except IsADirectoryError:
+        raise DocumentError(f"{path} is a folder.", f"Name the files in it, as in {path}/*.txt.") from None
     except FileNotFoundError:
         raise DocumentError(
             f"There is no file {path}.", "Check the path; where there is a question, it comes last."

@@ -88,9 +88,9 @@ class CoMeTTrainer(OnDecoder):
 
     def _check_gates(self, stage: dict[str, Any], where: str) -> None:
         gates = stage["gates"]
-        how = sorted(gates.keys() - {"layers"}) if isinstance(gates, dict) and positive(gates.get("layers")) else []
-        taught = how == ["batches"] and positive(gates["batches"])
-        weight = gates["told"] if how == ["told"] else None
+        how = set(gates) - {"layers"} if isinstance(gates, dict) and positive(gates.get("layers")) else set()
+        taught = how == {"batches"} and positive(gates["batches"])
+        weight = gates["told"] if how == {"told"} else None
         told = above_zero(weight) or (weight == 0 and weight is not False)
         if not (taught or told):
             raise RecipeError(
@@ -101,8 +101,12 @@ class CoMeTTrainer(OnDecoder):
         needed: dict[str, object]
         if told:
             needed, why = {"save_activations": True, "share_text": False}, "gates are told"
+            if not any(map(hides, stage["task"])):
+                raise RecipeError(
+                    f"{where}: gates are told where needles and stories lie, and no task has any.", "Set gates: null."
+                )
         else:
-            needed = {"asides": False, "interludes": [0], "truncate": None, "share_text": False}
+            needed = {"asides": False, "interludes": [0], "truncate": None, "share_text": False, "memory_rate": 1.0}
             why = "gates are taught"
             if not all(map(hides, stage["task"])):
                 raise RecipeError(

@@ -62,7 +62,8 @@ def _decoded(data: bytes, encoding: str) -> str | None:
 def _cut_off(data: bytes) -> bytes:
     """The beginning of a character at the end of UTF-8; nothing where the bytes are rather of another encoding.
 
-    One byte above ASCII behind nothing but ASCII is more likely an accented letter of an older encoding.
+    One byte above ASCII behind nothing but ASCII is more likely an accented letter of an older encoding; but for the
+    two that begin most accented letters of UTF-8, and that there are capitals hardly any text ends with.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
@@ -70,7 +71,7 @@ def _cut_off(data: bytes) -> bytes:
     except UnicodeDecodeError:
         return b""
     rest = decoder.getstate()[0]
-    return rest if len(rest) > 1 or not text.isascii() else b""
+    return rest if len(rest) > 1 or not text.isascii() or rest in (b"\xc2", b"\xc3") else b""
 
 
 def _guessed(data: bytes) -> str | None:

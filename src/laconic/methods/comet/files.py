@@ -97,13 +97,18 @@ def save_memory(path: str | os.PathLike[str], saved: SavedMemory) -> None:
         "tokens": int(memory.counts.tokens[0]),
         "sources": [asdict(source) for source in saved.sources],
     }
+    if not _plausible(header, saved.sources, tensors):
+        raise MemoryFileError(
+            "The sources do not add up to what was read.", "A Source says how many tokens of its document were read."
+        )
     header["digest"] = _digest(header, tensors)
     payload = save({n: t.contiguous() for n, t in tensors.items()}, metadata={HEADER: json.dumps(header)})
     try:
         write_whole(Path(path), payload)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise MemoryFileError(
-            f"{path} cannot be written: {error.strerror or error}.", "Choose a file in a folder you may write to."
+            f"{path} cannot be written: {getattr(error, 'strerror', None) or error}.",
+            "Choose a file in a folder you may write to.",
         ) from error
 
 
@@ -141,7 +146,13 @@ def load_memory(path: str | os.PathLike[str], comet: CoMeT) -> SavedMemory:
 
 def require_memory_file(path: str | os.PathLike[str]) -> None:
     """Raise ``MemoryFileError`` where there is none; so much can be said before a model is loaded."""
-    if not Path(path).is_file():
+    try:
+        there, folder = Path(path).is_file(), Path(path).is_dir()
+    except OSError:  # too long a name
+        there = folder = False
+    if folder:
+        raise MemoryFileError(f"{path} is a folder.", "Name a memory file.")
+    if not there:
         raise MemoryFileError(f"There is no memory file {path}.", "Make one with `laconic read BOOK -o book.memory`.")
 
 
@@ -186,9 +197,10 @@ def _plausible(header: dict[str, Any], sources: list[Source], tensors: dict[str,
         return False
     if not isinstance(made["settings"], dict):
         return False
-    read = all(_count(s.read) and _count(s.tokens) and s.read <= s.tokens for s in sources)
-    whole = _count(chunks) and _count(tokens) and chunks <= tokens
-    return read and whole and bool(sources) and (chunks > 0 or not queue.numel())
+    if not all(_count(number) for number in (chunks, tokens, *(n for s in sources for n in (s.read, s.tokens)))):
+        return False
+    read = all(s.read <= s.tokens for s in sources) and sum(s.read for s in sources) == tokens + len(tail)
+    return read and bool(sources) and chunks <= tokens and (chunks > 0 or not queue.numel())
 
 
 def _count(value: object) -> bool:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from laconic.backbone import Backbone
-from laconic.core.pieces import whole_words
 from laconic.core.results import Answer, Compressed, Stopwatch
 from laconic.core.segments import require_text
 from laconic.errors import BackboneError, DocumentError, LaconicError
@@ -40,7 +39,7 @@ class Whole:
             DocumentError: it is empty.
         """
         require_text(context)
-        tokens = self.backbone.count_tokens(context)
+        tokens = len(self.backbone.long_ids(context))
         return Compressed(document_tokens=tokens, context_tokens=tokens, requested_ratio=1.0, text=context)
 
 
@@ -84,11 +83,9 @@ class CoMeTReader(Reader):
         """
         stream = ChunkStream(self.comet) if stream is None else stream.fork()
         waiting: list[int] = []
-        encode = self.backbone.token_ids
         portion = PORTION_CHUNKS * self.comet.config.chunk_tokens
-        for words in whole_words(pieces):
-            waiting += encode(words)
-            encode = self.backbone.continued_ids
+        for ids in self.backbone.ids_of_pieces(pieces):
+            waiting += ids
             # one token waits, so that the last one read can be continued
             ready = (len(waiting) - 1) // portion * portion
             if ready > 0:
@@ -172,7 +169,7 @@ class CoMeTReader(Reader):
     def _ids(self, compressed: Compressed) -> Tensor:
         if compressed.text is None:
             raise DocumentError("CoMeT reads text, not embeddings.", "Give it the document itself.")
-        return torch.tensor(self.backbone.token_ids(compressed.text), dtype=torch.long)
+        return self.backbone.long_ids(compressed.text)
 
 
 def require_numbers(logits: Tensor, memory: Memory | None) -> None:
