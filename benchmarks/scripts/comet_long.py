@@ -63,7 +63,7 @@ def main() -> None:
     comet = load_method("comet", backbone, args.comet)
     assert isinstance(comet.reader, CoMeTReader)
     config = comet.reader.comet.config
-    budget = config.global_slots + config.fifo_slots + config.chunk_tokens
+    budget = config.held_slots + config.fifo_slots + config.chunk_tokens
     tuned = load_methods(["full", "window", "head"], backbone, args.sft)
     methods = {
         "comet": comet,
