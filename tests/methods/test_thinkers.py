@@ -21,6 +21,7 @@ from laconic.methods.memosight.config import MemoSightConfig
 from laconic.methods.memosight.model import MemoSight
 from laconic.methods.registry import THINKERS, load_thinker
 from laconic.methods.thinking.model import Thinker, single_token
+from laconic.methods.thinking.solving import settled
 from laconic.methods.vanilla.model import Vanilla
 from laconic.train.start import take_over
 
@@ -172,7 +173,7 @@ def test_a_solution_is_what_was_said(kind: str) -> None:
         assert solution.prompt_tokens == len(model.prompt_ids(PROBLEMS[row]))
         assert solution.steps == [step.strip() for step in solution.text.split("\n") if step.strip()]
         streamed = "".join(text for number, text, _ in pieces if number == row)
-        assert solution.text.startswith(streamed.rstrip("\ufffd"))
+        assert streamed == solution.text
         assert set(solution.seconds) == {"prefill", "decode"}
 
 
@@ -219,6 +220,32 @@ def test_a_stop_text_ends_a_solution() -> None:
     for slip in ([""], "ab"):
         with pytest.raises(LaconicError, match="list of texts"):
             model.solve(PROBLEMS[:1], stop=slip)
+
+
+def test_what_is_streamed_is_the_text_and_no_beginning_of_what_stops_it() -> None:
+    model = thinker("memosight")
+    said = model.solve(PROBLEMS[:1], max_new_tokens=30)[0].text
+    pieces: list[str] = []
+
+    def note(row: int, piece: str, bill: Any) -> None:
+        pieces.append(piece)
+
+    for at in range(1, len(said) - 6, 7):
+        for stop in ([said[at : at + 6]], [said[at : at + 6] + "\0never"], [said[at : at + 3], said[at - 1 : at + 6]]):
+            pieces.clear()
+            found = model.solve(PROBLEMS[:1], max_new_tokens=30, stop=stop, on_text=note)
+            assert "".join(pieces) == found[0].text, stop
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "length"),
+    [
+        ("abc", [], 3), ("abc", ["x"], 3), ("abc", ["bc"], 1), ("abc", ["cd"], 2), ("abc", ["cd", "bcd"], 1),
+        ("aab", ["aabx"], 0), ("ab ab", ["abx"], 3), ("abcabc", ["c"], 2), ("", ["a"], 0), ("abc", ["abcd"], 0),
+    ],
+)  # fmt: skip
+def test_what_may_become_a_stop_text_waits(text: str, stop: list[str], length: int) -> None:
+    assert settled(text, stop) == length
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

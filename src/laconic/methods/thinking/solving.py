@@ -71,7 +71,7 @@ def solve(
     settings = {"top_k": top_k, "top_p": top_p, "repetition_penalty": repetition_penalty}
     processors = processors_for(temperature=temperature, exempt=thinker.unpenalised, **settings)  # type: ignore[arg-type]
     prompts = [thinker.prompt_ids(problem) for problem in problems]
-    streams = [_Stream(thinker, row, on_text) for row in range(len(prompts))]
+    streams = [_Stream(thinker, row, stop, on_text) for row in range(len(prompts))]
     watch = Stopwatch(thinker.backbone.device)
     found = think(
         thinker,
@@ -85,6 +85,8 @@ def solve(
         two_passes=two_passes,
         watch=watch,
     )
+    for stream, thoughts in zip(streams, found, strict=True):
+        stream.close(thoughts)
     return [
         solution_of(thinker, prompt, thoughts, stop, watch.seconds)
         for prompt, thoughts in zip(prompts, found, strict=True)
@@ -121,11 +123,22 @@ def _holds(thinker: Thinker, words: Sequence[int], stop: Sequence[str]) -> bool:
     return any(text in tail for text in stop)
 
 
-class _Stream:
-    """Turns a row's words into text as they come; a character cut over two tokens waits for its rest."""
+def settled(text: str, stop: Sequence[str]) -> int:
+    """How many characters of a text belong to it whatever comes behind: up to one that stops it, or what may become one.
 
-    def __init__(self, thinker: Thinker, row: int, on_text: OnText | None) -> None:
-        self.thinker, self.row, self.on_text = thinker, row, on_text
+    Args:
+        stop: texts that end it.
+    """
+    found = [at for at in (text.find(one) for one in stop) if at >= 0]
+    begun = [len(text) - size for one in stop for size in range(1, len(one)) if text.endswith(one[:size])]
+    return min([*found, *begun], default=len(text))
+
+
+class _Stream:
+    """Turns a row's words into text as they come; what may be cut off yet waits: half a character, half a stop text."""
+
+    def __init__(self, thinker: Thinker, row: int, stop: Sequence[str], on_text: OnText | None) -> None:
+        self.thinker, self.row, self.stop, self.on_text = thinker, row, stop, on_text
         self.words: list[int] = []
         self.shown = 0
 
@@ -136,7 +149,18 @@ class _Stream:
         text = _text(self.thinker, self.words)
         if text.endswith("\ufffd") and word != self.thinker.step_end:
             return
-        self.on_text(self.row, text[self.shown :], bill)
-        self.shown = len(text)
-        if word == self.thinker.step_end:  # what is decoded again and again stays short
+        self._show(text[: settled(text, self.stop)], bill)
+        if word == self.thinker.step_end and self.shown == len(text):  # what is decoded again and again stays short
             self.words, self.shown = [], 0
+
+    def close(self, bill: Thoughts) -> None:
+        """Show what waited in vain, if the text was not stopped there."""
+        text = _text(self.thinker, self.words)
+        found = [at for at in (text.find(one) for one in self.stop) if at >= 0]
+        if self.on_text is not None and self.shown < min(found, default=len(text)):
+            self._show(text[: min(found, default=len(text))], bill)
+
+    def _show(self, text: str, bill: Thoughts) -> None:
+        assert self.on_text is not None
+        self.on_text(self.row, text[self.shown :], bill)
+        self.shown = max(self.shown, len(text))
