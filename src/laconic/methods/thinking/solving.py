@@ -124,7 +124,7 @@ def _holds(thinker: Thinker, words: Sequence[int], stop: Sequence[str]) -> bool:
 
 
 def settled(text: str, stop: Sequence[str]) -> int:
-    """How many characters of a text belong to it whatever comes behind: up to one that stops it, or what may become one.
+    """How many characters of a text belong to it whatever follows: up to one that stops it, or what may become one.
 
     Args:
         stop: texts that end it.
