@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -289,9 +291,14 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def main() -> None:
-    """Run the command line: a user's error is one line and status 2, an interrupt status 130."""
+    """Run the command line: a user's error is one line and status 2, an interrupt status 130.
+
+    Output that cannot be written (a full disk) is such an error; a reader that has seen enough (``| head``) is none.
+    """
     try:
-        sys.exit(app(standalone_mode=False, prog_name="laconic"))
+        status = app(standalone_mode=False, prog_name="laconic")
+        sys.stdout.flush()  # what cannot be written is found out here, and not when Python ends
+        sys.exit(status)
     except LaconicError as error:
         _refuse(str(error))
     except _UsageError as error:
@@ -303,6 +310,17 @@ def main() -> None:
         _refuse(f"{message}. See `{command} --help`.")
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+    except OSError as error:
+        _leave_output()
+        if isinstance(error, BrokenPipeError):
+            sys.exit(1)
+        _refuse(f"{error}.")
+
+
+def _leave_output() -> None:
+    """Python writes what is left when it ends; let it go nowhere."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _refuse(message: str) -> None:
