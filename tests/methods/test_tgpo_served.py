@@ -123,6 +123,14 @@ def test_a_servers_soft_target_is_the_teachers(server: Server, top: int) -> None
         served(server, target="sample")
 
 
+@pytest.mark.parametrize("target", ["argmax", "soft"])
+def test_answers_without_a_word_have_no_scores(server: Server, target: str) -> None:
+    prompt, prompt_mask, answer, answer_mask = ragged(3)
+    found = served(server, target=target).score(prompt, prompt_mask, answer, torch.zeros_like(answer_mask))
+    assert found.ids.shape == answer.shape
+    assert not any(bool(column.any()) for column in found.columns)
+
+
 def test_where_a_server_tells_less_the_rest_has_no_share(server: Server) -> None:
     def few(answer: dict[str, Any]) -> dict[str, Any]:
         for choice in answer["choices"]:

@@ -128,6 +128,7 @@ def test_objectives_without_a_teacher(changes: dict[str, Any], tmp_path: Path) -
         ({"teacher": {"saved": "a", "url": "http://x"}}, "saved"), ({"teacher": {"saved": "a", "ends": [2]}}, "saved"),
         ({"teacher": {"saved": "a", "target": "beam"}}, "Unknown target"),
         ({"teacher": {"url": "http://x", "model": "t", "target": "sample"}}, "Unknown target"),
+        ({"teacher": {"saved": 3}}, "saved of the teacher"), ({"teacher": {"saved": "a", "cache": 3}}, "cache of the"),
         ({"teacher": {"saved": "a", "top": 4}}, "soft target"),
         ({"teacher": {"saved": "a", "target": "soft", "top": 0}}, "soft target"),
         ({"teacher": {"saved": "a", "aliases": {"x": 1}}}, "aliases"),

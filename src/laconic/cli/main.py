@@ -297,7 +297,8 @@ def main() -> None:
     """
     try:
         status = app(standalone_mode=False, prog_name="laconic")
-        sys.stdout.flush()  # what cannot be written is found out here, and not when Python ends
+        if sys.stdout is not None:  # closed; then nobody wants to hear
+            sys.stdout.flush()  # what cannot be written is found out here, and not when Python ends
         sys.exit(status)
     except LaconicError as error:
         _refuse(str(error))

@@ -114,6 +114,9 @@ def _check_asked(stage: dict[str, Any], teacher: dict[str, Any], where: str) -> 
         check_target(target, 1, get_args(Target) if "saved" in teacher else SERVED)
     except LaconicError as error:
         raise RecipeError(f"{where}: {error.problem}", error.remedy) from error
+    for name in ("saved", "url", "model", "tokenizer", "cache"):
+        if not isinstance(teacher.get(name, ""), str):
+            raise RecipeError(f"{where}: {name} of the teacher must be a text.", LOOK)
     if "top" in teacher and (target != "soft" or not positive(teacher["top"])):
         raise RecipeError(f"{where}: top is how many tokens a soft target has.", "Set target: soft, or leave top out.")
     if not isinstance(aliases, dict) or not all(isinstance(one, int) for pair in aliases.items() for one in pair):

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from laconic.errors import TeacherError
-from laconic.methods.tgpo.teacher import Scores, Target, check_target, named
+from laconic.methods.tgpo.teacher import TOP, Scores, Target, check_target, named
 from laconic.methods.tgpo.vocabulary import Side, shared_vocabulary
 
 #: likeliest tokens asked of each position: the best of them that the student has is the teacher's
@@ -63,7 +63,7 @@ class ServedTeacher:
         teacher: Side,
         *,
         target: Target = "argmax",
-        top: int = LIKELIEST,
+        top: int = TOP,
         aliases: Mapping[int, int] | None = None,
         attempts: int = 5,
         patience: float = 120.0,
@@ -92,8 +92,10 @@ class ServedTeacher:
                 one for batch in pool.map(lambda batch: self._told(*batch), batches) for row in batch for one in row
             ]
         likeliest, said = [one[0] for one in told], torch.tensor([one[1] for one in told])
-        ids = torch.tensor([[token for token, _ in one] for one in likeliest], dtype=torch.long).view(len(told), -1)
-        log_probs = torch.tensor([[own for _, own in one] for one in likeliest]).view(len(told), -1)
+        ids = torch.tensor([[token for token, _ in one] for one in likeliest], dtype=torch.long).view(
+            len(told), self.top
+        )
+        log_probs = torch.tensor([[own for _, own in one] for one in likeliest]).view(len(told), self.top)
         soft = [ids, log_probs] if self.target == "soft" else []
         return Scores.laid_out([ids[:, 0], log_probs[:, 0], said, *soft], answer_mask)
 

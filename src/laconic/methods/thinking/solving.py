@@ -98,8 +98,7 @@ def solution_of(
 ) -> Solution:
     """What a row's words come to."""
     text = _text(thinker, thoughts.words)
-    places = [at for at in (text.find(one) for one in stop) if at >= 0]
-    text = text[: min(places)] if places else text
+    text = text[: _stopped_at(text, stop)]
     steps, before = list[str](), 0
     ends = [at for at, word in enumerate(thoughts.words) if word == thinker.step_end]
     for end in [*ends, len(thoughts.words)]:
@@ -129,9 +128,13 @@ def settled(text: str, stop: Sequence[str]) -> int:
     Args:
         stop: texts that end it.
     """
-    found = [at for at in (text.find(one) for one in stop) if at >= 0]
     begun = [len(text) - size for one in stop for size in range(1, len(one)) if text.endswith(one[:size])]
-    return min([*found, *begun], default=len(text))
+    return min([_stopped_at(text, stop), *begun])
+
+
+def _stopped_at(text: str, stop: Sequence[str]) -> int:
+    """Where the first text that stops it begins; its length where there is none."""
+    return min((at for at in (text.find(one) for one in stop) if at >= 0), default=len(text))
 
 
 class _Stream:
@@ -156,11 +159,12 @@ class _Stream:
     def close(self, bill: Thoughts) -> None:
         """Show what waited in vain, if the text was not stopped there."""
         text = _text(self.thinker, self.words)
-        found = [at for at in (text.find(one) for one in self.stop) if at >= 0]
-        if self.on_text is not None and self.shown < min(found, default=len(text)):
-            self._show(text[: min(found, default=len(text))], bill)
+        text = text[: _stopped_at(text, self.stop)]
+        if self.on_text is not None and self.shown < len(text):
+            self._show(text, bill)
 
     def _show(self, text: str, bill: Thoughts) -> None:
+        """Hand on what of this text has not been."""
         assert self.on_text is not None
         self.on_text(self.row, text[self.shown :], bill)
         self.shown = max(self.shown, len(text))
