@@ -71,6 +71,13 @@ def test_variants_token_by_token(changes: dict[str, object]) -> None:
     assert_same(memory, memories[-1])
 
 
+@torch.no_grad()
+def test_what_is_held_counts_all_states_of_a_slot() -> None:
+    stream = ChunkStream(comet(global_depth=4), batch=2)
+    stream.feed([words(41), words(7)])
+    assert stream.held == [3 * 4 + 5 + 5, 7], "a row that has read no chunk has no slots"
+
+
 @given(st.integers(1, 60), st.data())
 def test_any_portions_of_any_rows(length: int, data: st.DataObject) -> None:
     """Two rows of different length in random portions: each has the logits and the memory of the row alone."""

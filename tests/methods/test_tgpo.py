@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -285,11 +286,14 @@ def test_the_least_decided_tokens_of_a_batch_are_guided(tmp_path: Path, monkeypa
     assert gate.nonzero().tolist() == [[1, 0], [2, 0], [2, 2]], "of nine real tokens the upper quarter"
 
 
-def test_problems_that_are_half_solved_are_guided_most(tmp_path: Path) -> None:
+def test_problems_that_are_half_solved_are_guided_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = Fake()
     trainer = trained(tmp_path / "a", student(), teacher=fake, teacher_by_problem=True, max_steps=1)
     trainer._rewards = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0])
     assert trainer._undecided().tolist() == [0.0] * 4 + [0.75] * 4
+    with monkeypatch.context() as several:  # each process weighs its own answers by the rewards of all
+        several.setattr(trainer, "accelerator", SimpleNamespace(num_processes=2, process_index=1))
+        assert trainer._undecided().tolist() == [0.75] * 4
     start = dict(student().named_parameters())
     settings: dict[str, Any] = {"teacher_weight": 0.5, "max_steps": 1}
     solved = weights(trained(tmp_path / "b", student(), equal, teacher=Fake(), teacher_by_problem=True, **settings))
