@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import random
 from pathlib import Path
@@ -28,7 +29,7 @@ def test_a_needle_lies_where_it_was_put(kind: str) -> None:
     stacks = Haystacks([backbone.token_ids(TEXT)], backbone.token_ids)
     for depth in (0.0, 0.5, 1.0):
         needles = draw_needles({kind: NEEDLES[kind]}, 3, random.Random(depth))
-        assert len(needles) == (1 if kind == "passkey" else 3)
+        assert len(needles) == (1 if kind in ("passkey", "repeats") else 3)
         hidden = stacks.hide(needles, 900, random.Random(depth), depths=[depth])
         assert len(hidden.text) == 900
         text = backbone.tokenizer.decode(hidden.text)
@@ -47,6 +48,14 @@ def test_a_needle_lies_where_it_was_put(kind: str) -> None:
     assert first == stacks.hide(needles[:1], 300, random.Random(5))
     with pytest.raises(DataError, match="too short"):
         stacks.hide(needles, 5, random.Random(0))
+
+
+def test_passkeys_whose_digits_repeat() -> None:
+    keys = [NEEDLES["repeats"](random.Random(seed)).answer for seed in range(400)]
+    assert all(len(key) == 5 and key.isdigit() and key[0] != "0" for key in keys)
+    again = [a == b for key in keys for a, b in itertools.pairwise(key)]
+    assert 0.5 < sum(again) / len(again) < 0.6, "one in two, and one in ten of the others by chance"
+    assert len(draw_needles({name: NEEDLES[name] for name in ("passkey", "repeats")}, 2, random.Random(0))) == 1
 
 
 def test_needles_in_one_text_do_not_contradict_each_other() -> None:

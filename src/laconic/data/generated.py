@@ -25,7 +25,10 @@ CHARACTERS = 4.3
 DEPTHS = 10
 NAME = re.compile(r"(?P<kind>[a-z]+|babi-qa\d+)-(?P<length>\d+)k(?:-keys(?P<keys>\d+)(?P<all>-all)?)?")
 BOOKS = "books_val"
-FORMS = "passkey-16k, number-64k-keys3, number-64k-keys5-all, place-4k, pair-4k, values-4k, variables-4k, babi-qa1-32k"
+FORMS = (
+    "passkey-16k, repeats-16k, number-64k-keys3, number-64k-keys5-all, place-4k, pair-4k, values-4k, variables-4k,"
+    " babi-qa1-32k"
+)
 
 
 def is_generated(name: str) -> bool:

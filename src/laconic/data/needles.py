@@ -51,10 +51,25 @@ _PLACES = """
 _VALUES = 3
 _CHAIN = 4
 
+# how long a passkey is, and how likely a digit is the one before it again in those that repeat
+_DIGITS = 5
+_AGAIN = 0.5
+
 
 def passkey(draw: random.Random) -> Needle:
     """Five digits, said twice (the form that passkey tests have had since they were first used)."""
-    key = str(draw.randrange(10_000, 100_000))
+    return _passkey(str(draw.randrange(10_000, 100_000)))
+
+
+def repeats(draw: random.Random) -> Needle:
+    """A passkey in which every second digit or so is the one before it again: what a lossy memory gets wrong first."""
+    key = str(draw.randrange(1, 10))
+    while len(key) < _DIGITS:
+        key += key[-1] if draw.random() < _AGAIN else str(draw.randrange(10))
+    return _passkey(key)
+
+
+def _passkey(key: str) -> Needle:
     said = f" The passkey is {key}. Remember it. {key} is the passkey."
     return Needle((said,), "What is the passkey?", (key,), ("passkey",))
 
@@ -99,6 +114,7 @@ def variables(draw: random.Random) -> Needle:
 
 NEEDLES: dict[str, Maker] = {
     "passkey": passkey,
+    "repeats": repeats,
     "number": number,
     "place": place,
     "pair": pair,
