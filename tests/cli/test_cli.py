@@ -210,7 +210,12 @@ def test_oracle_is_for_evaluation(run: Run, book: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["ask"], "error: Missing argument 'document'. See `laconic ask --help`.\n"),
+        (["ask"], "error: Missing argument 'question'. See `laconic ask --help`.\n"),
+        (
+            ["ask", "book.memory"],
+            "error: A document and a question are needed, and only 'book.memory' is given."
+            ' Write `laconic ask BOOK.txt "What ...?"`.\n',
+        ),
         (["methods", "--frob"], "error: No such option: --frob. See `laconic methods --help`.\n"),
         (["info", "extra"], "error: Got unexpected extra argument(s) (extra). See `laconic info --help`.\n"),
         (["frob"], "error: No such command 'frob'. See `laconic --help`.\n"),

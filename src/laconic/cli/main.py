@@ -38,7 +38,12 @@ Classifier = Annotated[
 
 @app.command()
 def ask(
-    document: Annotated[list[str], typer.Argument(help="Files (.txt .md .html .pdf .docx .epub), a .memory, or -")],
+    document: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files (.txt .md .html .pdf .docx .epub), a .memory, or -", default_factory=list, show_default=False
+        ),
+    ],
     question: Annotated[str, typer.Argument(help="The question")],
     method: Annotated[str | None, typer.Option(help="See `laconic methods`", show_default="ram")] = None,
     factor: Annotated[str, typer.Option(help="How many times shorter; auto: the mildest that fits")] = "auto",
@@ -57,6 +62,12 @@ def ask(
     """Answer a question about a document of any length."""
     from laconic.cli.ask import Request, run
 
+    # the parser gives a lone argument to the question; who wrote one may have forgotten either
+    if not document:
+        raise LaconicError(
+            f"A document and a question are needed, and only {question!r} is given.",
+            'Write `laconic ask BOOK.txt "What ...?"`.',
+        )
     request = Request(
         document, question, method, factor, budget, backbone, adapter, max_new_tokens, dtype, device,
         floor, promise, delta, predictor,
