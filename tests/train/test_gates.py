@@ -90,7 +90,7 @@ def test_the_loss_is_that_of_a_memory_kept_as_told(layers: int) -> None:
                 (take if hides else keep).append(nets.gate(inputs).flatten())
     kept, taken = torch.cat(keep), torch.cat(take)
     assert len(kept) == 4 * 3 * layers, "two chunks of three slots, of the first row one and of the second three"
-    wanted = (torch.log1p((KEEP - kept).exp()).mean() + torch.log1p((taken - TAKE).exp()).mean()) / 2
+    wanted = torch.cat([torch.log1p((KEEP - kept).exp()), torch.log1p((taken - TAKE).exp())]).mean()
     assert got.item() == pytest.approx(wanted.item(), rel=1e-4)
     assert numbers["kept"] == pytest.approx(kept.sigmoid().mean().item(), rel=1e-4)
     assert numbers["taken"] == pytest.approx(1 - taken.sigmoid().mean().item(), rel=1e-4)
@@ -125,6 +125,14 @@ def test_gates_that_pass_the_lesson_last_a_million_tokens() -> None:
 def test_a_gate_that_is_sure_beyond_numbers_has_a_loss() -> None:
     loss, _ = lesson(torch.full((1, 1, 2, 1), torch.inf), torch.tensor([False]))
     assert loss == 0
+
+
+def test_a_chunk_to_keep_counts_as_much_as_one_to_take_in() -> None:
+    """So text that looks like a fact, of which there is more than there are facts, is kept out rather than taken in."""
+    same = torch.zeros(1, 10, 2, 1, requires_grad=True)
+    lesson(same, torch.tensor([True] + [False] * 9))[0].backward()
+    assert same.grad is not None
+    assert same.grad.sum() < 0, "what nine should keep and one take in, seen alike, is rather kept"
 
 
 def test_gates_come_to_do_as_they_are_told() -> None:
