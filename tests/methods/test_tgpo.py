@@ -430,7 +430,11 @@ def test_what_a_teacher_gives_to_its_own_end_it_gives_to_the_students() -> None:
     assert bool((folded[:, 50] == -torch.inf).all())
     prompt, prompt_mask, answer, answer_mask = ragged()
     prompt[1, 2], answer[0, 4] = 2, 2
-    found = LocalTeacher(theirs, TOKENIZER, side_of(own, TOKENIZER)).score(prompt, prompt_mask, answer, answer_mask)
+    teacher = LocalTeacher(theirs, TOKENIZER, side_of(own, TOKENIZER))
+    found = teacher.score(prompt, prompt_mask, answer, answer_mask)
+    as_word = answer.clone()
+    as_word[0, 4] = 50  # the teacher's end as a word of the student's: it is worth what the student's own end is
+    torch.testing.assert_close(teacher.score(prompt, prompt_mask, as_word, answer_mask).said[0, 4], found.said[0, 4])
     with torch.no_grad():
         read = torch.cat([prompt[1], answer[1][answer_mask[1].bool()]])[None]
         wanted = vocabulary.folded(theirs(read).logits[0, 3:-1]).log_softmax(-1)
@@ -464,6 +468,9 @@ def test_vocabularies_that_are_not_one_are_refused_before_training(tmp_path: Pat
         LocalTeacher(student(), shuffled, side_of(student(), TOKENIZER))
     with pytest.raises(LaconicError, match="alias"):
         LocalTeacher(student(), TOKENIZER, side_of(student(), TOKENIZER), aliases={3: 10_000})
+    for aliases in ({50: 50}, {7: 2, 2: 1}):
+        with pytest.raises(LaconicError, match="stands for another"):
+            LocalTeacher(student(), TOKENIZER, side_of(student(), TOKENIZER), aliases=aliases)
     with pytest.raises(LaconicError, match="needs a teacher"):
         trained(tmp_path, student())
     for wrong in (

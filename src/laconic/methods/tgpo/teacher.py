@@ -177,6 +177,7 @@ class LocalTeacher:
             chosen = torch.multinomial(log_probs.exp(), 1)[:, 0]
         else:
             chosen = log_probs.argmax(-1)
+        said = self.vocabulary.to_student(said)
         own, theirs = (log_probs.gather(-1, ids[:, None])[:, 0] for ids in (chosen, said))
         if self.target != "soft":
             return chosen, own, theirs

@@ -36,6 +36,13 @@ class SharedVocabulary:
             found[ids == ours] = theirs
         return found
 
+    def to_student(self, ids: Tensor) -> Tensor:
+        """The ids that scores stand at: the student's own token for one that it may say but that stands for another."""
+        found = ids.clone()
+        for theirs, ours in self.aliases.items():
+            found[ids == theirs] = ours
+        return found
+
     def folded(self, logits: Tensor) -> Tensor:
         """A teacher's logits ``[..., V]`` over the student's shared ids, ``[..., size]``: what an alias would get, the
         student's token for it gets; tokens that stand for others are at minus infinity."""
@@ -89,7 +96,7 @@ def shared_vocabulary(student: Side, teacher: Side, aliases: Mapping[int, int] |
 
     Raises:
         LaconicError: a shared id is another token for each, the student has tokens that the teacher cannot read, or an
-            alias lies outside of either vocabulary.
+            alias lies outside of either vocabulary or leads to an alias.
     """
     size = min(len(student.tokenizer), len(teacher.tokenizer), student.size, teacher.size)
     known = dict(aliases) if aliases is not None else _ends(student, teacher)
@@ -97,6 +104,11 @@ def shared_vocabulary(student: Side, teacher: Side, aliases: Mapping[int, int] |
         if not (0 <= theirs < teacher.size and 0 <= ours < size):
             raise LaconicError(
                 f"The alias {theirs} -> {ours} lies outside of a vocabulary.", "Name tokens of both models."
+            )
+        if ours in known:
+            raise LaconicError(
+                f"The alias {theirs} -> {ours} leads to a token that stands for another itself.",
+                "Name the student's token at once, and none for tokens that are the same.",
             )
     ids = list(range(size))
     own, others = (side.tokenizer.convert_ids_to_tokens(ids) for side in (student, teacher))
