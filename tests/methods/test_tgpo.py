@@ -256,6 +256,9 @@ def test_gates() -> None:
     for gate, kept in wanted.items():
         assert gated(gate, 0.5, scores, said, torch.tensor([-1.0]), real)[0].tolist() == kept
     assert gated("incorrect", 0.5, scores, said, torch.tensor([1.0]), real).sum() == 0
+    sixths = torch.full((8,), 1 / 6)  # all as wrong as each other: only rounding makes them better than their mean
+    equal = (sixths - sixths.nanmean()) / (sixths.std() + 1e-4)
+    assert gated("incorrect", 0.5, scores, said, equal[:1].abs() + 1e-3, real).sum() == 3
     # what is not the student's own is no part of its answer's beginning
     assert gated("first", 0.5, scores, said, torch.tensor([1.0]), torch.tensor([[0, 1, 0, 1]]))[0].tolist() == [
         0,

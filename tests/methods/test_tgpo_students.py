@@ -354,16 +354,19 @@ def test_students_answer_alike_whatever_training_saves(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("objective", ["tgpo", "luffy"])
 def test_how_a_batch_is_cut_changes_nothing(objective: str, tmp_path: Path) -> None:
-    found = []
+    found, logged = [], []
     for together in (4, 2, 1):
         model = thinker("lightthinker")
         teacher = teacher_of(model) if objective == "tgpo" else None
-        trainer_of(
+        trainer = trainer_of(
             model, tmp_path / str(together), objective=objective, given=int(objective == "luffy"), teacher=teacher,
             teacher_weight=0.5, per_device_train_batch_size=together, gradient_accumulation_steps=4 // together,
             learning_rate=0.1, adam_epsilon=1.0,  # else AdamW makes as much of a rounding as of a gradient
-        ).train()  # fmt: skip
+        )  # fmt: skip
+        trainer.train()
         found.append(weights(model))
+        logged.append([line["teacher/loss"] for line in trainer.state.log_history if "teacher/loss" in line][0])
+    assert logged == pytest.approx([logged[0]] * 3, rel=1e-4), "what is logged is the whole batch's"
     start = weights(thinker("lightthinker"))
     assert max(float((p - start[name]).norm()) for name, p in found[0].items()) > 1e-2
     for other in found[1:]:

@@ -81,6 +81,9 @@ def check_options(options: Mapping[str, Any]) -> None:
     for name, choices in (("objective", get_args(Objective)), ("gate", get_args(Gate))):
         if known[name] not in choices:
             raise LaconicError(f"Unknown {name} {known[name]!r}.", f"Choose one of {', '.join(choices)}.")
+    for name, default in _defaults().items():
+        if type(default) is float and isinstance(known[name], str):
+            raise LaconicError(f"{name} is {known[name]!r}, a text.", "Write 1.0e-3: YAML takes 1e-3 for one.")
     objective = known["objective"]
     if objective != "grpo" and known["loss_type"] not in LOSS_TYPES:
         raise LaconicError(

@@ -8,6 +8,15 @@ from laconic.methods.tgpo.config import Gate
 from laconic.methods.tgpo.teacher import Scores
 
 
+#: what rounding makes of advantages that are 0: equal rewards less their mean, over a deviation of about 1e-4
+ROUNDING = 5e-3
+
+
+def no_better(advantages: Tensor) -> Tensor:
+    """Answers that were no better than their group, bool like ``advantages``."""
+    return advantages <= ROUNDING
+
+
 def gated(gate: Gate, threshold: float, scores: Scores, said: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
     """1 where an answer is guided, ``[B, T]``; nowhere outside of ``mask``.
 
@@ -23,7 +32,7 @@ def gated(gate: Gate, threshold: float, scores: Scores, said: Tensor, advantages
     elif gate == "confident":
         mask = mask * (scores.log_probs.exp() > threshold)
     elif gate == "incorrect":
-        mask = mask * (advantages[:, None] <= 0)
+        mask = mask * no_better(advantages)[:, None]
     elif gate == "first":
         place = (mask.cumsum(1) - 1).clamp(min=0)  # among what the student said itself
         mask = mask * (place < (threshold * mask.sum(1, keepdim=True)).ceil())

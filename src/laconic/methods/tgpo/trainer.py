@@ -29,7 +29,7 @@ from laconic.losses.distillation import (
 )
 from laconic.losses.policy import shaped_off_policy
 from laconic.methods.tgpo.config import ALONE, FROM_GIVEN, REWARDLESS, TGPOConfig
-from laconic.methods.tgpo.gates import gated
+from laconic.methods.tgpo.gates import gated, no_better
 from laconic.methods.tgpo.teacher import LocalTeacher, Scores, TeacherScorer
 
 #: objectives that change the advantage
@@ -172,7 +172,8 @@ class TGPOTrainer(GRPOTrainer):
             loss = super()._compute_loss(model, inputs)
         weight, term, gate = self._term(model, self._before(seen, inputs), inputs)
         shared = self._aggregated(term, gate, inputs)
-        self._record("teacher/loss", shared.detach())
+        # a micro-batch has its part of the update's loss, and the log the mean of what the micro-batches say
+        self._record("teacher/loss", shared.detach() * self.current_gradient_accumulation_steps)
         if self.args.log_gradients:
             for name, part in (("policy", loss), ("teacher", weight * shared)):
                 (pull,) = torch.autograd.grad(part, seen[-1], retain_graph=True)
@@ -194,7 +195,7 @@ class TGPOTrainer(GRPOTrainer):
         looked_up = self._looked_up(model, states, torch.cat([said[..., None], inputs["teacher_ids"]], dim=-1), mask)
         self._record("teacher/student_probability", _mean(looked_up[..., 1].detach().exp(), mask))
         if objective == "kdrl":  # answers that are right already are left alone
-            gate = mask * (inputs["advantages"][:, None] <= 0)
+            gate = mask * no_better(inputs["advantages"])[:, None]
             return self._weight_now, squared_log_ratio(inputs["teacher_said"], looked_up[..., 0]), gate
         return self._weight_now, soft_guidance(looked_up[..., 1:], inputs["teacher_shares"]), inputs["teacher_gate"]
 
