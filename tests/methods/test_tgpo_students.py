@@ -365,7 +365,7 @@ def test_how_a_batch_is_cut_changes_nothing(objective: str, tmp_path: Path) -> N
         )  # fmt: skip
         trainer.train()
         found.append(weights(model))
-        logged.append([line["teacher/loss"] for line in trainer.state.log_history if "teacher/loss" in line][0])
+        logged.append(next(line["teacher/loss"] for line in trainer.state.log_history if "teacher/loss" in line))
     assert logged == pytest.approx([logged[0]] * 3, rel=1e-4), "what is logged is the whole batch's"
     start = weights(thinker("lightthinker"))
     assert max(float((p - start[name]).norm()) for name, p in found[0].items()) > 1e-2

@@ -7,7 +7,6 @@ from torch import Tensor
 from laconic.methods.tgpo.config import Gate
 from laconic.methods.tgpo.teacher import Scores
 
-
 #: what rounding makes of advantages that are 0: equal rewards less their mean, over a deviation of about 1e-4
 ROUNDING = 5e-3
 
