@@ -203,7 +203,7 @@ def test_how_strongly_policy_and_teacher_pull_is_noted(tmp_path: Path) -> None:
 def test_kdrl_leaves_alone_what_is_right_already(tmp_path: Path) -> None:
     trainer = trained(tmp_path, student(), teacher=Fake(), objective="kdrl", loss_type="dapo", max_steps=1)
     inputs, log_probs = example(trainer)
-    inputs["advantages"] = torch.tensor([1.0, -1.0, 0.0])
+    inputs["advantages"] = torch.tensor([1.0, -1.0, 1e-3])  # the last no better than its group, but for rounding
     apart = -2.0 - log_probs.gather(-1, inputs["completion_ids"][..., None])[..., 0]
     wrong = inputs["completion_mask"] * torch.tensor([[0], [1], [1]])
     plain = {name: value for name, value in inputs.items() if not name.startswith("teacher")}
@@ -217,13 +217,16 @@ def test_advantages_are_of_the_tokens_they_name(tmp_path: Path) -> None:
     inputs, log_probs = example(trainer)
     real = inputs["completion_mask"]
     inputs["advantages"] = torch.tensor([1.0, 0.5, -1.0])
-    theirs = inputs["teacher_ids"][..., 0]
+    theirs = inputs["teacher_ids"][..., 0].clone()
+    theirs[0, :2] = inputs["completion_ids"][0, :2]  # here the teacher would say the same
     scores = Scores(theirs, torch.zeros(3, 5), torch.full((3, 5), -2.0))
+    agreed = torch.zeros(3, 5)
+    agreed[0, :2] = 1
     said, teachers = (log_probs.gather(-1, ids[..., None])[..., 0] for ids in (inputs["completion_ids"], theirs))
     wanted = {
         "rkl": -2.0 - said,
         "adv_state": inputs["advantages"][:, None] + 0.3 * teachers.exp(),
-        "adv_match": inputs["advantages"][:, None].expand(3, 5),
+        "adv_match": inputs["advantages"][:, None] + 0.3 * agreed,
     }
     for objective, advantages in wanted.items():
         trainer.args.objective = objective
@@ -256,9 +259,9 @@ def test_gates() -> None:
     for gate, kept in wanted.items():
         assert gated(gate, 0.5, scores, said, torch.tensor([-1.0]), real)[0].tolist() == kept
     assert gated("incorrect", 0.5, scores, said, torch.tensor([1.0]), real).sum() == 0
-    sixths = torch.full((8,), 1 / 6)  # all as wrong as each other: only rounding makes them better than their mean
-    equal = (sixths - sixths.nanmean()) / (sixths.std() + 1e-4)
-    assert gated("incorrect", 0.5, scores, said, equal[:1].abs() + 1e-3, real).sum() == 3
+    # eight answers that are all right by a sixth are no better than their mean, which rounding puts a little lower
+    for advantage, guided in ((1e-3, 3), (0.05, 0)):
+        assert gated("incorrect", 0.5, scores, said, torch.tensor([advantage]), real).sum() == guided
     # what is not the student's own is no part of its answer's beginning
     assert gated("first", 0.5, scores, said, torch.tensor([1.0]), torch.tensor([[0, 1, 0, 1]]))[0].tolist() == [
         0,

@@ -129,7 +129,7 @@ def test_a_gate_that_is_sure_beyond_numbers_has_a_loss() -> None:
 
 def test_a_chunk_to_keep_counts_as_much_as_one_to_take_in() -> None:
     """So text that looks like a fact, of which there is more than there are facts, is kept out rather than taken in."""
-    same = torch.zeros(1, 10, 2, 1, requires_grad=True)
+    same = torch.full((1, 10, 2, 1), 4.0, requires_grad=True)  # between what either is to pass
     lesson(same, torch.tensor([True] + [False] * 9))[0].backward()
     assert same.grad is not None
     assert same.grad.sum() < 0, "what nine should keep and one take in, seen alike, is rather kept"

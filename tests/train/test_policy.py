@@ -122,7 +122,7 @@ def test_objectives_without_a_teacher(changes: dict[str, Any], tmp_path: Path) -
         ({"temperature": 0.0}, "temperature"), ({"reward": "length"}, "reward"), ({"together": 3}, "together"),
         ({"tgpo": {"learning_rate": 1.0}}, "follows"), ({"tgpo": {"colour": 1}}, "colour"), ({"tgpo": None}, "mapping"),
         ({"tgpo": {"teacher_weight": -1.0}}, "weight"), ({"answers": 1, "rows": 4}, "here"),
-        ({"tgpo": {"num_iterations": 2}}, "follows"),
+        ({"tgpo": {"num_iterations": 2}}, "follows"), ({"tgpo": {"teacher_weight": "1e-3"}}, "a text"),
         ({"objective": "rkl"}, "constant"), ({"ask_every": 0}, "ask_every"), ({"teacher": 3}, "teacher"),
         ({"teacher": {"url": "http://x"}}, "model"),
         ({"teacher": {"saved": "a", "url": "http://x"}}, "saved"), ({"teacher": {"saved": "a", "ends": [2]}}, "saved"),
