@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -406,6 +407,10 @@ def test_a_cache_gives_what_it_was_given_and_asks_only_for_the_rest(tmp_path: Pa
     (tmp_path / "text.sqlite").write_text("no database at all, and long enough to be none" * 10)
     with pytest.raises(DataError, match="cache"):
         CachedTeacher(local, tmp_path / "text.sqlite")
+    with sqlite3.connect(tmp_path / "games.sqlite") as games:
+        games.execute("create table scores (player text, points integer)")
+    with pytest.raises(DataError, match="cache"):
+        CachedTeacher(local, tmp_path / "games.sqlite")
 
 
 def test_ends_are_aliased_and_nothing_beyond_the_shared_is_said() -> None:
@@ -527,3 +532,62 @@ def test_the_batch_is_counted_by_roll_outs_and_not_by_updates(tmp_path: Path) ->
     assert len(fake.calls) == 2
     trainer.state.global_step = 6
     assert trainer.rollout_batch == 4
+
+
+def test_the_batch_is_counted_by_roll_outs_within_an_update_too(tmp_path: Path) -> None:
+    """An update of two batches of roll-outs; then batches and updates of which neither spans the other."""
+    common = {"teacher_weight": 0.4, "teacher_weight_fall": 0.1, "per_device_train_batch_size": 4}
+    for parts, updates, wanted in ((1, 2, [(0.4 + 0.3) / 2, (0.2 + 0.1) / 2]), (3, 4, [0.4, 0.3, 0.2])):
+        trainer = trained(
+            tmp_path, student(), teacher=Fake(), steps_per_generation=parts, gradient_accumulation_steps=2,
+            max_steps=updates, **common,
+        )  # fmt: skip
+        logged = [line["teacher/weight"] for line in trainer.state.log_history if "teacher/weight" in line]
+        assert logged == pytest.approx(wanted)
+
+
+def test_a_weight_that_falls_to_nothing_in_a_run_ends_the_asking(tmp_path: Path) -> None:
+    fake = Fake()
+    trainer = trained(
+        tmp_path, student(), teacher=fake, teacher_weight=0.2, teacher_weight_fall=0.1, max_steps=4, save_strategy="no"
+    )
+    logged = [line["teacher/weight"] for line in trainer.state.log_history if "teacher/weight" in line]
+    assert logged == pytest.approx([0.2, 0.1, 0.0, 0.0])
+    assert len(fake.calls) == 2
+
+
+def test_training_leaves_a_teacher_as_it_was(tmp_path: Path) -> None:
+    model = student(3)
+    teacher = LocalTeacher(model, TOKENIZER, side_of(student(), TOKENIZER))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    moved = trained(tmp_path, student(), teacher=teacher, teacher_weight=0.5)
+    assert any(not torch.equal(p, dict(student().named_parameters())[name]) for name, p in weights(moved).items())
+    assert all(torch.equal(p, before[name]) and p.grad is None for name, p in model.named_parameters())
+
+
+def test_a_tokenizer_whose_padding_is_its_end_loses_no_end(tmp_path: Path) -> None:
+    """What was said is known by the mask, not by the id: an answer's own end is guided, what pads it is not."""
+    tokenizer = copy.deepcopy(TOKENIZER)
+    tokenizer.pad_token = tokenizer.eos_token
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    class Noting(Fake):
+        def score(self, prompt: Tensor, prompt_mask: Tensor, answer: Tensor, answer_mask: Tensor) -> Scores:
+            seen.append((answer, answer_mask))
+            return super().score(prompt, prompt_mask, answer, answer_mask)
+
+    data = Dataset.from_list([{"prompt": prompt} for prompt in PROMPTS] * 4)
+    few = {"suppress_tokens": list(range(30, len(tokenizer)))}  # of few words the end is soon one
+    changes = {"max_completion_length": 40, "teacher_weight": 0.5, "generation_kwargs": few}
+    args = TGPOConfig(**options(tmp_path, **changes))
+    TGPOTrainer(
+        student(), args=args, teacher=Noting(), reward_funcs=by_length, train_dataset=data, processing_class=tokenizer
+    ).train()
+    end, ended = tokenizer.eos_token_id, 0
+    for answer, mask in seen:
+        for row, own in zip(answer.tolist(), mask.tolist(), strict=True):
+            said = row[: sum(own)]
+            assert own == [1] * len(said) + [0] * (len(row) - len(said))
+            assert end not in said[:-1]
+            ended += said[-1] == end and len(said) < len(row)
+    assert ended

@@ -176,6 +176,10 @@ def test_tokens_that_the_student_does_not_have_are_passed_over(server: Server) -
         (lambda answer: {"choices": [c | {"prompt_logprobs": None} for c in answer["choices"]]}, "does not score"),
         (lambda answer: {"choices": answer["choices"][:0]}, "scored 0 of 1"),
         (lambda answer: {"choices": [c | {"prompt_logprobs": [None, {}]} for c in answer["choices"]]}, "no score for"),
+        (lambda answer: {"choices": None}, "otherwise"),
+        (lambda answer: ["no", "object"], "otherwise"),
+        (lambda answer: {"choices": [{"prompt_logprobs": [None, {"0": -0.5}]}]}, "otherwise"),
+        (lambda answer: {"choices": [{"prompt_logprobs": [None, {"a": {"logprob": -1}}]}]}, "otherwise"),
     ],
 )  # fmt: skip
 def test_a_server_that_does_not_score_is_found_out_at_once(server: Server, change: Change, told: str) -> None:
@@ -188,3 +192,5 @@ def test_nobody_there() -> None:
     side = side_of(model(), TOKENIZER)
     with pytest.raises(TeacherError, match="no answer"):
         ServedTeacher("http://127.0.0.1:9", "t", side, side, attempts=2, pause=0.01)
+    with pytest.raises(LaconicError, match="no address"):
+        ServedTeacher("127.0.0.1:9", "t", side, side)

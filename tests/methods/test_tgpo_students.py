@@ -329,6 +329,13 @@ def test_what_cannot_be_trained_is_refused_before(tmp_path: Path) -> None:
             StudentTrainer(student, quick(tmp_path, objective="grpo", **{name: value}), ASKED, by_length, [])
     with pytest.raises(LaconicError, match="window"):
         StudentTrainer(student, quick(tmp_path, objective="grpo", max_completion_length=600), ASKED, by_length, [])
+    with pytest.raises(LaconicError, match="mask_truncated"):
+        StudentTrainer(
+            student, quick(tmp_path, objective="grpo", mask_truncated_completions=True), ASKED, by_length, []
+        )
+    long = [Problem("l", "Why?", ["word " * 600, "The answer is blue."], "blue", same_words)]
+    with pytest.raises(LaconicError, match="window"):
+        StudentTrainer(student, quick(tmp_path, objective="luffy"), long, by_length, [], given=1)
     halved = {"steps_per_generation": 2, "save_strategy": "steps", "save_steps": 3}
     with pytest.raises(LaconicError, match="inside a batch"):
         StudentTrainer(student, quick(tmp_path, objective="grpo", **halved), ASKED, by_length, [])
@@ -374,7 +381,7 @@ def test_how_a_batch_is_cut_changes_nothing(objective: str, tmp_path: Path) -> N
             torch.testing.assert_close(other[name], p, atol=1e-6, rtol=1e-5)
 
 
-def work(rank: int, world: int, port: int, folder: str) -> None:
+def work(rank: int, world: int, port: int, folder: str, objective: str) -> None:
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(world),
@@ -384,8 +391,10 @@ def work(rank: int, world: int, port: int, folder: str) -> None:
     trainer = trainer_of(
         model,
         Path(folder),
-        objective="sft",
+        objective=objective,
         given=2,
+        teacher=teacher_of(model) if objective == "tgpo" else None,
+        teacher_weight=0.5,
         per_device_train_batch_size=4 // world,
         learning_rate=0.1,
         adam_epsilon=1.0,
@@ -395,15 +404,34 @@ def work(rank: int, world: int, port: int, folder: str) -> None:
     torch.save(weights(model), Path(folder) / f"{world}-{rank}.pt")
 
 
-def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("objective", ["sft", "tgpo"])
+def test_two_processes_learn_what_one_does(objective: str, tmp_path: Path) -> None:
+    """From given answers; of these a group's rewards are equal, so that it is the teacher alone that moves tgpo."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     for world in (1, 2):
-        mp.spawn(work, (world, port + world, str(tmp_path)), nprocs=world)
+        mp.spawn(work, (world, port + world, str(tmp_path), objective), nprocs=world)
     alone = torch.load(tmp_path / "1-0.pt")
     start = weights(thinker("lightthinker"))
     assert max(float((p - start[name]).norm()) for name, p in alone.items()) > 1e-2
     for rank in range(2):
         for name, p in torch.load(tmp_path / f"2-{rank}.pt").items():
             torch.testing.assert_close(p, alone[name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_every_problem_is_asked_whether_or_not_they_fill_a_batch(count: int, tmp_path: Path) -> None:
+    """Two problems make a batch here; TRL would drop the third, and of one make no batch at all."""
+    asked: list[str] = []
+
+    def noted(problem: Problem, text: str) -> float:
+        asked.append(problem.id)
+        return float(len(text) % 3)
+
+    model = thinker("vanilla")
+    own = [p for name, p in model.decoder.named_parameters() if "lora_" in name]
+    options = quick(tmp_path, objective="grpo", max_steps=-1, num_train_epochs=1)
+    StudentTrainer(ThinkingStudent(model), options, ASKED[:count], noted, [(own, 1.0)]).train()
+    wanted = {1: ["p0"] * 4, 3: ["p0", "p0", "p1", "p1", "p2", "p2", "p0", "p0"]}[count]
+    assert asked == wanted

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 
 #: how the last step begins that says the answer
 ANSWER = "The answer is"
-_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
+#: braces within braces that ``\\boxed`` may hold (``\\boxed{\\frac{1}{2}}`` has one)
+_DEPTH = 4
+
+
+def _braced(depth: int) -> str:
+    """A pattern of what may stand between two braces."""
+    return rf"(?:[^{{}}]|\{{{_braced(depth - 1)}\}})*" if depth else r"[^{}]*"
+
+
+_BOXED = re.compile(rf"\\boxed\{{({_braced(_DEPTH)})\}}")
 _SAID = re.compile(rf"{ANSWER}:?.*|{_BOXED.pattern}|####.*", re.IGNORECASE)
 
 

@@ -114,9 +114,8 @@ def options(stage: dict[str, Any], loop: LoopConfig) -> dict[str, Any]:
         "save_total_limit": 1,
     }
     # a log counts answers, and asks, by updates: each batch is learnt from once
-    elsewhere: set[str] = (
-        known.keys() | QUIET.keys() | {"output_dir", "use_cpu", "num_iterations", "steps_per_generation"}
-    )
+    elsewhere: set[str] = known.keys() | QUIET.keys() | {"output_dir", "use_cpu"}
+    elsewhere |= {"num_iterations", "steps_per_generation", "generation_batch_size"}
     elsewhere |= {"warmup_steps", "warmup_ratio", "lr_scheduler_type"}  # the loop's pace
     named = {one.name for one in fields(TGPOConfig)}
     for name in stage["tgpo"]:

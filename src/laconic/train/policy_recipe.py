@@ -27,7 +27,7 @@ from laconic.methods.tgpo.comet_student import CoMeTStudent
 from laconic.methods.tgpo.config import ALONE, FROM_GIVEN
 from laconic.methods.tgpo.reading_student import ReadingStudent
 from laconic.methods.tgpo.rewards import NEEDS, REWARDS
-from laconic.methods.tgpo.served import SERVED, ServedTeacher
+from laconic.methods.tgpo.served import SERVED, ServedTeacher, check_url
 from laconic.methods.tgpo.student_trainer import Groups
 from laconic.methods.tgpo.students import Student
 from laconic.methods.tgpo.teacher import LocalTeacher, Target, TeacherScorer, check_target
@@ -110,15 +110,20 @@ def _check_named(stage: dict[str, Any], where: str) -> None:
 def _check_asked(stage: dict[str, Any], teacher: dict[str, Any], where: str) -> None:
     """Raise ``RecipeError`` for a way of asking a teacher that there is not."""
     target, aliases = teacher.get("target", "argmax"), teacher.get("aliases", {})
-    try:
-        check_target(target, 1, get_args(Target) if "saved" in teacher else SERVED)
-    except LaconicError as error:
-        raise RecipeError(f"{where}: {error.problem}", error.remedy) from error
     for name in ("saved", "url", "model", "tokenizer", "cache"):
         if not isinstance(teacher.get(name, ""), str):
             raise RecipeError(f"{where}: {name} of the teacher must be a text.", LOOK)
+    try:
+        check_target(target, 1, get_args(Target) if "saved" in teacher else SERVED)
+        if "url" in teacher:
+            check_url(teacher["url"])
+    except LaconicError as error:
+        raise RecipeError(f"{where}: {error.problem}", error.remedy) from error
     if "top" in teacher and (target != "soft" or not positive(teacher["top"])):
         raise RecipeError(f"{where}: top is how many tokens a soft target has.", "Set target: soft, or leave top out.")
+    ends = teacher.get("ends", [])
+    if not isinstance(ends, list) or not all(type(one) is int for one in ends):
+        raise RecipeError(f"{where}: ends are the token ids of the teacher's ends, in a list.", LOOK)
     if not isinstance(aliases, dict) or not all(isinstance(one, int) for pair in aliases.items() for one in pair):
         raise RecipeError(f"{where}: aliases map the teacher's token ids to the student's.", LOOK)
     if "cache" in teacher and (target == "sample" or stage["objective"] == "gkd"):
@@ -276,7 +281,13 @@ def _kept(teacher: TeacherScorer, cache: str | None) -> TeacherScorer:
 
 
 def _served(own: Side, named: dict[str, Any], how: dict[str, Any]) -> TeacherScorer:
-    tokenizer = AutoTokenizer.from_pretrained(named["tokenizer"]) if named.get("tokenizer") else own.tokenizer
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(named["tokenizer"]) if named.get("tokenizer") else own.tokenizer
+    except (OSError, ValueError) as error:
+        raise RecipeError(
+            f"The teacher's tokenizer {named['tokenizer']} cannot be loaded: {str(error).splitlines()[0]}",
+            "Name a folder that has one, or leave it out.",
+        ) from error
     ends = named.get("ends", [tokenizer.eos_token_id])
     return ServedTeacher(named["url"], named["model"], own, Side(tokenizer, len(tokenizer), ends), **how)
 

@@ -35,6 +35,7 @@ class CachedTeacher:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.store = sqlite3.connect(self.path, timeout=60)
             self.store.execute("create table if not exists scores (key text primary key, content blob not null)")
+            self.store.execute("select key, content from scores limit 0")  # another program's table may have that name
         except (sqlite3.Error, OSError) as error:
             raise DataError(f"{path} cannot be used as a cache: {error}.", "Name another file.") from error
 

@@ -25,6 +25,8 @@ ALONE = ("grpo", "luffy", "sft")
 REWARDLESS = ("gkd", "sft")
 #: those that learn from answers that are given
 FROM_GIVEN = ("luffy", "sft")
+#: those whose loss is the policy's alone
+ONE_TERM = ("grpo", "rkl", "adv_match", "adv_state")
 #: loss types of TRL whose normaliser the teacher's term can share
 LOSS_TYPES = ("dapo", "grpo", "bnpo", "dr_grpo")
 
@@ -61,7 +63,9 @@ class TGPOConfig(GRPOConfig):
     gate_threshold: float = field(default=0.5, metadata={"help": "for the gates confident, first and entropy"})
     teacher_by_problem: bool = field(default=False, metadata={"help": "guide problems that are half solved most"})
     gkd_beta: float = field(default=0.0, metadata={"help": "0: forward KL, 1: reverse KL, between: Jensen-Shannon"})
-    log_gradients: bool = field(default=False, metadata={"help": "note the norms of both terms' gradients"})
+    log_gradients: bool = field(
+        default=False, metadata={"help": "note the norms of both terms' gradients, mean over the parts of an update"}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,6 +98,8 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise LaconicError(f"{name} is {known[name]}.", "Choose a share between 0 and 1.")
     if objective != "tgpo" and (known["gate"] != "all" or known["teacher_by_problem"]):
         raise LaconicError(f"{objective} has no guidance to gate.", "Set gate: all, and teacher_by_problem: false.")
+    if objective in ONE_TERM and known["log_gradients"]:
+        raise LaconicError(f"{objective} has one term, no two to compare.", "Set log_gradients: false.")
     weight = weight_of(known)
     if objective == "rkl" and (weight.shape != "constant" or not weight.start):
         raise LaconicError(

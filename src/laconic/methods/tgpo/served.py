@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from laconic.errors import TeacherError
+from laconic.errors import LaconicError, TeacherError
 from laconic.methods.tgpo.teacher import TOP, Scores, Target, check_target, named
 from laconic.methods.tgpo.vocabulary import Side, shared_vocabulary
 
@@ -33,6 +33,12 @@ TOGETHER, AT_ONCE = 8, 4
 SERVED = ("argmax", "soft")
 #: the student's ids of what the teacher would say and how likely each is, likeliest first; how likely what was said is
 Entry = tuple[list[tuple[int, float]], float]
+
+
+def check_url(url: str) -> None:
+    """Raise ``LaconicError`` for what is no address of a server."""
+    if not url.startswith(("http://", "https://")):
+        raise LaconicError(f"{url!r} is no address of a server.", "Begin it with http:// or https://.")
 
 
 class ServedTeacher:
@@ -70,6 +76,7 @@ class ServedTeacher:
         pause: float = 1.0,
     ) -> None:
         check_target(target, top, SERVED)
+        check_url(url)
         self.url, self.model, self.target, self.top = url.rstrip("/"), model, target, top
         self.vocabulary = shared_vocabulary(student, teacher, aliases)
         self.attempts, self.patience, self.pause = attempts, patience, pause
@@ -108,8 +115,18 @@ class ServedTeacher:
             "temperature": 1.0,
             "prompt_logprobs": max(LIKELIEST, self.top if self.target == "soft" else 1),
         }
-        choices = self._post("/v1/completions", body).get("choices", [])
-        found = []
+        answer = self._post("/v1/completions", body)
+        try:
+            return self._read(answer, rows, starts)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # JSON of another shape
+            raise TeacherError(
+                f"{self.url} answers otherwise than a server of completions: {type(error).__name__}, {error}.",
+                "Serve the teacher with vLLM or `trl vllm-serve`.",
+            ) from error
+
+    def _read(self, answer: dict[str, Any], rows: Sequence[list[int]], starts: Sequence[int]) -> list[list[Entry]]:
+        """What ``_told`` gives, of a server's answer."""
+        choices, found = answer.get("choices", []), []
         for row, start, choice in zip(rows, starts, sorted(choices, key=lambda one: one.get("index", 0)), strict=False):
             entries = choice.get("prompt_logprobs")
             if not isinstance(entries, list) or len(entries) != len(row):

@@ -34,7 +34,7 @@ class StudentTrainer(TGPOTrainer):
 
     Args:
         problems: asked in this order, as many in a batch of roll-outs as its answers allow, from the first again after
-            the last.
+            the last; an epoch's last batch is filled up with the first ones.
         reward: of an answer's text to a problem.
         groups: what is trained of the student.
         pace: the learning rate's factor by the number of the update, from 0; None leaves the schedule to TRL.
@@ -72,18 +72,19 @@ class StudentTrainer(TGPOTrainer):
             )
         for problem in problems:  # found out now, and not when its turn comes
             asked = len(student.prompt(problem))
-            if asked + args.max_completion_length > student.window:
+            said = max(args.max_completion_length, len(student.given(problem).words) if given else 0)
+            if asked + said > student.window:
                 raise BudgetError(
-                    f"The problem {problem.id} has {asked} tokens, which with {args.max_completion_length} of an "
-                    f"answer exceed the window of {student.window}.",
+                    f"The problem {problem.id} has {asked} tokens, which with {said} of an answer exceed the window "
+                    f"of {student.window}.",
                     "Take shorter ones (of documents, excerpts), or lower the limit.",
                 )
-            if given:
-                student.given(problem)
         self.student, self.problems, self.groups, self.given_of_group = student, list(problems), groups, given
         self.pace = pace
         self._given_now: list[bool] = []
         self._speakers = torch.empty(0)
+        each = args.generation_batch_size // args.num_generations  # TRL would drop what fills no batch
+        numbers = range(len(problems) + -len(problems) % each)
         args.disable_dropout = True  # what answers must be what is scored
         rewarded = Rewarded(self.problems, reward)
         if args.ddp_find_unused_parameters is None:  # answers of a process may have no finished step, and so no memory
@@ -94,7 +95,7 @@ class StudentTrainer(TGPOTrainer):
                 student.decoder,
                 reward_funcs=rewarded,
                 args=args,
-                train_dataset=Dataset.from_list([{"prompt": str(number)} for number in range(len(self.problems))]),
+                train_dataset=Dataset.from_list([{"prompt": str(number % len(problems))} for number in numbers]),
                 processing_class=student.tokenizer,
                 rollout_func=self._roll_out,
                 teacher=teacher,
@@ -263,6 +264,7 @@ def _check(args: TGPOConfig) -> None:
     """Raise ``LaconicError`` for options of TRL that a student's own roll-outs and scores would pass over."""
     plain = {"beta": 0, "use_vllm": False, "top_p": 1, "top_k": 0, "min_p": None, "repetition_penalty": 1}
     plain |= {"generation_kwargs": None, "use_transformers_continuous_batching": False}
+    plain |= {"mask_truncated_completions": False}  # it would take an answer that ends with its line for cut off
     for name, value in plain.items():
         if getattr(args, name) not in (value, value or None):
             raise LaconicError(f"{name} is {getattr(args, name)}, which students do not have.", f"Leave {name} out.")

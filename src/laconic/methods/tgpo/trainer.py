@@ -87,8 +87,11 @@ class TGPOTrainer(GRPOTrainer):
     @property
     def rollout_batch(self) -> int:
         """Number of the batch of roll-outs that is made now, from 1, after resuming too: the state counts updates."""
-        updates = max(1, self.args.steps_per_generation * self.num_iterations // self.args.gradient_accumulation_steps)
-        return 1 + self.state.global_step // updates
+        each = self.args.gradient_accumulation_steps
+        parts = (
+            self.state.global_step * each + self._step % each
+        )  # an update may begin with one batch and end with another
+        return 1 + parts // (self.args.steps_per_generation * self.num_iterations)
 
     def _given(self) -> Tensor | None:
         """Which answers of the batch just rolled out were given, bool ``[B]``; None: none of them."""
