@@ -124,6 +124,16 @@ def test_pieces_are_the_whole(size: int) -> None:
     assert_same(made.read_pieces(text[n : n + size] for n in range(0, len(text), size)), whole)
 
 
+def test_half_characters_are_refused_and_what_was_read_stays() -> None:
+    made = reader()
+    before = made.read_pieces([TEXT])
+    held = before.held[0]
+    with pytest.raises(DocumentError, match="half characters"):
+        made.read_pieces([TEXT, "and \ud83d alone"], before)
+    assert before.held[0] == held
+    made.read_pieces([TEXT], before)
+
+
 @pytest.mark.parametrize("tokens", [63, 64, 65, 128])
 @torch.no_grad()
 def test_pieces_that_end_with_a_portion_leave_their_last_chunk_open(

@@ -67,8 +67,14 @@ def require_text(context: str) -> None:
     """Raise ``DocumentError`` if there is nothing to read, or half characters that no tokenizer takes."""
     if not context.strip():
         raise DocumentError("The document is empty.", "Give a document with some text in it.")
-    if whole_characters(context) != context:
+    require_whole_characters(context)
+
+
+def require_whole_characters(text: str) -> str:
+    """Return the text, or raise ``DocumentError`` for half characters."""
+    if whole_characters(text) != text:
         raise DocumentError("The document holds half characters (lone surrogates).", "Decode it as UTF-8.")
+    return text
 
 
 def require_question(query: str | None) -> str:

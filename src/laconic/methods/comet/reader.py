@@ -10,7 +10,7 @@ from torch import Tensor
 
 from laconic.backbone import Backbone
 from laconic.core.results import Answer, Compressed, Stopwatch
-from laconic.core.segments import require_text
+from laconic.core.segments import require_text, require_whole_characters
 from laconic.errors import BackboneError, DocumentError, LaconicError
 from laconic.generation.answer import Reader, answer_line
 from laconic.generation.greedy import continue_one_by_one
@@ -80,11 +80,14 @@ class CoMeTReader(Reader):
 
         Returns:
             The stream behind the text: ``resume`` makes a context of it, ``save_memory`` a file.
+
+        Raises:
+            DocumentError: a piece holds half characters.
         """
         stream = ChunkStream(self.comet) if stream is None else stream.fork()
         waiting: list[int] = []
         portion = PORTION_CHUNKS * self.comet.config.chunk_tokens
-        for ids in self.backbone.ids_of_pieces(pieces):
+        for ids in self.backbone.ids_of_pieces(map(require_whole_characters, pieces)):
             waiting += ids
             # one token waits, so that the last one read can be continued
             ready = (len(waiting) - 1) // portion * portion
