@@ -15,6 +15,7 @@ from torch.nn import functional
 from laconic.core.layout import IGNORE, Kind
 from laconic.core.thoughts import Trace, lay_out
 from laconic.core.visibility import visible
+from laconic.data.problems import Problem, same_words
 from laconic.data.puzzles import PUZZLES, puzzle
 from laconic.errors import DataError, RecipeError
 from laconic.methods.thinking.model import Thinker
@@ -284,6 +285,16 @@ def test_slips_in_a_stage_are_found(key: str, value: Any) -> None:
     trainer.check(STAGE, "here")
     with pytest.raises(RecipeError, match="here"):
         trainer.check(STAGE | {key: value}, "here")
+
+
+def test_a_problem_that_has_no_room_is_found_before_training_and_named() -> None:
+    trainer, model = ThinkingTrainer(KINDS["lightthinker"][0]), thinker("lightthinker")
+    fits = Problem("fits", "What?", ["blue", "The answer is blue."], "blue", same_words)
+    long = Problem("long", "What is the number of ships that passed? " * 9, fits.steps, "blue", same_words)
+    stage = STAGE | {"task": ["gsm8k_train"], "limit": 40}
+    trainer.task(model, stage, {"gsm8k_train": [fits]}, 0)
+    with pytest.raises(RecipeError, match="gsm8k_train, problem long: .* no room in 40"):
+        trainer.task(model, stage, {"gsm8k_train": [fits, long]}, 0)
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

@@ -9,7 +9,7 @@ import torch
 from laconic.backbone import Backbone
 from laconic.core.options import Options
 from laconic.data.problems import Problem
-from laconic.errors import RecipeError
+from laconic.errors import DataError, RecipeError
 from laconic.methods.thinking.model import Thinker
 from laconic.train import thinking_data
 from laconic.train.stages import OnDecoder, Stage, StageTask, on_own_answers, policy
@@ -50,7 +50,7 @@ class ThinkingTrainer(OnDecoder):
         return self.kind(backbone, config)
 
     def task(self, method: Thinker, stage: dict[str, Any], data: dict[str, list[Problem]], seed: int) -> Stage:
-        """Raises ``RecipeError`` where traces could be longer than the backbone was built for."""
+        """Raises ``RecipeError`` where traces could be longer than the backbone was built for, or one cannot be made."""
         if stage["limit"] > method.backbone.window:
             raise RecipeError(
                 f"The stage {stage['name']} has traces of {stage['limit']} tokens, and the window of "
@@ -63,6 +63,12 @@ class ThinkingTrainer(OnDecoder):
         soft = [tokens.weight for tokens in method.soft_tokens if len(tokens)]
         if on_own_answers(stage):
             return policy().thinking_task(method, stage, data, decoder, seed)
+        for name, problems in data.items():
+            for problem in problems:  # found out now, and not when it is drawn
+                try:
+                    method.trace(problem.question, problem.steps, stage["limit"])
+                except DataError as error:
+                    raise RecipeError(f"{name}, problem {problem.id}: {error.problem}", error.remedy) from error
         parameters = {"decoder": (decoder, 1.0)} | ({"soft": (soft, stage["soft_rate"])} if soft else {})
         module = ThinkingStage(method, method.foresight_weight)
         return StageTask(module, thinking_examples(method, stage, data, seed), parameters, weight=labels_in_rows)
