@@ -37,10 +37,11 @@ from laconic.methods.poc.calibration import Promise
 from laconic.methods.poc.compressors import compressor_digest, load_steerable
 from laconic.methods.poc.labels import Labelled, read_labels, split_of
 from laconic.methods.poc.promises import retention_at, tabled
-from laconic.methods.poc.rivals import FeatureCurve, Threshold, features
+from laconic.methods.poc.rivals import FeatureCurve, Threshold
 from laconic.methods.poc.selection import Curve, select
 from laconic.methods.poc.steering import PoC, load_predictor
-from laconic.methods.pruning.words import WordPruner, words_of
+from laconic.methods.pruning.classifier import Classifier
+from laconic.methods.pruning.words import words_of
 from laconic.methods.registry import load_method, reader_name
 
 FLOORS = [round(0.5 + 0.02 * step, 2) for step in range(26)]
@@ -64,7 +65,7 @@ def main() -> None:
     backbone = load_backbone()
     predictor, promises = load_predictor(backbone, args.predictor)
     compressor = load_steerable("classifier", backbone, classifier=args.classifier)
-    assert isinstance(compressor, WordPruner)
+    assert isinstance(compressor, Classifier)
     reader = load_method("full", backbone).reader
     method = PoC(
         compressor,
@@ -95,7 +96,7 @@ def main() -> None:
         curves["text"] = []
         for one in own:
             begun = time.perf_counter()
-            curves["text"].append(tabled(predictor.curve(one.context, one.question)))
+            curves["text"].append(tabled(method.curve(one.context, one.question)))
             seconds.append((backbone.count_tokens(one.context), time.perf_counter() - begun))
         row, picture = evaluate(task, own, curves, [given[id(one)][1] for one in own], threshold)
         row["delivered"] = delivered(method, reader, own, answers_of(task))
@@ -139,10 +140,10 @@ def errors_of(curve: Curve, one: Labelled) -> list[float]:
     return [value - other for value, other in zip(curve(ratios), true, strict=True)]
 
 
-def described(compressor: WordPruner, one: Labelled) -> tuple[Any, list[float]]:
+def described(compressor: Classifier, one: Labelled) -> tuple[Any, list[float]]:
     """Features of a text that the compressor's pass has paid for, and the words' scores."""
     scores = list(compressor.scores(one.context, words_of(one.context), one.question))
-    return features(one.context, scores), scores
+    return np.array(compressor.features(one.context, one.question)), scores
 
 
 def evaluate(
@@ -226,8 +227,7 @@ def delivered(
 
 def best_policies(grid: Grid) -> dict[str, Outcomes]:
     """What could be had at best, knowing the true scores: for a budget."""
-    places = np.array(grid.ratios)
-    return {"oracle": best_for_budget(places, grid.scores, grid.whole, PRICES)}
+    return {"oracle": best_for_budget(grid.delivered, grid.scores, grid.whole, PRICES)}
 
 
 class Grid:
@@ -237,13 +237,14 @@ class Grid:
         self.ratios = sorted(set.intersection(*(set(one.delivered) for one in texts)))
         self.whole = np.array([one.whole for one in texts])
         self.scores = np.array([[one.scores[ratio] for ratio in self.ratios] for one in texts])
+        self.delivered = np.array([[one.delivered[ratio] for ratio in self.ratios] for one in texts])
 
     def outcomes(self, chosen: Sequence[Sequence[float]]) -> Outcomes:
         """Of ratios chosen for each floor and text: the next labelled one from there on, or all of the text."""
         known = np.column_stack([self.scores, self.whole])
-        grid = np.array([*self.ratios, 1.0])
+        delivered, rows = np.column_stack([self.delivered, np.ones(len(self.whole))]), np.arange(len(self.whole))
         places = np.array([[bisect_left(self.ratios, ratio - 1e-9) for ratio in own] for own in chosen])
-        return Outcomes(grid[places], known[np.arange(len(self.whole)), places], self.whole)
+        return Outcomes(delivered[rows, places], known[rows, places], self.whole)
 
 
 def draw(pictures: dict[str, Any], path: Path) -> None:

@@ -46,7 +46,8 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> str:
     known = [Labels("squad", 1.0, {0.2: 0.5, 0.6: 0.9})]
     made = Made(backbone.content_hash, "untuned", "selfinfo", QUESTION_TEMPLATE, {})
     outcomes = [[min(1.0, target + 0.1) for target in TARGETS]] * 80
-    model.promises = Promises(made, outcomes, AverageCurve.of(known), {})
+    documents = [str(number) for number in range(80)]
+    model.promises = Promises(made, outcomes, documents, [0.2, 0.6], AverageCurve.of(known), {})
     model.save_pretrained(folder)
     return str(folder)
 
@@ -171,6 +172,7 @@ def test_auto_goes_by_the_profile_of_this_machine(run: Run, document: str, predi
         assert any("skipped" in note for note in steered["notes"]) == left
     assert_refused(run("profile", *PLAIN, "--lengths", "many"), "lengths")
     assert_refused(run("profile", *PLAIN, "--lengths", "2"), "16 tokens")
+    assert_refused(run("profile", *PLAIN, "--lengths", "64"), "One length")
 
 
 def test_labels_from_the_command_line(run: Run, tmp_path: Path) -> None:
@@ -192,6 +194,10 @@ def test_labels_from_the_command_line(run: Run, tmp_path: Path) -> None:
     assert part.status == 0, part.err
     wanted = [item.id for item in load_file(data) if split_of(item.document_id) == "train"]
     assert [item["id"] for item in json.loads(out.read_text())["items"]] == wanted
+    assert len(wanted) > 1
+    two = [*PLAIN, "--ratios", "0.5", "--out", str(out), "--adapter", "none", "--split", "train", "--limit", "1"]
+    assert run("label", str(data), *two).status == 0
+    assert len(json.loads(out.read_text())["items"]) == 1, "the limit is of the split"
     assert_refused(run("label", str(data), "--split", "test"), "no split")
     for wrong in ("0", "0.5,2", "some"):
         assert_refused(run("label", str(data), "--ratios", wrong), "ratios")

@@ -14,7 +14,7 @@ from tiny import tiny_backbone
 from laconic.core.results import Answer, Compressed
 from laconic.core.segments import Range
 from laconic.data.schema import QAItem
-from laconic.errors import AdapterError, DataError, LaconicError
+from laconic.errors import AdapterError, BudgetError, DataError, LaconicError
 from laconic.eval.labelling import Plan, build_labels, drawn_ratios
 from laconic.generation.answer import Reader
 from laconic.methods.poc.labels import Made, read_labels, split_of
@@ -76,6 +76,22 @@ def test_a_text_is_looked_at_once_and_equal_results_are_read_once(tmp_path: Path
     assert set(line["scores"]) == {0.3, 0.31, 0.6, 0.9}
     assert all(score == 0 for score in line["scores"].values())
     assert line["tokens_read"] == sum(map(BACKBONE.count_tokens, reader.contexts))
+
+
+def test_what_the_compressor_found_is_noted(tmp_path: Path) -> None:
+    class Telling(Counting):
+        def features(self, context: str, query: str | None = None) -> list[float]:
+            return [len(context) / 7, float(query == "Which?")]
+
+    for compressor, wanted in (
+        (Telling(BACKBONE), [round(len(ITEMS[0].document) / 7, 5), 1.0]),
+        (Counting(BACKBONE), []),
+    ):
+        build_labels(
+            LoadedMethod("telling", compressor, Parrot()), {"squad": ITEMS}, PLAN, tmp_path / f"{len(wanted)}.json",
+            say=lambda _: None, backbone="b", reader="r", compressor="c",
+        )  # fmt: skip
+        assert read_labels([tmp_path / f"{len(wanted)}.json"])[1][0].features == wanted
 
 
 def test_texts_that_score_nothing_are_counted_and_have_no_labels(tmp_path: Path) -> None:
@@ -183,6 +199,7 @@ def test_ratios_are_drawn_on_the_grid_and_evenly_by_factor() -> None:
     seen = [ratio for seed in range(300) for ratio in drawn_ratios(8, random.Random(seed))]
     assert all(0 < ratio < 1 for ratio in seen)
     on_grid = [ratio for ratio in seen if abs(ratio * 19 - round(ratio * 19)) < 1e-3]
+    assert sum(ratio in {place / 19 for place in range(1, 19)} for ratio in on_grid) > 0.98 * len(on_grid), "exactly"
     assert 0.45 < len(on_grid) / len(seen) < 0.55
     free = [ratio for ratio in seen if abs(ratio * 19 - round(ratio * 19)) >= 1e-3]
     below = sum(ratio < 0.1414 for ratio in free) / len(free)  # the middle of [0.02, 1) by factor
@@ -196,3 +213,20 @@ def test_a_document_is_in_one_split_with_all_its_excerpts() -> None:
     assert 0.17 < splits.count("calibration") / 2000 < 0.23
     for number in range(50):
         assert len({split_of(f"document {number}{excerpt}") for excerpt in ("", "#0", "#1200", "#1#2")}) == 1
+
+
+def test_a_text_that_no_ratio_is_possible_of_is_skipped_and_the_rest_can_be_read(tmp_path: Path) -> None:
+    class Particular(Counting):
+        def compress(self, context: str, query: str | None = None, **options: Any) -> Compressed:
+            if context.startswith("one two three four five"):
+                raise BudgetError("less than one segment.", "")
+            return super().compress(context, query, **options)
+
+    items = [ITEMS[0], item(1, "six one two three four", "six")]
+    build_labels(
+        LoadedMethod("particular", Particular(BACKBONE), Parrot()), {"squad": items}, PLAN, tmp_path / "labels.json",
+        say=lambda _: None, backbone="b", reader="r", compressor="c",
+    )  # fmt: skip
+    assert json.loads((tmp_path / "labels.json").read_text())["counts"]["skipped"] == 1
+    _, read = read_labels([tmp_path / "labels.json"])
+    assert [one.id for one in read] == ["1"]

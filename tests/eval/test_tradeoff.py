@@ -59,7 +59,7 @@ def test_a_curve_that_ignores_the_text_is_a_fixed_ratio() -> None:
 def test_no_policy_beats_the_oracle() -> None:
     scores, whole = truth()
     draw = np.random.default_rng(1)
-    oracle = best_for_budget(GRID, scores, whole, np.linspace(0, 40, 400).tolist())
+    oracle = best_for_budget(np.tile(GRID, (len(whole), 1)), scores, whole, np.linspace(0, 40, 400).tolist())
     policies = {"oracle": oracle, "fixed": fixed(scores, whole, list(range(len(GRID))))}
     for number in range(20):
         places = np.sort(draw.integers(0, len(GRID), (8, len(whole))), axis=0)
@@ -72,13 +72,21 @@ def test_no_policy_beats_the_oracle() -> None:
 
 
 def test_the_oracle_needs_negative_prices_where_cutting_a_little_helps() -> None:
-    ratios, scores, whole = np.array([0.2, 0.9]), np.array([[1.0, 0.99]]), np.array([0.5])
+    ratios, scores, whole = np.array([[0.2, 0.9]]), np.array([[1.0, 0.99]]), np.array([0.5])
     plain = Outcomes(np.array([[0.2], [0.9]]), np.array([[1.0], [0.99]]), whole)
     prices = [-9.0, -0.5, -0.01, 0.0, 0.01, 0.5, 9.0]
     oracle = best_for_budget(ratios, scores, whole, prices)
     assert performance_at_ratio(oracle, 0.2) >= performance_at_ratio(plain, 0.2) - 1e-9
     without = best_for_budget(ratios, scores, whole, [price for price in prices if price >= 0])
     assert performance_at_ratio(without, 0.2) < performance_at_ratio(plain, 0.2)
+
+
+def test_the_oracle_pays_for_what_is_delivered() -> None:
+    """Two texts of which one is delivered longer than was asked for: there the whole text is as cheap."""
+    ratios, scores, whole = np.array([[0.2], [1.0]]), np.array([[0.9], [0.9]]), np.array([1.0, 1.0])
+    oracle = best_for_budget(ratios, scores, whole, [0.5])
+    assert oracle.ratios.tolist() == [[0.2, 1.0]]
+    assert oracle.scores.tolist() == [[0.9, 1.0]]
 
 
 def test_comparisons_are_paired() -> None:

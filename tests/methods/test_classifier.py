@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny import tiny_backbone, tiny_encoder, tiny_encoder_config, tiny_wordpieces
@@ -15,7 +16,9 @@ from laconic.methods.pruning.checkpoint import Checkpoint
 from laconic.methods.pruning.classifier import Classifier, ClassifierConfig, WordClassifier, load_classifier
 from laconic.methods.pruning.relevance import LONGEST, SIGNS, sentence_numbers, signs
 from laconic.methods.pruning.scoring import GIVE, rows_of, word_scores
+from laconic.methods.pruning.summary import SHARES, SIZE, summary
 from laconic.methods.pruning.words import words_of
+from laconic.methods.roles import Telling
 
 BACKBONE = tiny_backbone("llama")
 TEXT = "The keeper wrote down the weather. The ships passed; the sky is blue and the grass green! Remember it. " * 6
@@ -202,3 +205,24 @@ def test_folders_that_hold_no_classifier_are_refused(tmp_path: Path) -> None:
     tiny_wordpieces().save_pretrained(tmp_path / "three")
     with pytest.raises(BackboneError, match="3 labels"):
         load_classifier(tmp_path / "three", "cpu")
+
+
+def test_a_summary_is_of_the_words_and_costs_no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = words_of("aa bb cc dd " * 25)
+    clear = summary(words, [0.9] * 3 + [0.01] * 97)
+    spread = summary(words, [0.3] * 100)
+    assert len(clear) == len(spread) == SIZE
+    assert all(one > other for one, other in zip(clear[: len(SHARES)], spread[: len(SHARES)], strict=True))
+    assert spread[: len(SHARES)] == pytest.approx([4 * (share - 0.5) for share in SHARES])  # even: so much, so much
+    assert clear[len(SHARES)] == pytest.approx(np.log(9) / 4)
+    assert spread[len(SHARES) :] == pytest.approx([np.log(3 / 7) / 4] * 3)
+    assert summary([], []) == [0.0] * SIZE
+    assert np.isfinite(summary(words_of("one"), [1.0])).all()
+    made = Classifier(BACKBONE, (), (classifier(), "v"))
+    assert isinstance(made, Telling)
+    told = made.features(TEXT, QUESTION)
+    assert told == summary(words_of(TEXT), made.scores(TEXT, words_of(TEXT), QUESTION))
+    assert told != made.features(TEXT, "Who wrote it?")
+    made.compress(TEXT, QUESTION, ratio=0.5)
+    monkeypatch.setattr(Classifier, "scores", lambda *_: pytest.fail("a second look"))
+    assert made.features(TEXT, QUESTION) == told

@@ -83,6 +83,33 @@ def test_a_margin_past_a_gap_is_not_taken() -> None:
     assert risk_margin([[1.0, 0.0, 1.0]] * 99, grid, 0.9) == 0.2
 
 
+def test_texts_of_one_document_count_as_one() -> None:
+    """Documents of ten texts alike: treated as apart they seem to prove what they do not."""
+    draw, grid = random.Random(3), margins(FLOOR, 21)
+    population = drawn(draw, 600, grid)
+    trials, delta, violated, naive = 200, 0.2, 0, 0
+    for _ in range(trials):
+        *calibration, new = draw.sample(population, 20)
+        texts = [one for one in calibration for _ in range(10)]
+        documents = [str(number) for number in range(19) for _ in range(10)]
+        margin = quantile_margin(texts, grid, FLOOR, delta, documents)
+        assert margin == quantile_margin(calibration, grid, FLOOR, delta)
+        violated += new[grid.index(margin)] < FLOOR
+        apart = risk_margin(texts, grid, FLOOR, 0.1)
+        naive += apart < risk_margin(texts, grid, FLOOR, 0.1, documents)
+    assert violated / trials <= delta + 3 * (delta * (1 - delta) / trials) ** 0.5
+    assert naive > trials / 2
+    with pytest.raises(DataError, match="2 documents for 3 texts"):
+        risk_margin([[1.0] * len(grid)] * 3, grid, FLOOR, 0.1, ["a", "b"])
+
+
+def test_a_documents_texts_below_the_floor_count_by_their_share() -> None:
+    grid, kept, lost = [0.0, 0.1], [1.0, 1.0], [0.0, 1.0]
+    texts, documents = [kept, lost] + [kept] * 18, ["a", "a", *(str(n) for n in range(18))]
+    assert quantile_margin(texts, grid, 0.9, 0.076, documents) == 0.0  # (0.5 + 1) / 20 = 0.075
+    assert quantile_margin(texts, grid, 0.9, 0.074, documents) == 0.1
+
+
 def test_too_few_texts_promise_nothing() -> None:
     grid = margins(0.9)
     with pytest.raises(DataError, match="too few"):

@@ -13,9 +13,11 @@ from tiny import ARCHITECTURES, tiny_backbone
 from laconic.errors import BudgetError, DocumentError, LaconicError, QuestionError
 from laconic.methods.poc.average import AverageCurve
 from laconic.methods.poc.config import PoCConfig
-from laconic.methods.poc.labels import Labels
+from laconic.methods.poc.labels import Labelled, Labels
 from laconic.methods.poc.predictor import CurvePredictor
 from laconic.methods.poc.selection import select
+from laconic.methods.pruning.summary import SIZE
+from laconic.train.poc import predicted_and_true
 
 HEADS = ["monotone", "sigmoid"]
 TEXT = "The mill stood by the river. Anna Berg bought it, and sold it again to nobody. " * 4
@@ -167,3 +169,31 @@ def test_it_begins_as_a_curve_for_every_text() -> None:
     assert one[3] == pytest.approx(0.8, abs=0.03)  # it never falls
     assert one[-1] == pytest.approx(1.0)
     assert all(a <= b + 1e-6 for a, b in pairwise(one))
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_what_the_compressor_found_is_weighed_where_it_is_asked_for(head: str) -> None:
+    model = predictor(head, features=True)
+    some, other = [0.5] * SIZE, [-0.5] * SIZE
+    assert model.curve(TEXT, features=some)(RATIOS) != model.curve(TEXT, features=other)(RATIOS)
+    assert predictor(head).curve(TEXT, features=some)(RATIOS) == predictor(head).curve(TEXT)(RATIOS)
+    for wrong in (None, [0.5], ()):
+        with pytest.raises(LaconicError, match="was not told"):
+            model.curve(TEXT, features=wrong)
+    fresh = CurvePredictor(
+        tiny_backbone("llama"), PoCConfig(head=head, features=True, query=False, lora_rank=2, chunk_tokens=32)
+    )
+    assert fresh.curve(TEXT, features=some)(RATIOS) == fresh.curve(TEXT, features=other)(RATIOS)  # not till trained
+
+
+def test_features_go_with_the_text_whose_chunks_are_read_beside_others() -> None:
+    model = predictor("monotone", features=True)
+    texts = [
+        Labelled("a", "squad", "a", TEXT, "Who?", 1.0, {0.1: 0.0, 0.5: 0.6}, {}, [0.7] * SIZE),
+        Labelled("b", "squad", "b", TEXT[:60], "Who?", 1.0, {0.3: 0.25}, {}, [-0.7] * SIZE),
+    ]
+    with torch.inference_mode():
+        predicted, _, known = predicted_and_true(model, texts)
+    for place, one in enumerate(texts):
+        wanted = model.curve(one.context, features=one.features)(sorted(one.scores))
+        assert predicted[place][known[place]].tolist() == pytest.approx(wanted, abs=1e-5)

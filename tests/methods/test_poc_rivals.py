@@ -14,7 +14,7 @@ from laconic.errors import DataError
 from laconic.methods.poc.average import AverageCurve
 from laconic.methods.poc.labels import Labels
 from laconic.methods.poc.predictor import between_knots
-from laconic.methods.poc.rivals import FeatureCurve, Threshold, _Knots, features, share_above
+from laconic.methods.poc.rivals import FeatureCurve, Threshold, _Knots, share_above
 
 GRID = [number / 19 for number in range(1, 19)]
 
@@ -86,14 +86,18 @@ def test_a_threshold_keeps_more_where_more_is_worth_keeping() -> None:
 def test_small_things() -> None:
     assert share_above([0.1, 0.5, 0.5, 0.9], 0.5) == 0.75
     assert share_above([0.1], 2.0) == 0
-    one, other = features("a b c d " * 9, [0.1, 0.9]), features("All words here differ from one another", [0.1, 0.9])
-    assert one.shape == other.shape
-    assert one[-1] < other[-1]  # packs better
-    assert one[-2] < other[-2]  # fewer words
-    assert np.isfinite(features("", [])).all()
     given, labels = drawn(4)
     for slip in ([], labels[:2]):
         with pytest.raises(DataError):
             FeatureCurve.fit(given, slip)
         with pytest.raises(DataError):
             Threshold.fit([[0.1]] * 4, slip)
+
+
+def test_a_thresholds_gains_make_up_for_no_losses() -> None:
+    """One text gains threefold where another loses all: the mean kept is a half, not one and a half."""
+    labels = [Labels("squad", 0.3, {0.5: 0.9}), Labels("squad", 1.0, {0.5: 0.0})]
+    scores = [[0.9, 0.8, 0.2, 0.1]] * 2
+    found = Threshold.fit(scores, labels)
+    assert max(kept for level, kept in found.levels if level > 0.5) == pytest.approx(0.5)
+    assert found.ratio(scores[0], 0.9) == 1.0

@@ -20,8 +20,9 @@ from laconic.methods.poc.chunked import between_words
 from laconic.methods.poc.config import PoCConfig
 from laconic.methods.poc.labels import Labelled, Labels, Made
 from laconic.methods.poc.predictor import CurvePredictor
-from laconic.methods.poc.promises import FILE, TARGETS, Promises, measured_below, outcomes_of, retention_at
+from laconic.methods.poc.promises import FILE, TARGETS, Promises, common_ratios, outcomes_of, retention_at
 from laconic.methods.poc.steering import PoC, load_predictor
+from laconic.methods.pruning.summary import SIZE
 from laconic.methods.pruning.words import WordPruner
 from laconic.train.poc import PredictorStage, predicted_and_true
 
@@ -60,8 +61,10 @@ def promises(texts: int = 60) -> Promises:
     draw = random.Random(0)
     known = [labels(draw.choice([0.1, 0.3, 0.5, 0.8])) for _ in range(texts)]
     curve = predictor().curve(TEXT)
-    outcomes = [outcomes_of(curve, one) for one in known]
-    return Promises(MADE, outcomes, AverageCurve.of(known), AverageCurve.by_task(known))
+    ratios = sorted(known[0].scores)
+    outcomes = [outcomes_of(curve, one, ratios) for one in known]
+    documents = [str(number) for number in range(texts)]
+    return Promises(MADE, outcomes, documents, ratios, AverageCurve.of(known), AverageCurve.by_task(known))
 
 
 def poc(**changes: Any) -> PoC:
@@ -98,10 +101,55 @@ def test_where_nothing_may_be_cut_the_text_is_byte_for_byte() -> None:
 
 def test_a_reason_to_leave_the_text_alone_is_asked_for_the_ratio_and_told() -> None:
     method, asked = poc(), list[float]()
-    skipped = method.compress(TEXT, floor=0.3, skip=lambda ratio: (asked.append(ratio), "too short to pay")[1])
+    wanted = method.compress(TEXT, floor=0.3).choice.ratio
+
+    def from_there_on(ratio: float) -> str | None:
+        asked.append(ratio)
+        return "too short to pay" if ratio >= wanted else None
+
+    skipped = method.compress(TEXT, floor=0.3, skip=from_there_on)
     assert skipped.compressed.text == TEXT
     assert skipped.compressed.notes == ["too short to pay"]
-    assert asked == [skipped.choice.ratio] == [method.compress(TEXT, floor=0.3).choice.ratio]
+    assert asked == [0.02, skipped.choice.ratio] == [0.02, wanted]
+
+
+def test_a_predictor_that_weighs_features_is_told_them() -> None:
+    class Telling(FromTheStart):
+        def features(self, context: str, query: str | None = None) -> list[float]:
+            return [float(len(context) % 7)] * SIZE
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        weighing = CurvePredictor(BACKBONE, PoCConfig(lora_rank=2, chunk_tokens=32, query=False, features=True))
+        for parameter in weighing.own_parameters().values():
+            parameter.data.normal_(0, 0.3)
+    method = PoC(Telling(BACKBONE), weighing.eval(), promises(), compressor_digest="compressor x")
+    wanted = weighing.curve(TEXT, features=[float(len(TEXT) % 7)] * SIZE)
+    assert method.compress(TEXT, floor=0.5).choice.curve == [
+        (ratio, pytest.approx(wanted([ratio])[0])) for ratio, _ in method.compress(TEXT, floor=0.5).choice.curve
+    ]
+    silent = PoC(FromTheStart(BACKBONE), weighing, promises(), compressor_digest="compressor x")
+    with pytest.raises(LaconicError, match="was not told"):
+        silent.compress(TEXT, floor=0.5)
+
+
+def test_where_no_ratio_pays_nothing_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = poc()
+    monkeypatch.setattr(CurvePredictor, "curve", lambda *_: pytest.fail("the predictor was asked"))
+    found = method.compress(TEXT, floor=0.3, skip=lambda ratio: "too short to pay")
+    assert (found.compressed.text, found.choice.ratio, found.choice.curve) == (TEXT, 1.0, [])
+    assert found.compressed.notes == ["too short to pay"]
+    assert "mean" in found.promise
+
+
+def test_a_compressor_that_hears_questions_is_steered_with_one() -> None:
+    class Asking(FromTheStart):
+        query_aware = True
+
+    method = PoC(Asking(BACKBONE), predictor(), promises(), compressor_digest="compressor x")
+    with pytest.raises(QuestionError):
+        method.compress(TEXT, floor=0.5)
+    assert method.compress(TEXT, "Who bought it?", floor=0.5)
 
 
 def test_each_chunk_may_have_a_ratio_of_its_own() -> None:
@@ -170,15 +218,19 @@ def test_promises_aim_higher_and_say_so() -> None:
         assert found.choice.retention >= 0.5 + found.margin or found.choice.ratio == 1
         assert promise in found.promise
         assert "60 held-out" in found.promise
+        assert found.choice.ratio in (*labels(0.1).scores, 1.0), "a ratio that was measured"
+        assert found.choice.retention == pytest.approx(
+            1.0 if found.choice.ratio == 1 else predictor().curve(TEXT)([found.choice.ratio])[0]
+        )
         # on the held-out texts themselves it is kept
-        at = [measured_below(labels(need), found.choice.ratio) for need in (0.1, 0.3, 0.5, 0.8)]
+        at = [labels(need).scores.get(found.choice.ratio, 1.0) for need in (0.1, 0.3, 0.5, 0.8)]
         assert sum(at) / 4 >= 0.5
 
 
 def test_a_margin_is_the_least_that_the_outcomes_of_its_targets_allow() -> None:
     # all texts lose everything below the target 0.8, and keep all from there on
     outcomes = [[float(target >= 0.8) for target in TARGETS]] * 200
-    known = Promises(MADE, outcomes, AverageCurve.of([labels(0.1)]), {})
+    known = Promises(MADE, outcomes, [str(n) for n in range(200)], [0.5], AverageCurve.of([labels(0.1)]), {})
     for promise in ("risk", "quantile"):
         assert known.margin(0.6, promise, 0.1) == pytest.approx(0.2)
         assert known.margin(0.9, promise, 0.1) == pytest.approx(0.0)
@@ -186,21 +238,43 @@ def test_a_margin_is_the_least_that_the_outcomes_of_its_targets_allow() -> None:
     assert known.margin(1.0, "quantile", 0.1) == pytest.approx(0.0)
     assert known.margin(1.0, "risk", 0.1) > 0  # cutting nothing is all that can be promised
     assert known.margin(0.6, "mean", 0.1) == 0
-    few = replace(known, outcomes=outcomes[:4])
+    few = replace(known, outcomes=outcomes[:4], documents=known.documents[:4])
     with pytest.raises(DataError, match="too few"):
         few.margin(0.6, "quantile", 0.1)
+    with pytest.raises(DataError, match="4 held-out documents are too few"):  # texts of one prove no more than one
+        replace(known, documents=[str(n % 4) for n in range(200)]).margin(0.6, "quantile", 0.1)
+    assert "200 held-out ones of 4 documents" in replace(known, documents=[str(n % 4) for n in range(200)]).words(
+        0.6, "risk", 0.1
+    )
 
 
 def test_outcomes_are_what_selection_would_have_got() -> None:
     step = 150 / 361
-    found = outcomes_of(lambda ratios: [float(ratio >= step - 1e-9) for ratio in ratios], labels(0.5))
+    curve, ratios = lambda ratios: [float(ratio >= step - 1e-9) for ratio in ratios], sorted(labels(0.5).scores)
+    found = outcomes_of(curve, labels(0.5), ratios)
     assert len(found) == len(TARGETS)
     assert found[0] == 0  # the least ratio
     assert 0 < retention_at(labels(0.5), [step])[0] < 1  # between the labels at 0.4 and 0.5
-    assert found[1] == found[50] == 0  # what was measured at 0.4
+    assert found[1] == found[50] == 1  # what was measured at 0.5, which is then what is chosen
+    assert outcomes_of(curve, labels(0.6), ratios)[1] == 0
+    assert outcomes_of(curve, labels(0.6), [0.1, 0.3])[1] == 1  # of gentler ratios nothing is known: left alone
     assert found[-1] == 1  # left alone
     gains = Labels("squad", 0.1, {0.1: 0.0, 0.2: 0.3})
-    assert [measured_below(gains, ratio) for ratio in (0.05, 0.13, 0.2, 0.7, 1.0)] == [0, 0, 1, 1, 1]
+    assert set(outcomes_of(lambda ratios: [1.0] * len(ratios), gains, [0.1, 0.2])[:-1]) == {0.0}
+    assert set(outcomes_of(lambda ratios: [1.0] * len(ratios), gains, [0.2])) == {1.0}, "a gain counts as 1"
+
+
+def test_promises_choose_among_what_all_held_out_texts_were_labelled_at() -> None:
+    texts = [
+        Labelled(str(n), "squad", str(n), TEXT, "Who?", 1.0, dict.fromkeys(ratios, 0.5), {})
+        for n, ratios in enumerate([(0.5, 0.1, 0.3), (0.1, 0.2, 0.5)])
+    ]
+    assert common_ratios(texts) == [0.1, 0.5]
+    assert common_ratios([]) == []
+    known = replace(promises(), ratios=[0.1, 0.5])
+    asked = (0.05, 0.1, 0.11, 0.5, 0.51, 1.0)
+    assert [known.ratio(ratio, "risk") for ratio in asked] == [0.1, 0.1, 0.5, 0.5, 1.0, 1.0]
+    assert [known.ratio(ratio, "mean") for ratio in asked] == list(asked)
 
 
 def test_a_predictor_of_another_compressor_reader_or_backbone_is_refused() -> None:
@@ -240,6 +314,7 @@ def test_saved_and_loaded_it_promises_the_same(tmp_path: Path) -> None:
     loaded, again = load_predictor(BACKBONE, tmp_path / "poc")
     assert again.made == known.made
     assert again.margin(0.5, "risk", 0.1) == known.margin(0.5, "risk", 0.1)
+    assert (again.documents, again.ratios) == (known.documents, known.ratios)
     assert again.average([0.2, 0.5]) == known.average([0.2, 0.5])
     assert loaded.curve(TEXT)([0.1, 0.7]) == pytest.approx(model.curve(TEXT)([0.1, 0.7]), abs=0.05)
     (tmp_path / "poc" / FILE).unlink()

@@ -12,8 +12,8 @@ import yaml
 from tiny import tiny_backbone
 
 from laconic.errors import AdapterError, DataError, RecipeError
-from laconic.methods.poc.labels import Made, split_of
-from laconic.methods.poc.promises import TARGETS
+from laconic.methods.poc.labels import Made, read_labels, split_of
+from laconic.methods.poc.promises import TARGETS, outcomes_of, split
 from laconic.methods.poc.steering import load_predictor
 from laconic.train.poc import LabelledTexts
 from laconic.train.recipe import run_recipe
@@ -67,6 +67,9 @@ def test_from_labels_to_a_predictor_that_can_promise(recipe: dict[str, Any], tmp
     assert len(promises.outcomes) == len(held) > 3
     assert all(len(one) == len(TARGETS) and one[-1] == 1 for one in promises.outcomes)
     assert promises.made.compressor == "compressor"
+    assert promises.ratios == [0.1, 0.2, 0.5, 0.8]
+    assert len(set(promises.documents)) == len(held)
+    assert not any("doc" in document for document in promises.documents), "digests: texts are their owners' business"
     trained = [number for number in range(1, 60) if split_of(f"doc {number}") == "train"]
     knot = next(knot for knot in promises.average.knots if knot.ratio == 0.2)
     assert knot.count == len(trained)
@@ -86,6 +89,18 @@ def test_labels_that_do_not_fit_are_refused_before_anything_is_trained(recipe: d
         run(recipe, tmp_path)
     recipe["stages"][0]["labels"] = [str(tmp_path / "none.json")]
     with pytest.raises(DataError, match="no file"):
+        run(recipe, tmp_path)
+    apart = json.loads(labels(tmp_path / "apart.json").read_text())
+    for number, item in enumerate(apart["items"]):  # as ratios that are drawn for each text are
+        item["scores"] = {str(round(0.1 + 0.01 * number, 3)): 1.0}
+        item["delivered"] = dict.fromkeys(item["scores"], 0.1)
+    (tmp_path / "apart.json").write_text(json.dumps(apart))
+    recipe["stages"][0]["labels"] = [str(tmp_path / "apart.json")]
+    with pytest.raises(DataError, match="no ratio in common"):
+        run(recipe, tmp_path)
+    recipe["stages"][0]["labels"] = [str(labels(tmp_path / "silent.json"))]
+    recipe["poc"]["features"] = True
+    with pytest.raises(DataError, match="do not say"):
         run(recipe, tmp_path)
     recipe["stages"][0]["labels"] = []
     with pytest.raises(RecipeError, match="list of files"):
@@ -108,3 +123,13 @@ def test_every_text_comes_once_before_any_comes_again() -> None:
     assert sorted(seen[:10]) == sorted(seen[10:]) == sorted(texts)
     assert seen[:10] != seen[10:]
     assert made(3) == LabelledTexts(texts, 4, "0/curves")(3)
+
+
+def test_what_is_promised_is_of_the_predictor_as_it_is_loaded(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """In its own type and beside the weights, not merged into them: a curve that is flat turns on a rounding."""
+    folder = run(recipe, tmp_path)
+    predictor, promises = load_predictor(BACKBONE, folder)
+    _, texts = read_labels([tmp_path / "labels.json"])
+    held = split(texts, "calibration")
+    found = [outcomes_of(predictor.curve(one.context, one.question), one.labels, promises.ratios) for one in held]
+    assert found == promises.outcomes

@@ -293,7 +293,7 @@ def test_a_problem_that_has_no_room_is_found_before_training_and_named() -> None
     long = Problem("long", "What is the number of ships that passed? " * 9, fits.steps, "blue", same_words)
     stage = STAGE | {"task": ["gsm8k_train"], "limit": 40}
     trainer.task(model, stage, {"gsm8k_train": [fits]}, 0)
-    with pytest.raises(RecipeError, match="gsm8k_train, problem long: .* no room in 40"):
+    with pytest.raises(RecipeError, match=r"gsm8k_train, problem long: .* no room in 40"):
         trainer.task(model, stage, {"gsm8k_train": [fits, long]}, 0)
 
 

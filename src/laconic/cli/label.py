@@ -8,7 +8,7 @@ from pathlib import Path
 from laconic.cli.evaluate import check_writable
 from laconic.cli.loading import open_backbone
 from laconic.core.files import names_file
-from laconic.data.loaders import load_file, load_task
+from laconic.data.loaders import evenly, load_file, load_task
 from laconic.errors import BudgetError, LaconicError
 from laconic.eval.labelling import Plan, build_labels
 from laconic.methods.poc.compressors import check_steerable, compressor_digest, load_steerable
@@ -48,11 +48,13 @@ def run(
     check_writable(out)
     check_steerable(method)
     check_protected(protect)
+    drawn = limit if split is None else None  # of a split so many, and not of what happens to be in it
     tasks = {
-        name: load_file(name, limit, seed) if names_file(name) else load_task(name, data, limit, seed) for name in names
+        name: load_file(name, drawn, seed) if names_file(name) else load_task(name, data, drawn, seed) for name in names
     }
     if split is not None:
-        tasks = {name: [one for one in items if split_of(one.document_id) == split] for name, items in tasks.items()}
+        own = {name: [one for one in items if split_of(one.document_id) == split] for name, items in tasks.items()}
+        tasks = {name: evenly(items, limit, seed) for name, items in own.items()}
     model = open_backbone(backbone, dtype, device)
     compressor = load_steerable(method, model, protect=protect, classifier=classifier)
     reader = load_method("full", model, adapter).reader

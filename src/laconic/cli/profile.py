@@ -49,6 +49,8 @@ def run(
         raise LaconicError(f"{lengths!r} is not a list of lengths.", f"Write {LENGTHS}.") from error
     if min(wanted) < 16 or answer < 0:
         raise LaconicError("Lengths must be 16 tokens or more, answers 0 or more.", f"Write {LENGTHS}.")
+    if len(set(wanted)) < 2:
+        raise LaconicError("One length says nothing of others: lines are drawn between two.", f"Write {LENGTHS}.")
     if out is not None:
         check_writable(out)
     model = open_backbone(backbone, dtype, device)

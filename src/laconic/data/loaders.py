@@ -146,7 +146,7 @@ def load_task(
     """
     if name in DERIVED:
         source, derive = DERIVED[name]
-        return _evenly(derive(load_task(source, folder)), limit, seed)
+        return evenly(derive(load_task(source, folder)), limit, seed)
     if is_generated(name):
         return generate(name, folder, limit, seed)
     if name not in TASKS:
@@ -164,7 +164,7 @@ def load_task(
                 f"{path}, line {number} is not a record of {name} ({type(error).__name__}: {error}).",
                 "Fetch the file again, or name another folder with --data.",
             ) from error
-    return _evenly(items, limit, seed)
+    return evenly(items, limit, seed)
 
 
 def load_for_training(
@@ -209,7 +209,7 @@ def load_file(path: str | os.PathLike[str], limit: int | None = None, seed: int 
         items.append(item)
     if not items:
         raise DataError(f"{path} holds no records.", "Give one JSON object a line.")
-    return _evenly(items, limit, seed)
+    return evenly(items, limit, seed)
 
 
 def _own(record: Record, number: int) -> QAItem:
@@ -237,7 +237,7 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def _evenly(items: list[QAItem], limit: int | None, seed: int) -> list[QAItem]:
+def evenly(items: list[QAItem], limit: int | None, seed: int) -> list[QAItem]:
     """Take ``limit`` items, one document after the other, so that no document dominates; grouped by document."""
     if limit is not None and limit < 1:
         raise DataError(f"A limit of {limit} leaves no questions.", "Give a limit of at least 1, or none.")

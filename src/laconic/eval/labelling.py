@@ -28,6 +28,7 @@ from laconic.methods.poc.compressors import STEERABLE
 from laconic.methods.poc.labels import Made
 from laconic.methods.poc.selection import LEAST_RATIO, PARTS
 from laconic.methods.registry import LoadedMethod
+from laconic.methods.roles import Compressor, Telling
 
 #: by name: the metric, and the tokens of the longest answer
 METRICS: dict[str, tuple[Callable[[str, Sequence[str]], float], int]] = {
@@ -47,9 +48,9 @@ def metric_of(task: str) -> str:
 def drawn_ratios(count: int, draw: random.Random) -> list[float]:
     """Half of them on the grid of the search's first look, half log-uniform from the least ratio up; rising."""
     half = min((count + 1) // 2, PARTS - 1)
-    grid = [k / PARTS for k in draw.sample(range(1, PARTS), half)]
+    grid = [k / PARTS for k in draw.sample(range(1, PARTS), half)]  # exactly those that selection looks at
     free = [math.exp(draw.uniform(math.log(LEAST_RATIO), 0.0)) for _ in range(count - half)]
-    return sorted({round(min(ratio, 0.99), 4) for ratio in [*grid, *free]})
+    return sorted({*grid, *(round(min(ratio, 0.99), 4) for ratio in free)})
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,8 @@ def _label(method: LoadedMethod, made: Made, plan: Plan, pool: Sequence[tuple[st
             for ratio in plan.of(item):
                 with suppress(BudgetError):  # a segment does not fit a few tokens: nothing is known there
                     contexts[ratio] = method.compressor.compress(item.document, item.question, ratio=ratio)
+            if len(contexts) == 1:
+                raise BudgetError("No ratio leaves any of it.", "Label longer texts, or gentler ratios.")
             _check_window(method, item, contexts[1.0], METRICS[metric_of(task)][1])
         except (BudgetError, QuestionError) as error:
             line["skipped"] = str(error)
@@ -147,6 +150,7 @@ def _label(method: LoadedMethod, made: Made, plan: Plan, pool: Sequence[tuple[st
             "context": item.document,
             "question": item.question,
             "delivered": {ratio: round(one.delivered_ratio, 5) for ratio, one in contexts.items() if ratio < 1},
+            "features": features_of(method.compressor, item),
             "tokens_read": sum(one.context_tokens for one in distinct.values()),
             "texts": texts,
         }
@@ -159,6 +163,13 @@ def _label(method: LoadedMethod, made: Made, plan: Plan, pool: Sequence[tuple[st
         found = {ratio: score(answers[place, text], item.answers) for ratio, text in line.pop("texts").items()}
         line |= {"whole": found.pop(1.0), "scores": found}
     return lines
+
+
+def features_of(compressor: Compressor | None, item: QAItem) -> list[float]:
+    """What the compressor's look has found in a text, rounded; nothing if it does not tell."""
+    if not isinstance(compressor, Telling):
+        return []
+    return [round(value, 5) for value in compressor.features(item.document, item.question)]
 
 
 def _answers(

@@ -107,17 +107,19 @@ def best_for_budget(ratios: Array, scores: Array, whole: Array, prices: Sequence
     """The oracle: for each price of a token, each text has the ratio at which its true score less the price is best.
 
     Args:
-        ratios: ``[grid]``, all in (0, 1).
+        ratios: delivered ones, ``[texts, grid]``, all in (0, 1].
         scores: true scores, ``[texts, grid]``.
         whole: true scores of whole texts, ``[texts]``; ratio 1 may be chosen too.
         prices: of ratio 1, in units of the score. Negative ones too, where gentle compression can score more than the
             whole text: its line would fall straight from the best point to that otherwise.
     """
-    grid = np.append(ratios, 1.0)
+    grid = np.concatenate([ratios, np.ones((len(whole), 1))], axis=1)
     known = np.concatenate([scores, whole[:, None]], axis=1)
     rows = np.arange(len(whole))
     places = np.array([(known - price * grid).argmax(1) for price in prices])
-    return Outcomes(grid[places], np.array([known[rows, place] for place in places]), whole)
+    return Outcomes(
+        np.array([grid[rows, place] for place in places]), np.array([known[rows, place] for place in places]), whole
+    )
 
 
 def violations(outcomes: Outcomes, floors: Sequence[float]) -> list[tuple[float, float]]:

@@ -29,3 +29,12 @@ class Compressor(Protocol):
             QuestionError: the method needs a query and got none, or an empty one.
         """
         ...
+
+
+@runtime_checkable
+class Telling(Compressor, Protocol):
+    """A compressor whose look at a text says something of how far it can be cut."""
+
+    def features(self, context: str, query: str | None = None) -> list[float]:
+        """Of a text, with a query in mind or without: ``pruning.summary.SIZE`` numbers."""
+        ...

@@ -55,7 +55,8 @@ def predicted_and_true(predictor: CurvePredictor, texts: Sequence[Labelled]) -> 
             ratios[place, column], known[place, column] = ratio, True
             true[place, column] = min(max(one.retention(ratio), 0.0), 1.0)
     device = predictor.backbone.device
-    reading = predictor.read([ids for own in chunks for ids, _ in own])
+    features = [one.features for one, own in zip(texts, chunks, strict=True) for _ in own]
+    reading = predictor.read([ids for own in chunks for ids, _ in own], features)
     by_chunk = predictor.retention(reading, ratios[owner].to(device)).float()
     share = (weight / torch.zeros(len(texts)).index_add(0, owner, weight)[owner]).to(device)
     predicted = by_chunk.new_zeros(len(texts), most).index_add(0, owner.to(device), by_chunk * share[:, None])

@@ -13,12 +13,15 @@ from laconic.core.options import Options
 from laconic.errors import DataError, RecipeError
 from laconic.methods.poc.average import AverageCurve
 from laconic.methods.poc.config import PoCConfig
-from laconic.methods.poc.labels import Labelled, Made, read_labels
+from laconic.methods.poc.labels import Labelled, Made, read_labels, source_of
 from laconic.methods.poc.predictor import CurvePredictor
-from laconic.methods.poc.promises import Promises, outcomes_of, split
+from laconic.methods.poc.promises import Promises, common_ratios, outcomes_of, split
 from laconic.train.checks import positive
 from laconic.train.poc import LabelledTexts, PredictorStage, labels_in
 from laconic.train.stages import OnDecoder, StageTask
+
+#: multiples of the learning rate: what the compressor found is ten numbers, of which little can be learnt that is wrong
+RATES = {"reader": 1.0, "head": 5.0, "found": 100.0}
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class PoCTrainer(OnDecoder):
         source = Source(*read_labels(stage["labels"]))
         if not split(source.texts, "train") or not split(source.texts, "calibration"):
             raise DataError("Too few documents are labelled to train on some and hold others out.", "Label more.")
+        if not common_ratios(split(source.texts, "calibration")):
+            raise DataError(
+                "The texts held out for promises are labelled at no ratio in common.",
+                "Label them at one list: `laconic label TASK --split calibration --ratios 0.1,0.2,0.3,...`.",
+            )
         return source
 
     def make(self, backbone: Backbone, config: PoCConfig) -> CurvePredictor:
@@ -54,14 +62,21 @@ class PoCTrainer(OnDecoder):
 
     def task(self, method: CurvePredictor, stage: dict[str, Any], data: Source, seed: int) -> StageTask:
         data.made.require(_with_backbone(data.made, method), "The file of labels")
+        if method.config.features and not all(one.features for one in data.texts):
+            raise DataError(
+                "The recipe weighs what the compressor found in a text, and the labels do not say.",
+                "Set features: false, or label anew, with the classifier.",
+            )
         trained = [one.labels for one in split(data.texts, "train") if one.labels is not None]
         if not method.begun:  # by another training that this goes on from
             method.begin_with(AverageCurve.of(trained))
         texts = LabelledTexts(split(data.texts, "train"), stage["rows"], f"{seed}/{stage['name']}")
-        parts: dict[str, tuple[list[Any], float]] = {"reader": ([], 1.0), "head": ([], 5.0)}
+        parts: dict[str, tuple[list[Any], float]] = {part: ([], rate) for part, rate in RATES.items()}
         for name, parameter in method.own_parameters().items():
-            if not name.startswith("reader.") or "lora_" in name:
-                parts["reader" if name.startswith("reader.") else "head"][0].append(parameter)
+            part = name.partition(".")[0]
+            if part != "reader" or "lora_" in name:
+                parts[part if part in RATES else "head"][0].append(parameter)
+        parts = {part: one for part, one in parts.items() if one[0]}
         return StageTask(PredictorStage(method), texts, parts, weight=labels_in)
 
     def marks(self, data: Sequence[Source]) -> dict[str, Any]:
@@ -78,11 +93,17 @@ class PoCTrainer(OnDecoder):
             parameter.data = parameter.data.bfloat16().to(parameter.dtype)
         last = data[-1]
         trained, held = (split(last.texts, name) for name in ("train", "calibration"))
+        ratios = common_ratios(held)
         outcomes = [
-            outcomes_of(method.curve(one.context, one.question), one.labels) for one in held if one.labels is not None
+            outcomes_of(method.curve(one.context, one.question, one.features), one.labels, ratios)
+            for one in held
+            if one.labels is not None
         ]
         known = [one.labels for one in trained if one.labels is not None]
-        method.promises = Promises(last.made, outcomes, AverageCurve.of(known), AverageCurve.by_task(known))
+        documents = [hashlib.sha256(source_of(one.document).encode()).hexdigest()[:12] for one in held]
+        method.promises = Promises(
+            last.made, outcomes, documents, ratios, AverageCurve.of(known), AverageCurve.by_task(known)
+        )
 
 
 def _with_backbone(made: Made, method: CurvePredictor) -> Made:

@@ -50,7 +50,7 @@ class ThinkingTrainer(OnDecoder):
         return self.kind(backbone, config)
 
     def task(self, method: Thinker, stage: dict[str, Any], data: dict[str, list[Problem]], seed: int) -> Stage:
-        """Raises ``RecipeError`` where traces could be longer than the backbone was built for, or one cannot be made."""
+        """Raises ``RecipeError`` where a trace could be longer than the backbone was built for, or cannot be made."""
         if stage["limit"] > method.backbone.window:
             raise RecipeError(
                 f"The stage {stage['name']} has traces of {stage['limit']} tokens, and the window of "

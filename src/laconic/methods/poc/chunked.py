@@ -12,16 +12,13 @@ from itertools import pairwise
 
 from laconic.core.results import Compressed, Span
 from laconic.core.segments import Range, segment
-from laconic.methods.poc.predictor import CurvePredictor
+from laconic.methods.poc.predictor import CurvePredictor, TextCurve
 from laconic.methods.poc.selection import GRID, Choice, Curve, Policy, select
 from laconic.methods.roles import Compressor
 
 
-def choose_each(
-    predictor: CurvePredictor, context: str, query: str | None, floor: float, policy: Policy, least_ratio: float
-) -> tuple[list[Choice], Choice]:
+def choose_each(text: TextCurve, floor: float, policy: Policy, least_ratio: float) -> tuple[list[Choice], Choice]:
     """A choice for each chunk, and what they come to: means weighted by tokens."""
-    text = predictor.curve(context, query)
     grid = [place / GRID for place in range(1, GRID)]
     by_chunk = text.by_chunk(grid).tolist()
     choices = [

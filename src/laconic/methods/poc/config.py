@@ -24,6 +24,7 @@ class PoCConfig(Options):
     bands: int = option(8, "frequencies a ratio is written in, for the sigmoid head")
     chunk_tokens: int = option(512, "tokens of a text that are read together")
     query: bool = option(True, "whether the question is read before the text")
+    features: bool = option(False, "whether what the compressor's look has found is weighed too (a classifier's has)")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -92,6 +92,7 @@ class Labelled:
         document: the same for all questions about one document.
         whole, scores: score of the text as it is, and by ratio.
         delivered: delivered ratio by requested one.
+        features: what the compressor found in it (``roles.Telling``); empty if it is none that tells.
     """
 
     id: str
@@ -102,16 +103,22 @@ class Labelled:
     whole: float
     scores: Mapping[float, float]
     delivered: Mapping[float, float]
+    features: Sequence[float] = ()
 
     @property
     def labels(self) -> Labels | None:
-        """None for a text that scores nothing when whole, and so has no retention."""
-        return Labels(self.task, self.whole, self.scores) if self.whole > 0 else None
+        """None for a text that scores nothing when whole, and so has no retention, or that no ratio was possible of."""
+        return Labels(self.task, self.whole, self.scores) if self.whole > 0 and self.scores else None
+
+
+def source_of(document: str) -> str:
+    """The document that an excerpt is of, whose id goes on behind a #; any other is its own."""
+    return document.partition("#")[0]
 
 
 def split_of(document: str) -> Split:
-    """Which split a document is in, for ever; its excerpts, whose ids go on behind a #, are with it."""
-    document = document.partition("#")[0]
+    """Which split a document is in, for ever; its excerpts are with it."""
+    document = source_of(document)
     place = int(hashlib.sha256(document.encode()).hexdigest()[:8], 16) / 16**8
     for name, share in SPLITS:
         if place < share:
@@ -172,7 +179,8 @@ def _labelled(line: Mapping[str, Any], path: Path) -> Labelled:
         delivered = {float(ratio): float(share) for ratio, share in line["delivered"].items()}
         texts = (str(line[name]) for name in ("id", "task", "document", "context", "question"))
         ident, task, document, context, question = texts
-        return Labelled(ident, task, document, context, question, float(line["whole"]), scores, delivered)
+        features = [float(value) for value in line.get("features", [])]
+        return Labelled(ident, task, document, context, question, float(line["whole"]), scores, delivered, features)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{path} has an item that is no label ({type(error).__name__}: {error}).", "Make it with `laconic label`."

@@ -26,10 +26,11 @@ from laconic.core.method import TrainedMethod
 from laconic.core.segments import require_question, require_text
 from laconic.core.sharing import first_layers
 from laconic.core.visibility import attention_mask, isolated_groups
-from laconic.errors import BudgetError
+from laconic.errors import BudgetError, LaconicError
 from laconic.methods.poc.config import PoCConfig
 from laconic.methods.poc.promises import Promises
 from laconic.methods.poc.selection import Curve
+from laconic.methods.pruning.summary import SIZE
 
 #: chunks that are read in one pass
 ROWS = 32
@@ -42,10 +43,12 @@ class Reading:
     Attributes:
         layout: ``[B, S]``, padded on the right.
         cache: keys and values of them.
+        features: what the compressor found in the text that each is of, ``[B, F]``; None where that is not weighed.
     """
 
     layout: Layout
     cache: Cache
+    features: Tensor | None = None
 
     @property
     def lengths(self) -> Tensor:
@@ -76,6 +79,9 @@ class CurvePredictor(TrainedMethod):
         monotone = self.config.head == "monotone"
         self.head = nn.Linear(backbone.width, self.config.knots + 1 if monotone else 1)
         nn.init.zeros_(self.head.weight)  # till it is trained, all texts are one to it
+        if self.config.features:
+            self.found = nn.Linear(SIZE, self.head.out_features, bias=False)
+            nn.init.zeros_(self.found.weight)
         if not monotone:
             features = 2 * self.config.bands
             self.ratio = nn.Sequential(
@@ -125,8 +131,11 @@ class CurvePredictor(TrainedMethod):
 
     # --- texts ---------------------------------------------------------------------------------------------------
 
-    def curve(self, context: str, query: str | None = None) -> TextCurve:
+    def curve(self, context: str, query: str | None = None, features: Sequence[float] | None = None) -> TextCurve:
         """The curve of one text: the mean of its chunks' curves, weighted by their tokens.
+
+        Args:
+            features: what the compressor found in it (``roles.Telling``), where that is weighed.
 
         Raises:
             DocumentError: the text is empty.
@@ -134,7 +143,7 @@ class CurvePredictor(TrainedMethod):
             BudgetError: the question alone fills the window.
         """
         require_text(context)
-        return TextCurve(self, self.chunks(context, query))
+        return TextCurve(self, self.chunks(context, query), features)
 
     def chunks(self, context: str, query: str | None = None) -> list[tuple[list[int], int]]:
         """Token ids of each chunk, behind the question where it is read, and how many are the text's own."""
@@ -152,23 +161,37 @@ class CurvePredictor(TrainedMethod):
 
     # --- chunks --------------------------------------------------------------------------------------------------
 
-    def read(self, rows: Sequence[Sequence[int]]) -> Reading:
-        """Read chunks side by side; none of them sees another."""
+    def read(self, rows: Sequence[Sequence[int]], features: Sequence[Sequence[float]] | None = None) -> Reading:
+        """Read chunks side by side; none of them sees another.
+
+        Args:
+            features: of the text that each is of.
+
+        Raises:
+            LaconicError: they are weighed, and missing.
+        """
+        if self.config.features and (features is None or not all(len(own) == SIZE for own in features)):
+            raise LaconicError(
+                "This predictor weighs what its compressor found in a text, and was not told.",
+                "Give features, from the compressor it was made with.",
+            )
         device = self.backbone.device
         layouts = [run(Kind.TEXT, torch.arange(len(row))) for row in rows]
         layout = batch(layouts, "right").map(lambda field: field.to(device))
         ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(device)
         cache = Cache(layer_class_to_replicate=DynamicLayer)
         self._forward(self.reader.get_input_embeddings()(ids), layout, layout, cache)
-        return Reading(layout, cache)
+        weighed = torch.tensor(features, dtype=torch.float32, device=device) if self.config.features else None
+        return Reading(layout, cache, weighed)
 
     def retention(self, reading: Reading, ratios: Tensor) -> Tensor:
         """What is predicted of each chunk at ratios ``[B, n]`` in (0, 1], as ``[B, n]`` in [0, 1]."""
+        found = 0.0 if reading.features is None else self.found(reading.features)
         if self.config.head == "monotone":
             hidden = self._asked(reading, self.query.weight.expand(len(ratios), 1, -1))
-            return between_knots(self.head(hidden[:, 0]).softmax(-1).cumsum(-1), ratios)
+            return between_knots((self.head(hidden[:, 0]) + found).softmax(-1).cumsum(-1), ratios)
         soft = self.query.weight + self._scale * self.ratio(waves(ratios, self.config.bands))
-        return self.head(self._asked(reading, soft)).squeeze(-1).sigmoid()
+        return (self.head(self._asked(reading, soft)).squeeze(-1) + found).sigmoid()
 
     def _asked(self, reading: Reading, soft: Tensor) -> Tensor:
         """Last states of soft tokens ``[B, n, D]`` behind the chunks, each by itself, in float32."""
@@ -195,12 +218,17 @@ class CurvePredictor(TrainedMethod):
 class TextCurve:
     """Retention of one text at any ratios; the text is read once."""
 
-    def __init__(self, predictor: CurvePredictor, chunks: Sequence[tuple[list[int], int]]) -> None:
+    def __init__(
+        self,
+        predictor: CurvePredictor,
+        chunks: Sequence[tuple[list[int], int]],
+        features: Sequence[float] | None = None,
+    ) -> None:
         self.predictor = predictor
+        parts = [[ids for ids, _ in chunks[first : first + ROWS]] for first in range(0, len(chunks), ROWS)]
         with torch.inference_mode():
             self.readings = [
-                predictor.read([ids for ids, _ in chunks[first : first + ROWS]])
-                for first in range(0, len(chunks), ROWS)
+                predictor.read(part, None if features is None else [features] * len(part)) for part in parts
             ]
         self.weights = torch.tensor([float(own) for _, own in chunks])
 

@@ -1,7 +1,8 @@
 """What a predictor was found to be worth on texts held out from its training, and what may be promised with it.
 
 The whole selection is run on each held-out text for every target of a fixed grid, once, when the predictor is made.
-With that, a margin can be found for any floor and any risk later on.
+With that, a margin can be found for any floor and any risk later on. Promises but ``mean`` choose among the ratios that
+all held-out texts were labelled at, so that they rest on what was measured and on nothing between.
 """
 
 from __future__ import annotations
@@ -34,11 +35,16 @@ class Promises:
     Attributes:
         made: who made the labels; the predictor is for these alone.
         outcomes: retention of each held-out text at each target, ``[texts][targets]``.
+        documents: the one that each held-out text is of.
+        ratios: that promises but ``mean`` choose among, rising; 1, at which the text is left alone, goes without
+            saying.
         average: mean curve of the training texts, and of each task's.
     """
 
     made: Made
     outcomes: list[list[float]]
+    documents: list[str]
+    ratios: list[float]
     average: AverageCurve
     by_task: Mapping[str, AverageCurve]
 
@@ -52,20 +58,25 @@ class Promises:
             return grid[-1]
         outcomes = [one[first:] for one in self.outcomes]
         find = risk_margin if promise == "risk" else quantile_margin
-        return find(outcomes, grid, floor, delta)
+        return find(outcomes, grid, floor, delta, self.documents)
+
+    def ratio(self, ratio: float, promise: Promise) -> float:
+        """The ratio that a promise allows for one that was chosen: the next gentler one that was measured."""
+        return ratio if promise == "mean" else gentler(self.ratios, ratio)
 
     def words(self, floor: float, promise: Promise, delta: float) -> str:
         """The promise, said to a person."""
-        texts = len(self.outcomes)
+        texts, documents = len(self.outcomes), len(set(self.documents))
+        those = f"{texts} held-out ones" if texts == documents else f"{texts} held-out ones of {documents} documents"
         if promise == "risk":
             return (
-                f"risk: with {1 - delta:.0%} confidence, texts like the {texts} held-out ones keep {floor:.0%} of "
-                "their quality or more in the mean"
+                f"risk: with {1 - delta:.0%} confidence, texts like the {those} keep {floor:.0%} of their quality or "
+                "more in the mean"
             )
         if promise == "quantile":
             return (
-                f"quantile: a text like the {texts} held-out ones keeps less than {floor:.0%} of its quality with a "
-                f"probability of {delta:.0%} at the most"
+                f"quantile: a text like the {those} keeps less than {floor:.0%} of its quality with a probability of "
+                f"{delta:.0%} at the most"
             )
         return f"mean: what is predicted for this text reaches {floor:.0%}; of a single text nothing is promised"
 
@@ -86,10 +97,12 @@ class Promises:
             found = cls(
                 Made(**content["made"]),
                 content["outcomes"],
+                content["documents"],
+                content["ratios"],
                 AverageCurve.from_dict(content["average"]),
                 {task: AverageCurve.from_dict(curve) for task, curve in content["by_task"].items()},
             )
-            if any(len(one) != len(TARGETS) for one in found.outcomes):
+            if any(len(one) != len(TARGETS) for one in found.outcomes) or len(found.documents) != len(found.outcomes):
                 raise ValueError("other targets")
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise AdapterError(
@@ -99,15 +112,25 @@ class Promises:
         return found
 
 
-def outcomes_of(curve: Curve, labels: Labels) -> list[float]:
-    """Retention of one text at each target, where selection would have taken it; never more than was measured.
+def outcomes_of(curve: Curve, labels: Labels, ratios: Sequence[float]) -> list[float]:
+    """Retention of one text, in [0, 1], at each target: where selection would have taken it, at one of these ratios.
 
-    Between two labelled ratios it is that of the stronger compression, below the least it is nothing: a promise must
-    not rest on what lies between.
+    Args:
+        ratios: rising, all of them labelled.
     """
     looked_up = tabled(curve)
     chosen = [select(looked_up, target, policy="safe", least_ratio=LEAST_RATIO).ratio for target in TARGETS]
-    return [measured_below(labels, ratio) for ratio in chosen]
+    return [_measured(labels, gentler(ratios, ratio)) for ratio in chosen]
+
+
+def common_ratios(texts: Sequence[Labelled]) -> list[float]:
+    """The ratios that all of these were labelled at, rising."""
+    return sorted(set.intersection(*(set(one.scores) for one in texts))) if texts else []
+
+
+def gentler(ratios: Sequence[float], ratio: float) -> float:
+    """The least of some ratios that is no stronger than one; 1 if there is none."""
+    return min((known for known in ratios if known >= ratio - 1e-9), default=1.0)
 
 
 def tabled(curve: Curve) -> Curve:
@@ -116,12 +139,8 @@ def tabled(curve: Curve) -> Curve:
     return lambda ratios: [values[round(ratio * GRID) - 1] for ratio in ratios]
 
 
-def measured_below(labels: Labels, ratio: float) -> float:
-    """Retention, in [0, 1], at the greatest labelled ratio up to this one; 1 at ratio 1."""
-    if ratio >= 1:
-        return 1.0
-    below = [known for known in labels.scores if known <= ratio + 1e-9]
-    return min(max(labels.retention(max(below)), 0.0), 1.0) if below else 0.0
+def _measured(labels: Labels, ratio: float) -> float:
+    return 1.0 if ratio >= 1 else min(max(labels.retention(ratio), 0.0), 1.0)
 
 
 def retention_at(labels: Labels, ratios: Sequence[float]) -> list[float]:

@@ -1,12 +1,11 @@
 """What a predictor that reads the text must beat to earn its keep (PoC's specification, sections 2.5 and 5).
 
-- ``FeatureCurve``: a ridge regression on what the compressor's pass has computed anyway.
+- ``FeatureCurve``: a ridge regression on what the compressor's pass has found anyway (``pruning.summary``).
 - ``Threshold``: one score, the same for all texts, above which words stay; no curve at all.
 """
 
 from __future__ import annotations
 
-import zlib
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,20 +17,6 @@ from laconic.errors import DataError
 from laconic.methods.poc.labels import Labels
 
 Array = np.ndarray
-
-#: quantiles of a text's scores that are features
-QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
-
-
-def features(text: str, scores: Sequence[float]) -> Array:
-    """Quantiles and mean of the words' scores, length, variety of words, and how well the text packs: ``[F]``."""
-    words = text.lower().split()
-    raw = text.encode()
-    own = np.asarray(scores, dtype=float)
-    spread = np.quantile(own, QUANTILES) if len(own) else np.zeros(len(QUANTILES))
-    variety = len(set(words)) / max(len(words), 1)
-    packed = len(zlib.compress(raw, 6)) / max(len(raw), 1)
-    return np.array([*spread, own.mean() if len(own) else 0.0, np.log1p(len(words)), variety, packed])
 
 
 @dataclass(frozen=True)
@@ -145,7 +130,9 @@ def _interpolated(labels: Labels, ratio: float) -> float:
     ratios = sorted(labels.scores)
     known = [0.0, *ratios, 1.0]
     values = [labels.retention(ratios[0]), *map(labels.retention, ratios), 1.0]
-    return float(np.interp(ratio, known, values))
+    return float(
+        np.interp(ratio, known, np.clip(values, 0.0, 1.0))
+    )  # as all that is predicted: a gain makes up for no loss
 
 
 def _hats(ratio: float, knots: int) -> Array:

@@ -10,16 +10,16 @@ from pathlib import Path
 
 from laconic.backbone import Backbone
 from laconic.core.results import Compressed, Stopwatch, whole
-from laconic.core.segments import require_text
+from laconic.core.segments import require_question, require_text
 from laconic.errors import AdapterError, BudgetError
 from laconic.methods.poc.calibration import Promise
 from laconic.methods.poc.chunked import choose_each, compress_each
 from laconic.methods.poc.labels import Made
-from laconic.methods.poc.predictor import CurvePredictor
+from laconic.methods.poc.predictor import CurvePredictor, TextCurve
 from laconic.methods.poc.promises import Promises, check_promise
 from laconic.methods.poc.selection import LEAST_RATIO, PARTS, Choice, Curve, Policy, select
 from laconic.methods.registry import shipped_adapter
-from laconic.methods.roles import Compressor
+from laconic.methods.roles import Compressor, Telling
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,13 @@ class PoC:
             policy: see ``select``; promises but ``mean`` are calibrated with ``safe``.
             least_ratio: no ratio below it is chosen; promises but ``mean`` are calibrated with the default.
             each_chunk: a ratio for each chunk of the predictor's; promises are calibrated with one for all of a text.
-            skip: told the ratio that was chosen, may say why the text had better be left alone.
+            skip: told a ratio, may say why the text had better be left alone; asked for the least one before anything
+                is predicted, and for the one that was chosen.
 
         Raises:
             BudgetError: a floor or least ratio out of range.
             DocumentError: the text is empty.
-            QuestionError: the predictor reads questions, and there is none.
+            QuestionError: the compressor or the predictor reads questions, and there is none.
             LaconicError: no such promise, or one that the held-out texts cannot give.
         """
         check_floor(floor)
@@ -113,20 +114,40 @@ class PoC:
                 "Promise mean, or leave these as they are.",
             )
         require_text(context)
+        if self.compressor.query_aware:  # what was labelled knew what it was for
+            require_question(query)
+        if (reason := skip(least_ratio)) is not None:  # it pays at no ratio, so there is nothing to predict
+            return self._left_alone(context, policy, floor, promise, delta, reason)
         watch = Stopwatch(self.predictor.backbone.device)
         margin = self.promises.margin(floor, promise, delta)
         with watch("predict"):
+            curve = self.curve(context, query)
             if each_chunk:
-                choices, choice = choose_each(self.predictor, context, query, floor, policy, least_ratio)
+                choices, choice = choose_each(curve, floor, policy, least_ratio)
                 return self._each(choices, choice, context, query, floor, skip)
-            curve = self.predictor.curve(context, query)
             # above 1 selection gives up, yet the text as it is meets every floor up to 1
             aim = floor + margin if floor + margin <= 1.0 else math.inf
-            choice = replace(select(curve, aim, policy=policy, least_ratio=least_ratio), feasible=True)
+            found = select(curve, aim, policy=policy, least_ratio=least_ratio)
+            choice = replace(found, ratio=self.promises.ratio(found.ratio, promise), feasible=True)
+            if choice.ratio != found.ratio:
+                choice = replace(choice, retention=1.0 if choice.ratio >= 1 else float(curve([choice.ratio])[0]))
         choice = choice if choice.curve else replace(choice, curve=told(curve))
         compressed = self._at(choice.ratio, context, query, skip)
         compressed = replace(compressed, seconds=watch.seconds | compressed.seconds)
         return Steered(compressed, choice, self.promises.words(floor, promise, delta), margin)
+
+    def curve(self, context: str, query: str | None = None) -> TextCurve:
+        """What is predicted of a text at any ratio."""
+        features = None
+        if self.predictor.config.features and isinstance(self.compressor, Telling):
+            features = self.compressor.features(context, query)
+        return self.predictor.curve(context, query, features)
+
+    def _left_alone(
+        self, context: str, policy: Policy, floor: float, promise: Promise, delta: float, reason: str
+    ) -> Steered:
+        compressed = whole(context, self.predictor.backbone.count_tokens(context), reason)
+        return Steered(compressed, Choice(1.0, 1.0, True, policy, []), self.promises.words(floor, promise, delta), 0.0)
 
     def _each(
         self,
@@ -178,5 +199,5 @@ def load_predictor(backbone: Backbone, folder: str | os.PathLike[str] | None = N
             f"There is no predictor for {backbone.name}.",
             "Label texts with `laconic label`, train one with recipes/poc/cpu.yaml, and name it with --predictor.",
         )
-    predictor = CurvePredictor.from_pretrained(found, backbone)
-    return predictor.merge(), Promises.load(found)
+    # not merged: what is promised was found out with its adapters beside the weights, and rounds as they do
+    return CurvePredictor.from_pretrained(found, backbone), Promises.load(found)

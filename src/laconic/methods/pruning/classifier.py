@@ -28,6 +28,7 @@ from laconic.errors import AdapterError, LaconicError, QuestionError
 from laconic.methods.pruning.checkpoint import Checkpoint
 from laconic.methods.pruning.relevance import CENTRE, SIGNS, SPREAD, START, sentence_numbers, signs
 from laconic.methods.pruning.scoring import Row, TokenClassifier, read_rows, rows_of, word_scores
+from laconic.methods.pruning.summary import summary
 from laconic.methods.pruning.words import WordPruner
 
 
@@ -239,3 +240,6 @@ class Classifier(WordPruner):
 
     def scores(self, text: str, words: Sequence[Range], query: str | None) -> list[float]:
         return word_scores(self.classifier, text, words, query)
+
+    def features(self, context: str, query: str | None = None) -> list[float]:
+        return summary(*self._scored(context, query if self.query_aware else None))
