@@ -226,6 +226,7 @@ BLOCKS: dict[str, list[tuple[str, Callable[[dict], str]]]] = {
             recalled("**Is a passkey found?** Whole answers in %, with 95 % interval and questions."),
         ),
         ("comet_passkey_128k.json", recalled("**And at 128k tokens?** As above.")),
+        ("comet_passkey_fresh.json", recalled("**And other keys, not looked at before?** As above, `--seed 1`.")),
         ("comet_babilong.json", recalled("**A story's facts hidden in a book** (BABILong), as above.")),
         (
             "comet_summaries.json",
