@@ -217,6 +217,9 @@ def test_a_summary_is_of_the_words_and_costs_no_second_look(monkeypatch: pytest.
     assert clear[len(SHARES)] == pytest.approx(np.log(9) / 4)
     assert spread[len(SHARES) :] == pytest.approx([np.log(3 / 7) / 4] * 3)
     assert summary([], []) == [0.0] * SIZE
+    uneven = summary([(0, 40), (41, 43), (44, 46)], [0.1, 0.4, 0.5])  # the likely words are 4 of 44 characters
+    assert uneven[0] == pytest.approx(4 * (0.5 * 0.04 * 44 / 2 - 0.5))  # of 1.76 characters, the likeliest word's
+    assert uneven[3] > 4 * (0.9 - 0.5)  # a quarter of the characters: all of those two, and a part of the third
     assert np.isfinite(summary(words_of("one"), [1.0])).all()
     made = Classifier(BACKBONE, (), (classifier(), "v"))
     assert isinstance(made, Telling)

@@ -332,6 +332,7 @@ def test_the_loss_is_over_labelled_ratios_of_whole_texts() -> None:
     with torch.inference_mode():
         predicted, true, known = predicted_and_true(predictor(), texts)
     assert known.tolist() == [[True, True], [True, False]]
+    assert Labelled("c", "squad", "c", TEXT, "Who?", 1.0, {}, {}).labels is None  # no ratio was possible
     assert true[known].tolist() == [0.0, 1.0, 0.25]  # a gain is clipped
     for place, one in enumerate(texts):
         assert one.labels is not None

@@ -15,6 +15,7 @@ from laconic.errors import AdapterError, DataError, RecipeError
 from laconic.methods.poc.labels import Made, read_labels, split_of
 from laconic.methods.poc.promises import TARGETS, outcomes_of, split
 from laconic.methods.poc.steering import load_predictor
+from laconic.methods.pruning.summary import SIZE
 from laconic.train.poc import LabelledTexts
 from laconic.train.recipe import run_recipe
 
@@ -133,3 +134,17 @@ def test_what_is_promised_is_of_the_predictor_as_it_is_loaded(recipe: dict[str, 
     held = split(texts, "calibration")
     found = [outcomes_of(predictor.curve(one.context, one.question), one.labels, promises.ratios) for one in held]
     assert found == promises.outcomes
+    assert any("lora_" in name for name, _ in predictor.reader.named_parameters())
+
+
+def test_a_predictor_learns_from_what_the_compressor_found(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """Texts and questions that are all alike: only their features say which can be cut."""
+    content = json.loads(labels(tmp_path / "labels.json").read_text())
+    for number, item in enumerate(content["items"]):
+        item |= {"context": "The ships passed.", "features": [1.0 if number % 2 == 0 else -1.0] * SIZE}
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    recipe["poc"]["features"] = True
+    recipe["stages"][0]["loop"]["learning_rate"] = 1e-4  # too little for all else
+    predictor, _ = load_predictor(BACKBONE, run(recipe, tmp_path))
+    easy, hard = (predictor.curve("The ships passed.", "What is it?", [told] * SIZE)([0.5])[0] for told in (1.0, -1.0))
+    assert easy > hard + 0.1
