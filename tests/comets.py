@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,14 @@ SMALL: dict[str, Any] = {
     "plain_start": False, "train": "memory", "lora_rank": 2,
 }  # fmt: skip
 NO_MEMORY = {"stride": 0, "fifo_slots": 0, "global_slots": 0}
+
+
+BOOK = "The lighthouse keeper wrote down the weather every morning. " * 80
+
+
+def write_records(path: Path, *rows: dict[str, Any]) -> None:
+    with gzip.open(path, "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def comet(arch: str = "llama", **changes: Any) -> CoMeT:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from comets import comet, recipe, words
+from comets import BOOK, comet, recipe, words, write_records
 from torch import nn
 
 from laconic.core import persist
@@ -45,20 +43,7 @@ from laconic.train.recipe import load_recipe, run_recipe
 from laconic.train.stages import StageTask
 from laconic.train.targets import labels_in
 
-TEXT = "The lighthouse keeper wrote down the weather every morning. " * 80
-
-
-def write_records(path: Path, *rows: dict[str, Any]) -> None:
-    with gzip.open(path, "wt") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-
-
-@pytest.fixture(autouse=True)
-def books(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path_factory.mktemp("data")
-    for part in (0, 1):
-        write_records(folder / f"books_train_{part}.jsonl.gz", {"text": TEXT})
-    monkeypatch.setenv("LACONIC_DATA", str(folder))
+pytestmark = pytest.mark.usefixtures("books")
 
 
 def shape(**changes: Any) -> Shape:
@@ -72,7 +57,7 @@ def shape(**changes: Any) -> Shape:
 def test_only_answers_are_labelled() -> None:
     """Invariant 16: answer and end of text, each at the token before it, none elsewhere."""
     made = comet(chunk_tokens=48)
-    books = token_haystacks(made.backbone, [TEXT])
+    books = token_haystacks(made.backbone, [BOOK])
     draw = NeedleExamples(made.backbone, books, {"number": NEEDLES["number"]}, 1, shape())
     seen = set()
     for index in range(12):
@@ -109,7 +94,7 @@ def test_a_plan_is_filled_chunk_by_chunk() -> None:
 def test_rows_of_a_step_are_alike_and_steps_are_not() -> None:
     """A row costs what the longest of its batch does; and every plan keeps to the chunk."""
     backbone = comet().backbone
-    books = token_haystacks(backbone, [TEXT])
+    books = token_haystacks(backbone, [BOOK])
     draw = NeedleExamples(backbone, books, {"passkey": NEEDLES["passkey"]}, 0, shape(plans=list(PLANS), questions=1))
     steps = [draw(index) for index in range(40)]
     lengths = [{len(row.ids) for row in rows} for rows in steps]
@@ -137,7 +122,7 @@ def test_a_question_begins_a_chunk_where_it_does_not_fit_and_an_answer_runs_on()
 
 def test_reading_on_labels_every_token() -> None:
     backbone = comet().backbone
-    for row in ReadOnExamples(backbone, token_haystacks(backbone, [TEXT]), shape(chunk_tokens=12, chunks=[3]))(4):
+    for row in ReadOnExamples(backbone, token_haystacks(backbone, [BOOK]), shape(chunk_tokens=12, chunks=[3]))(4):
         assert row.plan == [12, 12, 12]
         assert row.labels[:-1] == row.ids[1:]
 
@@ -180,7 +165,7 @@ def test_a_story_longer_than_the_text_is_told_whole() -> None:
     sentences = tuple(f" Mary went to room {n}." for n in range(60))
     story = Needle(sentences, "Where is Mary?", ("room 59",), ("story",))
     backbone = comet().backbone
-    books = token_haystacks(backbone, [TEXT])
+    books = token_haystacks(backbone, [BOOK])
     row = NeedleExamples(backbone, books, {"story": lambda draw: story}, 0, shape(chunks=[1]))(0)[0]
     assert all(sentence in backbone.tokenizer.decode(row.ids) for sentence in sentences)
     assert max(row.plan) <= 48
@@ -261,7 +246,7 @@ def test_running_text_is_told_apart_from_answers() -> None:
 def test_asides_ask_for_what_has_been_read() -> None:
     """Each for a needle that lies whole before it, behind every chunk from there on but the last of the text."""
     backbone = comet(chunk_tokens=48).backbone
-    books, numbers = token_haystacks(backbone, [TEXT]), {"number": NEEDLES["number"]}
+    books, numbers = token_haystacks(backbone, [BOOK]), {"number": NEEDLES["number"]}
     without, drawn = (NeedleExamples(backbone, books, numbers, 1, shape(), asides=on) for on in (False, True))
     distances = set()
     for index in range(12):
@@ -297,7 +282,7 @@ def test_an_aside_takes_one_chunk() -> None:
     backbone = comet(chunk_tokens=48).backbone
     long = Needle((" It is long.",), "Is it long? " * 20, ("Yes",), ("it",))
     makers = {"long": lambda draw: long}
-    books = token_haystacks(backbone, [TEXT])
+    books = token_haystacks(backbone, [BOOK])
     for index in range(4):
         drawn = NeedleExamples(backbone, books, makers, 0, shape(questions=1), asides=True)(index)
         assert not any(row.asides for row in drawn)
@@ -580,7 +565,7 @@ def test_only_what_may_be_trained_on_is_offered(tmp_path: Path) -> None:
 
 def test_a_stage_is_trained_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = comet(train="lora", chunk_tokens=64, fifo_slots=8)
-    data = ReadingData([TEXT], {"number": NEEDLES["number"]}, {})
+    data = ReadingData([BOOK], {"number": NEEDLES["number"]}, {})
     changes = {"truncate": 3, "fifo_slots": [1, 4], "save_activations": False, "asides": True, "interludes": [5]}
     stage = load_recipe(recipe(tmp_path, **changes, chunks=[3]))["stages"][0]
     task = CoMeTTrainer().task(made, stage, data, 0)
@@ -635,7 +620,7 @@ def test_all_tasks_of_a_stage_are_trained(tmp_path: Path, monkeypatch: pytest.Mo
     data = shutil.copytree(samples_folder(), tmp_path / "data")
     write_records(data / "babi_train.jsonl.gz", {"id": "a", "task": "qa1_single", "lines": lines})
     for part in (0, 1):
-        write_records(data / f"books_train_{part}.jsonl.gz", {"text": TEXT})
+        write_records(data / f"books_train_{part}.jsonl.gz", {"text": BOOK})
     monkeypatch.setenv("LACONIC_DATA", str(data))
     trainer = CoMeTTrainer()
     tasks = ["babi-qa1", "pair", "squad_articles_train", "continuation"]

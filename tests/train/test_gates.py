@@ -28,6 +28,8 @@ from laconic.train.reading_examples import Example, Interlude
 from laconic.train.recipe import load_recipe, run_recipe
 from laconic.train.told import KEEP, TAKE, lesson
 
+pytestmark = pytest.mark.usefixtures("books")
+
 
 def row(seed: int, plan: list[int], hidden: set[int]) -> Example:
     return Example(words(sum(plan), seed).tolist(), [IGNORE] * sum(plan), plan, hidden=frozenset(hidden))

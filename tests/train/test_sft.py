@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from comets import ROTARY, comet, words
+from comets import BOOK, ROTARY, comet, words
 from peft.tuners.lora import LoraLayer
 from tiny import tiny_backbone
 from torch import nn
@@ -25,7 +23,7 @@ from laconic.train.recipe import load_recipe, run_recipe
 from laconic.train.sft import SFTStage
 from laconic.train.sft_recipe import SFTTrainer
 
-TEXT = "The lighthouse keeper wrote down the weather every morning. " * 80
+pytestmark = pytest.mark.usefixtures("books")
 
 
 def rows() -> list[Example]:
@@ -91,15 +89,6 @@ def test_lora_alone_is_trained() -> None:
     assert all("lora_" in name for name in sft.own_parameters())
 
 
-@pytest.fixture(autouse=True)
-def books(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path_factory.mktemp("data")
-    for part in (0, 1):
-        with gzip.open(folder / f"books_train_{part}.jsonl.gz", "wt") as file:
-            file.write(json.dumps({"text": TEXT}) + "\n")
-    monkeypatch.setenv("LACONIC_DATA", str(folder))
-
-
 def stage(**changes: Any) -> dict[str, Any]:
     return {
         "name": "two", "task": ["number"], "books": "books_train", "chunk_tokens": 48, "chunks": [1, 2],
@@ -147,7 +136,7 @@ def test_a_recipe_makes_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     tuned = loaded["full"].reader.decoder(ids).logits
     assert not torch.allclose(tuned, backbone.model(ids).logits)
     assert torch.allclose(tuned, SFT.from_pretrained(folder, backbone).decoder(ids).logits, atol=1e-3)
-    context = loaded["window"].compressor.compress(TEXT[:400], budget=20)
+    context = loaded["window"].compressor.compress(BOOK[:400], budget=20)
     assert loaded["window"].reader.answer(context, "Who wrote?", 4).generated_tokens
     assert reader_name(backbone, folder) not in ("untuned", reader_name(backbone))
     for names in (["ram", "full"], ["comet"]):
