@@ -19,6 +19,7 @@ from pathlib import Path
 from measuring import SFT
 
 from laconic.backbone import load_backbone
+from laconic.core import persist
 from laconic.core.results import Compressed
 from laconic.data.loaders import load_task
 from laconic.eval import heatmap
@@ -81,7 +82,7 @@ def main() -> None:
         backbone=backbone.content_hash,
         max_new_tokens=args.max_new_tokens,
         against=["window"] if "window" in args.methods else [],
-        notes={"limit": args.limit, "budget": budget, "sft": str(args.sft)},
+        notes={"limit": args.limit, "budget": budget, "sft": persist.version(args.sft)},
     )
     args.out.with_suffix(".table.md").write_text(markdown(result))
     lines = heatmap.lines_by_method(result, args.out.with_suffix(".items.jsonl"))
