@@ -198,6 +198,10 @@ def test_a_ratio_that_cannot_be_delivered_gives_way_to_the_next() -> None:
     found = method.compress(TEXT, floor=0.0)
     assert BySegment.asked[-1] == pytest.approx(6 / 19)
     assert found.compressed.requested_ratio == pytest.approx(6 / 19)
+    sure = replace(promises(), outcomes=[[1.0] * len(TARGETS)] * 60)  # no margin is needed
+    careful = PoC(BySegment(BACKBONE), predictor(), sure, compressor_digest="compressor x")
+    measured = careful.compress(TEXT, floor=0.0, promise="risk").compressed.requested_ratio
+    assert measured in labels(0.1).scores
 
 
 def test_another_prompt_or_metric_is_another_predictor() -> None:

@@ -132,7 +132,7 @@ class PoC:
             if choice.ratio != found.ratio:
                 choice = replace(choice, retention=1.0 if choice.ratio >= 1 else float(curve([choice.ratio])[0]))
         choice = choice if choice.curve else replace(choice, curve=told(curve))
-        compressed = self._at(choice.ratio, context, query, skip)
+        compressed = self._at(choice.ratio, context, query, skip, promise)
         compressed = replace(compressed, seconds=watch.seconds | compressed.seconds)
         return Steered(compressed, choice, self.promises.words(floor, promise, delta), margin)
 
@@ -160,17 +160,19 @@ class PoC:
     ) -> Steered:
         promise = self.promises.words(floor, "mean", 0.1)
         if mean.ratio >= 1 or skip(mean.ratio) is not None:
-            return Steered(self._at(mean.ratio, context, query, skip), mean, promise, 0.0)
+            return Steered(self._at(mean.ratio, context, query, skip, "mean"), mean, promise, 0.0)
         ratios = [choice.ratio for choice in choices]
         return Steered(compress_each(self.compressor, self.predictor, context, query, ratios), mean, promise, 0.0)
 
-    def _at(self, ratio: float, context: str, query: str | None, skip: Callable[[float], str | None]) -> Compressed:
+    def _at(
+        self, ratio: float, context: str, query: str | None, skip: Callable[[float], str | None], promise: Promise
+    ) -> Compressed:
         reason = "nothing may be cut: the text is as it was" if ratio >= 1 else skip(ratio)
         while reason is None:
             try:
                 return self.compressor.compress(context, query, ratio=ratio)
-            except BudgetError:  # less than one segment: the next gentler ratio of the search's first look
-                ratio = (math.floor(ratio * PARTS + 1e-9) + 1) / PARTS
+            except BudgetError:  # less than one segment: the next gentler ratio of the search's first look, or measured
+                ratio = self.promises.ratio((math.floor(ratio * PARTS + 1e-9) + 1) / PARTS, promise)
                 reason = "no part of it is short enough: the text is as it was" if ratio >= 1 else None
         return whole(context, self.predictor.backbone.count_tokens(context), reason)
 
