@@ -87,6 +87,8 @@ def test_the_oracle_pays_for_what_is_delivered() -> None:
     oracle = best_for_budget(ratios, scores, whole, [0.5])
     assert oracle.ratios.tolist() == [[0.2, 1.0]]
     assert oracle.scores.tolist() == [[0.9, 1.0]]
+    own = best_for_budget(np.array([[0.2], [0.6]]), scores, np.zeros(2), [0.5])
+    assert own.ratios.tolist() == [[0.2, 0.6]]  # each text's own
 
 
 def test_comparisons_are_paired() -> None:

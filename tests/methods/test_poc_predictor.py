@@ -197,3 +197,17 @@ def test_features_go_with_the_text_whose_chunks_are_read_beside_others() -> None
     for place, one in enumerate(texts):
         wanted = model.curve(one.context, features=one.features)(sorted(one.scores))
         assert predicted[place][known[place]].tolist() == pytest.approx(wanted, abs=1e-5)
+
+
+@torch.inference_mode()
+def test_a_ratio_stands_right_behind_its_text() -> None:
+    """As if both were read at once, position by position."""
+    model = predictor("monotone")
+    rows = [model.backbone.token_ids(TEXT)[:30], model.backbone.token_ids(TEXT)[:9]]
+    reading = model.read(rows)
+    found = model._asked(reading, model.query.weight.expand(2, 1, -1))
+    for place, row in enumerate(rows):
+        words = model.reader.get_input_embeddings()(torch.tensor([row]))
+        both = torch.cat([words, model.query.weight[None]], dim=1)
+        at_once = model.reader(inputs_embeds=both, position_ids=torch.arange(len(row) + 1)[None]).last_hidden_state
+        torch.testing.assert_close(found[place, 0], at_once[0, -1], atol=1e-5, rtol=1e-4)
