@@ -263,7 +263,7 @@ def draw(pictures: dict[str, Any], path: Path) -> None:
             axes[0, column].plot(ratios, scores, marker=".", label=name, linewidth=1.2)
         axes[0, column].set(title=task, xlabel="delivered ratio", ylabel="score")
         grid = np.linspace(0.05, 1, 40)
-        each = [retention_at(one.labels, grid) for one in picture["texts"]]
+        each = [retention_at(one.labels, list(grid)) for one in picture["texts"]]
         for own in each[:60]:
             axes[1, column].plot(grid, np.minimum(own, 1.5), color="grey", alpha=0.2, linewidth=0.8)
         axes[1, column].plot(grid, np.mean(each, axis=0), color="black", label="mean")

@@ -36,7 +36,8 @@ def measure(method: str, tokens: int) -> dict[str, float]:
     encoded = backbone.tokenizer(book, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     text = book[: encoded["offset_mapping"][tokens][0]]
     loaded = load_method("ram", backbone)
-    ram, decoder = loaded.compressor, loaded.reader.model
+    ram, decoder = loaded.compressor, loaded.reader.decoder
+    assert isinstance(ram, RAM)
     warm = text[:2000]
     with torch.inference_mode():
         ram.compress(warm, QUESTION, ratio=1 / FACTOR)
@@ -46,6 +47,7 @@ def measure(method: str, tokens: int) -> dict[str, float]:
         prompt = backbone.embed(torch.tensor(loaded.reader.prompt_ids(QUESTION)))
         if method == "ram":
             compressed = ram.compress(text, QUESTION, ratio=1 / FACTOR)
+            assert compressed.embeddings is not None
             rows, stages = compressed.embeddings, dict(compressed.seconds)
         else:
             rows, stages = backbone.embed(torch.tensor(backbone.token_ids(text))), {}

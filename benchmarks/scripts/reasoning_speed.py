@@ -114,7 +114,7 @@ def timed_forward(thinker: Thinker) -> Iterator[list[float]]:
         finally:
             spent.append(time.perf_counter() - started)
 
-    thinker.decoder.forward = timing  # type: ignore[method-assign]
+    thinker.decoder.forward = timing
     try:
         yield spent
     finally:
