@@ -20,8 +20,10 @@ class ClassifierTrainer:
     """On excerpts of documents whose questions have their evidence marked."""
 
     options: type[Options] = ClassifierConfig
-    keys = ("data", "rows", "characters", "answered", "unanswered")
     look = "See recipes/classifier/cpu.yaml."
+
+    def keys(self, stage: dict[str, Any]) -> tuple[str, ...]:
+        return ("data", "rows", "characters", "answered", "unanswered")
 
     def open(self, recipe: dict[str, Any]) -> Encoder:
         return load_encoder(recipe["backbone"], device=recipe["device"])

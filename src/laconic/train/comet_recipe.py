@@ -22,7 +22,7 @@ from laconic.train.reading_data import ReadingData, check_reading, hides, load_r
 from laconic.train.stages import OnDecoder, Stage, StageTask, on_own_answers, policy
 from laconic.train.targets import labels_in
 
-#: what a stage on written text says besides its name, its loop and the memory's rate
+#: what a stage on written text says besides the memory's rate
 WRITTEN = (
     *reading_data.KEYS, "asides", "interludes", "fifo_slots", "truncate", "save_activations", "share_text", "gates",
 )  # fmt: skip
@@ -37,16 +37,15 @@ class CoMeTTrainer(OnDecoder):
     """
 
     options = CoMeTConfig
-    keys = ("memory_rate",)
     look = "See recipes/comet/cpu.yaml."
 
+    def keys(self, stage: dict[str, Any]) -> tuple[str, ...]:
+        return ("memory_rate", *((*documents.KEYS, *policy().KEYS) if on_own_answers(stage) else WRITTEN))
+
     def check(self, stage: dict[str, Any], where: str) -> None:
-        answering = on_own_answers(stage)
-        if absent := sorted({*(documents.KEYS if answering else WRITTEN)} - set(stage)):
-            raise RecipeError(f"{where} has no {absent[0]}.", self.look)
         if not above_zero(stage["memory_rate"]):
             raise RecipeError(f"{where}: memory_rate must be a number above 0.", self.look)
-        if answering:
+        if on_own_answers(stage):
             policy().check_policy(stage, where)
             check_documents(stage, where, self.look)
         else:

@@ -36,8 +36,10 @@ class PoCTrainer(OnDecoder):
     """On files that ``laconic label`` made, documents split into training, validation and calibration."""
 
     options: type[Options] = PoCConfig
-    keys = ("labels", "rows")
     look = "See recipes/poc/cpu.yaml."
+
+    def keys(self, stage: dict[str, Any]) -> tuple[str, ...]:
+        return ("labels", "rows")
 
     def check(self, stage: dict[str, Any], where: str) -> None:
         labels = stage["labels"]

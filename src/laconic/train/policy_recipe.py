@@ -43,8 +43,11 @@ from laconic.train.thinking_data import draw_problems
 
 #: added to the seed for questions that are asked now and then
 WATCHED = 1_000_003
-#: what such a stage says besides what all stages on problems do
-KEYS = ("objective", "teacher", "answers", "given", "temperature", "reward", "together", "ask", "ask_every", "tgpo")
+#: what such a stage says, besides what it asks about
+KEYS = (
+    "objective", "teacher", "answers", "given", "temperature", "reward", "rows", "limit", "together", "ask",
+    "ask_every", "tgpo",
+)  # fmt: skip
 LOOK = "See recipes/tgpo/cpu.yaml."
 #: what a mapping may say of how a teacher is asked
 ASKED = {"target", "top", "cache", "aliases"}
@@ -52,13 +55,10 @@ ASKED = {"target", "top", "cache", "aliases"}
 
 def check_policy(stage: dict[str, Any], where: str) -> None:
     """Raise ``RecipeError`` for whatever in a stage would fail later."""
-    absent = set(KEYS) - set(stage)
-    if absent:
-        raise RecipeError(f"{where} has no {sorted(absent)[0]}.", LOOK)
     if not positive(stage["answers"]) or stage["answers"] < 2:
         raise RecipeError(f"{where}: answers must be 2 or more: they are compared with each other.", LOOK)
     for name in ("rows", "limit", "together", "ask_every"):
-        if not positive(stage.get(name)):
+        if not positive(stage[name]):
             raise RecipeError(f"{where}: {name} must be a whole number above 0.", LOOK)
     for name in ("given", "ask"):
         if stage[name] != 0 and not positive(stage[name]):

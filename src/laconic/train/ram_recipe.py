@@ -24,18 +24,20 @@ class RAMTrainer(OnDecoder):
     """Relevance (encoder and score), the score's head alone, or the reader."""
 
     options = RAMConfig
-    keys = documents.KEYS
     look = "See recipes/ram/cpu.yaml."
+
+    def keys(self, stage: dict[str, Any]) -> tuple[str, ...]:
+        return (*documents.KEYS, *(("factor", *policy().KEYS) if on_own_answers(stage) else ("questions",)))
 
     def check(self, stage: dict[str, Any], where: str) -> None:
         if on_own_answers(stage):
             policy().check_policy(stage, where)
-            if not above_zero(stage.get("factor")) or stage["factor"] < 1:
+            if not above_zero(stage["factor"]) or stage["factor"] < 1:
                 raise RecipeError(f"{where}: factor must be a number, 1 or more.", self.look)
         else:
             if stage["name"] not in STAGES:
                 raise RecipeError(f"{where} is called {stage['name']!r}.", f"RAM has the stages {', '.join(STAGES)}.")
-            if not positive(stage.get("questions")):
+            if not positive(stage["questions"]):
                 raise RecipeError(f"{where}: questions must be a whole number above 0.", self.look)
         check_documents(stage, where, self.look)
 

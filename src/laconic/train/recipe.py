@@ -71,9 +71,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
     method = recipe.get("method")
     if method not in TRAINERS:
         raise RecipeError(f"No trainer for the method {method!r}.", f"Recipes train: {', '.join(TRAINERS)}.")
-    missing = {"backbone", "dtype", "device", "start", "output", "seed", method, "stages"} - set(recipe)
-    if missing:
+    keys = {"method", "backbone", "dtype", "device", "start", "output", "seed", method, "stages"}
+    if missing := keys - set(recipe):
         raise RecipeError(f"{path} has no {sorted(missing)[0]}.", TRAINERS[method].look)
+    if unknown := set(recipe) - keys:
+        raise RecipeError(f"{path}: a recipe has no {sorted(map(str, unknown))[0]}.", TRAINERS[method].look)
     _check_types(recipe, path)
     return recipe
 
@@ -91,9 +93,11 @@ def _check_types(recipe: dict[str, Any], path: str | Path) -> None:
         raise RecipeError(f"{path} has no stages: only an average of several methods needs none.", trainer.look)
     for number, stage in enumerate(stages):
         where = f"{path}: stage {number}"
-        absent = {"name", "loop", *trainer.keys} - set(stage)
-        if absent:
+        keys = {"name", "loop", *trainer.keys(stage)}
+        if absent := keys - set(stage):
             raise RecipeError(f"{where} has no {sorted(absent)[0]}.", trainer.look)
+        if unknown := set(stage) - keys:
+            raise RecipeError(f"{where}: {method} has no use for {sorted(map(str, unknown))[0]} there.", trainer.look)
         try:
             LoopConfig(seed=recipe["seed"], **stage["loop"])
         except TypeError as error:

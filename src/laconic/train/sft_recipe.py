@@ -19,8 +19,10 @@ class SFTTrainer(OnDecoder):
     """A stage mixes tasks as CoMeT's do; ``window`` has it trained with a sink window of so many recent tokens."""
 
     options = SFTConfig
-    keys = (*reading_data.KEYS, "window")
     look = "See recipes/sft/cpu.yaml."
+
+    def keys(self, stage: dict[str, Any]) -> tuple[str, ...]:
+        return (*reading_data.KEYS, "window")
 
     def check(self, stage: dict[str, Any], where: str) -> None:
         check_reading(stage, where, self.look)

@@ -95,12 +95,8 @@ class Trainer(Protocol):
     """How recipes train one method.
 
     Attributes:
-        keys: what a stage must have besides its name and loop.
         look: where to see an example, for error messages.
     """
-
-    @property
-    def keys(self) -> tuple[str, ...]: ...
 
     @property
     def look(self) -> str: ...
@@ -108,6 +104,10 @@ class Trainer(Protocol):
     @property
     def options(self) -> type[Options]:
         """The class of the method's configuration."""
+        ...
+
+    def keys(self, stage: dict[str, Any]) -> tuple[str, ...]:
+        """What a stage of this kind says besides its name and loop: all of it, and nothing else."""
         ...
 
     def check(self, stage: dict[str, Any], where: str) -> None:
