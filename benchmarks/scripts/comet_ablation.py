@@ -34,7 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no queue": {"stride": 0, "fifo_slots": 0},
     "no global memory": {"global_slots": 0},
 }
-TASKS = ("passkey-1k", "passkey-2k", "passkey-4k", "passkey-8k")
+TASKS = ("passkey-1k", "passkey-2k", "passkey-4k")
 
 
 def without(changes: dict[str, Any], folder: Path, backbone: Backbone) -> Path:
