@@ -28,7 +28,7 @@ def test_a_needle_lies_where_it_was_put(kind: str) -> None:
     backbone = tiny_backbone()
     stacks = Haystacks([backbone.token_ids(TEXT)], backbone.token_ids)
     for depth in (0.0, 0.5, 1.0):
-        needles = draw_needles({kind: NEEDLES[kind]}, 3, random.Random(depth))
+        needles = draw_needles([NEEDLES[kind]], 3, random.Random(depth))
         assert len(needles) == (1 if kind in ("passkey", "repeats") else 3)
         hidden = stacks.hide(needles, 900, random.Random(depth), depths=[depth])
         assert len(hidden.text) == 900
@@ -55,12 +55,12 @@ def test_passkeys_whose_digits_repeat() -> None:
     assert all(len(key) == 5 and key.isdigit() and key[0] != "0" for key in keys)
     again = [a == b for key in keys for a, b in itertools.pairwise(key)]
     assert 0.5 < sum(again) / len(again) < 0.6, "one in two, and one in ten of the others by chance"
-    assert len(draw_needles({name: NEEDLES[name] for name in ("passkey", "repeats")}, 2, random.Random(0))) == 1
+    assert len(draw_needles([NEEDLES["passkey"], NEEDLES["repeats"]], 2, random.Random(0))) == 1
 
 
 def test_needles_in_one_text_do_not_contradict_each_other() -> None:
     for seed in range(300):
-        needles = draw_needles({"variables": NEEDLES["variables"]}, 9, random.Random(seed))
+        needles = draw_needles([NEEDLES["variables"]], 9, random.Random(seed))
         said = [sentence.strip(" .").split() for needle in needles for sentence in needle.sentences]
         assert len({name for _, name, _, _ in said}) == len(said), "a name stands for one thing"
 

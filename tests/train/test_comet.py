@@ -58,7 +58,7 @@ def test_only_answers_are_labelled() -> None:
     """Invariant 16: answer and end of text, each at the token before it, none elsewhere."""
     made = comet(chunk_tokens=48)
     books = token_haystacks(made.backbone, [BOOK])
-    draw = NeedleExamples(made.backbone, books, {"number": NEEDLES["number"]}, 1, shape())
+    draw = NeedleExamples(made.backbone, books, [NEEDLES["number"]], 1, shape())
     seen = set()
     for index in range(12):
         assert draw(index) == draw(index), "a step's batch follows from its number"
@@ -95,7 +95,7 @@ def test_rows_of_a_step_are_alike_and_steps_are_not() -> None:
     """A row costs what the longest of its batch does; and every plan keeps to the chunk."""
     backbone = comet().backbone
     books = token_haystacks(backbone, [BOOK])
-    draw = NeedleExamples(backbone, books, {"passkey": NEEDLES["passkey"]}, 0, shape(plans=list(PLANS), questions=1))
+    draw = NeedleExamples(backbone, books, [NEEDLES["passkey"]], 0, shape(plans=list(PLANS), questions=1))
     steps = [draw(index) for index in range(40)]
     lengths = [{len(row.ids) for row in rows} for rows in steps]
     assert all(max(each) - min(each) < 8 for each in lengths), "but for what words differ by"
@@ -166,7 +166,7 @@ def test_a_story_longer_than_the_text_is_told_whole() -> None:
     story = Needle(sentences, "Where is Mary?", ("room 59",), ("story",))
     backbone = comet().backbone
     books = token_haystacks(backbone, [BOOK])
-    row = NeedleExamples(backbone, books, {"story": lambda draw: story}, 0, shape(chunks=[1]))(0)[0]
+    row = NeedleExamples(backbone, books, [lambda draw: story], 0, shape(chunks=[1]))(0)[0]
     assert all(sentence in backbone.tokenizer.decode(row.ids) for sentence in sentences)
     assert max(row.plan) <= 48
 
@@ -246,7 +246,7 @@ def test_running_text_is_told_apart_from_answers() -> None:
 def test_asides_ask_for_what_has_been_read() -> None:
     """Each for a needle that lies whole before it, behind every chunk from there on but the last of the text."""
     backbone = comet(chunk_tokens=48).backbone
-    books, numbers = token_haystacks(backbone, [BOOK]), {"number": NEEDLES["number"]}
+    books, numbers = token_haystacks(backbone, [BOOK]), [NEEDLES["number"]]
     without, drawn = (NeedleExamples(backbone, books, numbers, 1, shape(), asides=on) for on in (False, True))
     distances = set()
     for index in range(12):
@@ -281,7 +281,7 @@ def test_an_aside_takes_one_chunk() -> None:
     """A question that does not fit is left to the end, where it may take two."""
     backbone = comet(chunk_tokens=48).backbone
     long = Needle((" It is long.",), "Is it long? " * 20, ("Yes",), ("it",))
-    makers = {"long": lambda draw: long}
+    makers = [lambda draw: long]
     books = token_haystacks(backbone, [BOOK])
     for index in range(4):
         drawn = NeedleExamples(backbone, books, makers, 0, shape(questions=1), asides=True)(index)
@@ -556,7 +556,7 @@ def test_only_what_may_be_trained_on_is_offered(tmp_path: Path) -> None:
 
 def test_a_stage_is_trained_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = comet(train="lora", chunk_tokens=64, fifo_slots=8)
-    data = ReadingData([BOOK], {"number": NEEDLES["number"]}, {})
+    data = ReadingData([BOOK], [NEEDLES["number"]], [])
     changes = {"truncate": 3, "fifo_slots": [1, 4], "save_activations": False, "asides": True, "interludes": [5]}
     stage = load_recipe(recipe(tmp_path, **changes, chunks=[3]))["stages"][0]
     task = CoMeTTrainer().task(made, stage, data, 0)

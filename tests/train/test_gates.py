@@ -249,7 +249,7 @@ def test_a_row_says_in_which_chunks_its_needles_lie(plan: str) -> None:
     shape = {"name": "a", "chunk_tokens": 96, "chunks": [3, 5], "plans": [plan], "questions": 2, "distractors": 2}
     stage = shape | {"task": ["number"], "rows": 2}
     (hay,) = set(backbone.token_ids("~" * 600))
-    examples = reading_examples(backbone, stage, ReadingData(["~" * 600], {"number": NEEDLES["number"]}, {}), 0)
+    examples = reading_examples(backbone, stage, ReadingData(["~" * 600], [NEEDLES["number"]], []), 0)
     asked = backbone.token_ids(QUESTION_TEMPLATE.split("{")[0])
     parted = 0
     for example in [one for step in range(12) for one in examples(step)]:
@@ -324,7 +324,7 @@ def test_a_recipe_tells_the_gates_of_all_layers_while_all_else_is_trained(tmp_pa
     layers = len(made.memories)
     path = recipe(tmp_path, gates={"layers": layers, "told": 0.25})
     stage = load_recipe(path)["stages"][0]
-    task = trainer.task(made, stage, ReadingData(["~" * 600], {"number": NEEDLES["number"]}, {}), 0)
+    task = trainer.task(made, stage, ReadingData(["~" * 600], [NEEDLES["number"]], []), 0)
     assert isinstance(task.module, ReadingStage)
     assert task.module.gates.gates == [nets.gate for nets in made.memories]
     assert task.module.lesson == 0.25

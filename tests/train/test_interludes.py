@@ -137,7 +137,7 @@ def test_texts_are_the_same_with_interludes_or_without() -> None:
     backbone = comet(chunk_tokens=48).backbone
     books = token_haystacks(backbone, [TEXT])
     shape = Shape(chunk_tokens=48, chunks=[1, 2, 3], plans=["fixed"], questions=2, rows=3, seed=0)
-    plain = NeedleExamples(backbone, books, {"number": NEEDLES["number"]}, 1, shape)
+    plain = NeedleExamples(backbone, books, [NEEDLES["number"]], 1, shape)
     drawn = Interrupted(plain, books, [0, 2, 40], 48, 0)
     lengths, places = set(), set()
     for index in range(30):

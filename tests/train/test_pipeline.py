@@ -86,7 +86,7 @@ def train(folder: Path) -> None:
         "truncate": None, "save_activations": False, "share_text": True, "asides": False,
         "interludes": [0], "gates": None,
     }  # fmt: skip
-    data = ReadingData(["The keeper wrote down the weather. " * 40], {"number": NEEDLES["number"]}, {})
+    data = ReadingData(["The keeper wrote down the weather. " * 40], [NEEDLES["number"]], [])
     task = trainer.task(comet(train="lora", chunk_tokens=48), stage, data, 0)
     run(task, LoopConfig(steps=3, learning_rate=1e-3, log_every=1), folder, say=lambda line: None)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from tiny import tiny_backbone
 
 from laconic.data.needles import NEEDLES
-from laconic.train.reading_data import ReadingData, reading_examples
+from laconic.train.reading_data import ReadingData, load_reading, reading_examples
 from laconic.train.reading_examples import Examples
 
 TEXT = "The lighthouse keeper wrote down the weather every morning. " * 80
@@ -19,8 +20,8 @@ def made(seed: int = 0, **changes: Any) -> Examples:
         "name": "two", "task": ["number"], "chunk_tokens": 96, "chunks": [2], "plans": ["fixed"],
         "questions": 1, "distractors": 0, "rows": 2,
     } | changes  # fmt: skip
-    makers = {name: NEEDLES[name] for name in stage["task"] if name in NEEDLES}
-    return reading_examples(BACKBONE, stage, ReadingData([TEXT], makers, {}), seed)
+    makers = [NEEDLES[name] for name in stage["task"] if name in NEEDLES]
+    return reading_examples(BACKBONE, stage, ReadingData([TEXT], makers, []), seed)
 
 
 def texts(examples: Examples, steps: int = 12) -> list[str]:
@@ -45,3 +46,15 @@ def test_every_task_comes_as_often() -> None:
     seen = texts(made(task=["passkey", "number", "place", "continuation"]), steps=100)
     running = sum("Question:" not in text for text in seen) / len(seen)
     assert 0.15 < running < 0.35
+
+
+def test_a_task_that_is_named_twice_comes_twice_as_often(books: Path) -> None:
+    def share(task: list[str], mark: str) -> float:
+        seen = texts(made(task=task), steps=150)
+        return sum(mark in text for text in seen) / len(seen)
+
+    assert 0.25 < share(["passkey", "number", "continuation"], "The passkey is") < 0.42
+    assert 0.42 < share(["passkey", "number", "passkey", "continuation"], "The passkey is") < 0.58
+    assert 0.42 < share(["passkey", "continuation", "number", "continuation"], "Question:") < 0.58
+    data = load_reading({"task": ["passkey", "number", "passkey"], "books": "books_train"})
+    assert len(data.makers) == 3

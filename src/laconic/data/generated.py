@@ -53,7 +53,7 @@ def generate(name: str, folder: str | os.PathLike[str] | None, limit: int | None
         start = random.Random(f"{seed}/{name}")
         asked = keys if match["all"] else 1
         texts = -(-limit // asked) if limit else (1 if match["all"] else DEPTHS)
-        sets = [draw_needles({kind: NEEDLES[kind]}, keys, random.Random(start.random())) for _ in range(texts)]
+        sets = [draw_needles([NEEDLES[kind]], keys, random.Random(start.random())) for _ in range(texts)]
         even = [(number + 0.5) / keys for number in range(keys)]
         depths = [even if match["all"] else [(number % DEPTHS + 0.5) / DEPTHS] for number in range(texts)]
     elif is_story(kind):

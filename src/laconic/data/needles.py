@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import string
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -123,12 +123,12 @@ NEEDLES: dict[str, Maker] = {
 }
 
 
-def draw_needles(makers: Mapping[str, Maker], count: int, draw: random.Random) -> list[Needle]:
-    """Needles of these kinds, each drawn as often, no two about one thing: fewer where there are not so many."""
+def draw_needles(makers: Sequence[Maker], count: int, draw: random.Random) -> list[Needle]:
+    """Needles of these kinds, drawn evenly, no two about one thing: fewer where there are not so many."""
     needles: list[Needle] = []
     taken: set[str] = set()
     for _ in range(20 * count):
-        needle = makers[draw.choice(list(makers))](draw)
+        needle = draw.choice(makers)(draw)
         if len(needles) < count and taken.isdisjoint(needle.about):
             needles.append(needle)
             taken |= set(needle.about)

@@ -34,11 +34,14 @@ KEYS = ("task", "books", "chunk_tokens", "chunks", "plans", "questions", "distra
 
 @dataclass(frozen=True)
 class ReadingData:
-    """What the tasks of a stage are made from: books, kinds of needles, and items of question answering by task."""
+    """What the tasks of a stage are made from: books, kinds of needles, and items of each task of question answering.
+
+    A task that is named twice is here twice, and drawn as often.
+    """
 
     books: list[str]
-    makers: dict[str, Maker]
-    documents: dict[str, list[QAItem]]
+    makers: list[Maker]
+    documents: list[list[QAItem]]
 
 
 def check_reading(stage: dict[str, Any], where: str, look: str) -> None:
@@ -69,10 +72,11 @@ def check_reading(stage: dict[str, Any], where: str, look: str) -> None:
 
 def load_reading(stage: dict[str, Any]) -> ReadingData:
     """Raises ``DataError`` for what is missing, or must not be trained on."""
-    makers = {name: NEEDLES[name] for name in stage["task"] if name in NEEDLES}
-    makers |= {name: any_of(load_stories(name, training=True)) for name in stage["task"] if is_story(name)}
-    documents = {name: load_for_training(name) for name in stage["task"] if name in TASKS or name in DERIVED}
-    books = load_books(stage["books"], training=True) if makers or READ_ON in stage["task"] else []
+    tasks = stage["task"]
+    makers = [NEEDLES[name] for name in tasks if name in NEEDLES]
+    makers += [any_of(load_stories(name, training=True)) for name in tasks if is_story(name)]
+    documents = [load_for_training(name) for name in tasks if name in TASKS or name in DERIVED]
+    books = load_books(stage["books"], training=True) if makers or READ_ON in tasks else []
     return ReadingData(books, makers, documents)
 
 
@@ -84,7 +88,7 @@ def reading_examples(
     asides: bool = False,
     interludes: Sequence[int] = (0,),
 ) -> Examples:
-    """Steps of all tasks, as often one as the other.
+    """Steps of all tasks, as often one as the other; of one that is named twice, twice as often.
 
     A batch follows from the recipe's seed, the stage's name and the step alone: two methods trained by stages of one
     name and one shape see the same texts. Nothing is encoded before the first step: a stage that is done takes none.
@@ -99,16 +103,17 @@ def reading_examples(
     @cache
     def mixed() -> MixedExamples:
         sources: list[tuple[int, Examples]] = [
-            (1, DocumentExamples(backbone, items, shape)) for items in data.documents.values()
+            (1, DocumentExamples(backbone, items, shape)) for items in data.documents
         ]
-        if data.makers or READ_ON in stage["task"]:
+        read_on = stage["task"].count(READ_ON)
+        if data.makers or read_on:
             books = token_haystacks(backbone, data.books)
             if data.makers:
                 needles = NeedleExamples(backbone, books, data.makers, stage["distractors"], shape, asides)
                 parted = Interrupted(needles, books, interludes, stage["chunk_tokens"], own)
                 sources.append((len(data.makers), parted))
-            if READ_ON in stage["task"]:
-                sources.append((1, ReadOnExamples(backbone, books, shape)))
+            if read_on:
+                sources.append((read_on, ReadOnExamples(backbone, books, shape)))
         return MixedExamples(sources, own)
 
     return lambda step: mixed()(step)

@@ -136,7 +136,7 @@ class NeedleExamples:
     """Needles in books, then questions one after the other, each with its answer.
 
     Args:
-        makers: kinds of needles, drawn evenly.
+        makers: kinds of needles, drawn evenly: one that is there twice, twice as often.
         distractors: most needles beside those that are asked for.
         asides: behind each chunk but the last, ask for one of the needles that have been read.
     """
@@ -145,7 +145,7 @@ class NeedleExamples:
         self,
         backbone: Backbone,
         haystacks: Haystacks[list[int]],
-        makers: Mapping[str, Maker],
+        makers: Sequence[Maker],
         distractors: int,
         shape: Shape,
         asides: bool = False,
