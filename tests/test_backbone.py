@@ -9,8 +9,9 @@ import torch
 from tiny import tiny_backbone, tiny_model
 
 from laconic import backbone as module
-from laconic.backbone import Backbone, cache_folder, load_backbone, resolve_dtype
+from laconic.backbone import Backbone, cache_folder, load_backbone, resolve_dtype, text_ends
 from laconic.errors import BackboneError
+from laconic.generation.answer import Reader
 
 
 @pytest.fixture
@@ -68,6 +69,23 @@ def test_embedded_weights_that_are_not_installed(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module, "EMBEDDED_PACKAGE", "no_such_package")
     with pytest.raises(BackboneError, match="make setup"):
         load_backbone()
+
+
+@pytest.mark.parametrize("device", ["foo", "cuda:99", "meta"])
+def test_a_device_that_is_not_there(device: str) -> None:
+    with pytest.raises(BackboneError, match=f"The device '{device}' is unknown or not on this machine"):
+        load_backbone(device=device)
+
+
+def test_a_text_may_have_no_end() -> None:
+    model, tokenizer = tiny_backbone().model, tiny_backbone().tokenizer
+    own = tokenizer.eos_token_id
+    assert text_ends(model, tokenizer)[0] == own
+    model.generation_config.eos_token_id = [own, own + 1]
+    assert text_ends(model, tokenizer) == [own, own + 1]
+    model.generation_config.eos_token_id = tokenizer.eos_token_id = None
+    assert text_ends(model, tokenizer) == []
+    assert Reader(Backbone(model, tokenizer, "endless")).stop_ids == frozenset()
 
 
 def test_dtypes() -> None:

@@ -161,9 +161,28 @@ class Backbone:
         return len(self.token_ids(text))
 
 
+def text_ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end a text, the tokenizer's first: chat models end a turn with another than a text, and name both."""
+    own = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ends = own if isinstance(own, list) else [own]
+    return list(dict.fromkeys(int(end) for end in (tokenizer.eos_token_id, *ends) if end is not None))
+
+
 def resolve_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for, else CUDA, else Apple's, else the CPU."""
+    """The device asked for, else CUDA, else Apple's, else the CPU.
+
+    Raises:
+        BackboneError: it is unknown, or not on this machine.
+    """
     if device is not None and str(device) != "auto":
+        try:
+            if torch.empty(0, device=device).is_meta and not isinstance(device, torch.device):
+                raise RuntimeError("a tensor there has no values")
+        except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+            raise BackboneError(
+                f"The device {str(device)!r} is unknown or not on this machine.",
+                "Choose auto, cpu, cuda, cuda:N or mps.",
+            ) from error
         return torch.device(device)
     if torch.cuda.is_available():
         return torch.device("cuda")

@@ -411,6 +411,17 @@ def test_help_imports_no_model_code() -> None:
     assert time.perf_counter() - start < 5  # 0.2 s where nothing else runs; the bound is for busy machines
 
 
+def test_a_character_that_the_output_does_not_know_is_spelt(tmp_path: Path) -> None:
+    document = tmp_path / "a.txt"
+    document.write_text("Two words → three.", encoding="utf-8")
+    command = [sys.executable, "-c", "from laconic.cli.main import main; main()"]
+    command += ["compress", str(document), "--ratio", "1", "--method", "bm25", "-q", "Which?"]
+    found = subprocess.run(
+        command, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stdout) == (0, "Two words \\u2192 three.\n")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_output_that_cannot_be_written_is_one_line_and_a_reader_that_leaves_is_none() -> None:
     command = [sys.executable, "-c", "from laconic.cli.main import main; main()", "methods"]

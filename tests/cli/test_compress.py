@@ -123,6 +123,7 @@ def test_ask_goes_by_a_floor_from_end_to_end(run: Run, document: str, predictor:
 def test_slips_are_told_in_one_line(run: Run, document: str, predictor: str, tmp_path: Path) -> None:
     floor = ["--floor", "0.5", "--predictor", predictor]
     assert_refused(run("compress", document, *PLAIN), "a floor, a ratio or a budget")
+    assert_refused(run("compress", document, "-o", f"{document}/out.txt", "--ratio", "0.5"), "cannot be written")
     assert_refused(run("compress", document, *PLAIN, "--ratio", "0.5", "--budget", "9"), "one of them alone")
     for ratio in ("0", "1.5", "-1", "nan"):
         assert_refused(run("compress", document, *PLAIN, "--ratio", ratio), "ratio")

@@ -65,6 +65,7 @@ def test_a_problem_from_stdin(run: Run, adapters: dict[str, str], monkeypatch: p
 def test_slips_are_told_in_one_line(run: Run, adapters: dict[str, str], tmp_path: Path) -> None:
     light = ["--adapter", adapters["lightthinker"]]
     assert_refused(run("think", " "), "empty")
+    assert_refused(run("think", PROBLEM, "--seed", str(2**32)), "--seed")
     assert_refused(run("think", PROBLEM, "--method", "ram"), "no method 'ram' that reasons")
     assert_refused(run("think", PROBLEM, "--method", "lightthinker"), "no trained")
     assert_refused(run("think", PROBLEM, "--method", "memosight", *light), "lightthinker")

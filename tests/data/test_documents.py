@@ -198,6 +198,20 @@ def test_standard_input_is_known_by_its_content(monkeypatch: pytest.MonkeyPatch,
 
 # --- what is not ---------------------------------------------------------------------------------------------------
 
+
+def corrupted(archive: bytes) -> bytes:
+    """The same files deflated, the last one's data spoilt."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+        last = max(target.infolist(), key=lambda info: info.header_offset)
+        start = last.header_offset + 30 + len(last.filename)
+    data = bytearray(packed.getvalue())
+    data[start : start + last.compress_size] = bytes([0xFF]) * last.compress_size
+    return bytes(data)
+
+
 NOISE = random.Random(0).randbytes(4000)
 
 BAD_FILES: dict[str, tuple[str, bytes, str]] = {
@@ -223,6 +237,7 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
     "encrypted docx": ("a.docx", bytes.fromhex("d0cf11e0a1b11ae1") + NOISE, "encrypted"),
     "old doc": ("a.doc", bytes.fromhex("d0cf11e0a1b11ae1") + NOISE, ".doc format"),
     "damaged epub": ("a.epub", epub_bytes()[:-100], "not a readable EPUB"),
+    "epub with a damaged chapter": ("a.epub", corrupted(epub_bytes()), "not a readable EPUB"),
     "no epub": ("a.epub", docx_bytes(), "not a readable EPUB"),
     "protected epub": ("a.epub", epub_bytes("OEBPS/text/a.xhtml"), "encrypted"),
 }

@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from laconic.data.books import load_books
 from laconic.data.loaders import TASKS, load_file, load_for_training, load_task, samples_folder
+from laconic.data.solutions import load_problems
+from laconic.data.stories import load_stories
 from laconic.errors import DataError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -128,6 +131,21 @@ def test_missing_tasks_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_record_of_another_shape_names_its_line(tmp_path: Path) -> None:
     write(tmp_path / "squality_dev.jsonl.gz", {"id": "1", "document": "d", "qas": []}, {"id": "2"})
     with pytest.raises(DataError, match="line 2 is not a record of squality_dev"):
+        load_task("squality_dev", tmp_path)
+
+
+def test_books_stories_and_problems_name_the_line_too(tmp_path: Path) -> None:
+    write(tmp_path / "books_val.jsonl.gz", {"text": "A book."}, {"txt": "None."})
+    with pytest.raises(DataError, match="line 2 is not a record of books_val"):
+        load_books("books_val", tmp_path)
+    write(tmp_path / "babi_test.jsonl.gz", {"task": 3})
+    with pytest.raises(DataError, match="line 1 is not a record of bAbI"):
+        load_stories("babi-qa1", tmp_path, training=False)
+    write(tmp_path / "gsm8k_test.jsonl.gz", {"question": "What?"})
+    with pytest.raises(DataError, match="line 1 is not a record of gsm8k_test"):
+        load_problems("gsm8k_test", tmp_path)
+    write(tmp_path / "squality_dev.jsonl.gz")
+    with pytest.raises(DataError, match="holds no records"):
         load_task("squality_dev", tmp_path)
 
 

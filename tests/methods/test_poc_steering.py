@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from tiny import tiny_backbone
 
 from laconic.core.segments import Range
@@ -321,11 +323,32 @@ def test_saved_and_loaded_it_promises_the_same(tmp_path: Path) -> None:
     assert (again.documents, again.ratios) == (known.documents, known.ratios)
     assert again.average([0.2, 0.5]) == known.average([0.2, 0.5])
     assert loaded.curve(TEXT)([0.1, 0.7]) == pytest.approx(model.curve(TEXT)([0.1, 0.7]), abs=0.05)
+    content = json.loads((tmp_path / "poc" / FILE).read_text())
+    (tmp_path / "poc" / FILE).write_text(json.dumps(content | {"by_task": []}))
+    with pytest.raises(AdapterError, match="damaged"):
+        load_predictor(BACKBONE, tmp_path / "poc")
     (tmp_path / "poc" / FILE).unlink()
     with pytest.raises(AdapterError, match="nothing can be promised"):
         load_predictor(BACKBONE, tmp_path / "poc")
     with pytest.raises(AdapterError, match="no predictor"):
         load_predictor(BACKBONE)
+
+
+def test_it_is_saved_with_its_promises_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = predictor()
+    model.promises = promises()
+    model.save_pretrained(tmp_path / "poc")
+    before = load_predictor(BACKBONE, tmp_path / "poc")[1]
+
+    def full(*_: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("laconic.core.persist.save_file", full)
+    model.promises = Promises(before.made, before.outcomes, before.documents, [0.3], before.average, {})
+    with pytest.raises(AdapterError, match="cannot be written: No space left"):
+        model.save_pretrained(tmp_path / "poc")
+    assert load_predictor(BACKBONE, tmp_path / "poc")[1].ratios == before.ratios
+    assert [path.name for path in tmp_path.iterdir()] == ["poc"]
 
 
 def test_the_loss_is_over_labelled_ratios_of_whole_texts() -> None:

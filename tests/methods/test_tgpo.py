@@ -404,6 +404,10 @@ def test_a_cache_gives_what_it_was_given_and_asks_only_for_the_rest(tmp_path: Pa
     assert CachedTeacher(wider, tmp_path / "deep" / "scores.sqlite").score(*ragged()).aims[0].shape[-1] == 2
     other = LocalTeacher(student(4), TOKENIZER, side_of(student(), TOKENIZER))
     assert not same(CachedTeacher(other, tmp_path / "deep" / "scores.sqlite").score(*ragged()), again)
+    with sqlite3.connect(tmp_path / "deep" / "scores.sqlite") as gone:
+        gone.execute("drop table scores")
+    with pytest.raises(DataError, match=r"scores\.sqlite failed: no such table"):
+        cached.score(prompt, prompt_mask, answer, answer_mask)
     (tmp_path / "text.sqlite").write_text("no database at all, and long enough to be none" * 10)
     with pytest.raises(DataError, match="cache"):
         CachedTeacher(local, tmp_path / "text.sqlite")

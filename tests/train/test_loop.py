@@ -180,6 +180,25 @@ def test_a_torn_log_is_no_obstacle_and_a_damaged_checkpoint_is_named(tmp_path: P
         run(toy(), config, tmp_path, say=lambda line: None)
 
 
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = LoopConfig(steps=4, checkpoint_every=2)
+    run(toy(), LoopConfig(steps=2, checkpoint_every=2), tmp_path, say=lambda line: None)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def full(*_: object) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(RecipeError, match="cannot be written"):
+            run(toy(), config, tmp_path, say=lambda line: None)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "log.jsonl"}
+    said: list[str] = []
+    run(toy(), config, tmp_path, say=said.append)
+    assert said[0] == "resuming at step 2 of 4"
+
+
 def test_a_finished_run_does_nothing(tmp_path: Path) -> None:
     config = LoopConfig(steps=3, checkpoint_every=10)
     run(toy(), config, tmp_path, say=lambda line: None)

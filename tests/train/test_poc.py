@@ -83,7 +83,14 @@ def test_from_labels_to_a_predictor_that_can_promise(recipe: dict[str, Any], tmp
 def test_labels_that_do_not_fit_are_refused_before_anything_is_trained(recipe: dict[str, Any], tmp_path: Path) -> None:
     other = labels(tmp_path / "other.json", backbone="another")
     recipe["stages"][0]["labels"] = [str(other)]
-    with pytest.raises(AdapterError, match="backbone"):
+    with pytest.raises(
+        AdapterError, match=f"labels was made with the backbone 'another', not '{BACKBONE.content_hash}'"
+    ):
+        run(recipe, tmp_path)
+    damaged = tmp_path / "damaged.json"
+    damaged.write_text(json.dumps(json.loads(other.read_text()) | {"items": 5}))
+    recipe["stages"][0]["labels"] = [str(damaged)]
+    with pytest.raises(DataError, match="no file of labels"):
         run(recipe, tmp_path)
     recipe["stages"][0]["labels"] = [str(labels(tmp_path / "few.json", texts=2))]
     with pytest.raises(DataError, match="Too few"):

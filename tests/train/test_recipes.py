@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
+from comets import write_records
 
-from laconic.errors import RecipeError
+from laconic.errors import DataError, RecipeError
 from laconic.train.recipe import TRAINERS, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +52,35 @@ def test_a_key_that_is_missing_or_of_no_use_is_named(name: str, tmp_path: Path) 
         told(whole | {"stages": [{k: v for k, v in stage.items() if k != key}]}, f"has no {key}")
     told(whole | {"stages": [stage | {"quetsions": 3}]}, f"{whole['method']} has no use for quetsions")
     told(whole | {"sede": 3}, "a recipe has no sede")
+
+
+@pytest.mark.parametrize("name", ["poc/cpu", "classifier/cpu", "ram/answers", "comet/cpu", "vanilla/cpu"])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("stages.0.name=3", "no plain word"), ("stages.0.name=../../x", "no plain word"),
+        ("stages.0.name=[a]", "no plain word"), ("output=null", "output"), ("seed=99999999999999999999", "seed"),
+        ("seed=-1", "seed"), ("device=3", "device"), ("dtype=[fp32]", "dtype"), ("method=[a]", "No trainer"),
+    ],
+)  # fmt: skip
+def test_a_value_that_would_only_fail_later_is_refused(name: str, change: str, told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        load_recipe(ROOT / "recipes" / f"{name}.yaml", [change])
+
+
+def test_texts_of_an_excerpt_have_a_range(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="from and to"):
+        load_recipe(ROOT / "recipes/classifier/cpu.yaml", ["stages.0.characters=[900, 300]"])
+
+
+@pytest.mark.parametrize("name", ["ram/cpu", "classifier/cpu"])
+def test_data_without_evidence_are_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = {"id": "1", "document": "A story.", "qas": [{"question": "What?", "answers": ["A story."]}]}
+    write_records(tmp_path / "squality_train.jsonl.gz", record)
+    monkeypatch.setenv("LACONIC_DATA", str(tmp_path))
+    recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml", ["stages.0.data={squality_train: null}"])
+    with pytest.raises(DataError, match="No question of squality_train has its evidence marked"):
+        TRAINERS[recipe["method"]].data(recipe["stages"][0])
 
 
 def test_every_method_that_can_be_trained_has_one() -> None:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from laconic.backbone import Backbone
 from laconic.cli.loading import open_backbone
-from laconic.cli.output import print_json
+from laconic.cli.output import check_place, print_json
 from laconic.cli.profile import reason_not_to
 from laconic.core.files import write_whole
 from laconic.core.results import Compressed, Stopwatch, whole
@@ -85,8 +85,8 @@ class Request:
             resolve_budget(1, self.ratio, self.budget)
         if self.query is not None:
             require_question(self.query)
-        if self.out is not None and self.out.is_dir():
-            raise DataError(f"{self.out} is a folder.", "Name a file.")
+        if self.out is not None:
+            check_place(self.out)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 from rich.console import Console
 
 from laconic.cli.loading import open_backbone
+from laconic.cli.output import check_writable
 from laconic.core.files import names_file, write_whole
 from laconic.data.loaders import load_file, load_task
-from laconic.errors import BudgetError, DataError, LaconicError
+from laconic.errors import BudgetError, LaconicError
 from laconic.eval import heatmap
 from laconic.eval.report import markdown, plot, tables
 from laconic.eval.runner import evaluate
@@ -77,19 +77,3 @@ def run(
     if find_spec("matplotlib"):
         plot(result, "f1", out.with_suffix(".png"))
         heatmap.draw(heatmap.lines_by_method(result, out.with_suffix(".items.jsonl")), out.with_suffix(".depths.png"))
-
-
-def check_writable(out: Path) -> None:
-    if (
-        out.suffix != ".json" and not out.is_dir()
-    ):  # the journal, the table and the plot lie beside it under other suffixes
-        raise DataError(f"{out} is not named as JSON.", f"Write {out}.json.")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out.parent).close()
-        if out.is_dir():
-            raise IsADirectoryError(21, "it is a folder")
-    except OSError as error:
-        raise DataError(
-            f"{out} cannot be written: {error.strerror or error}.", "Choose a file in a folder you may write to."
-        ) from error

@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from laconic.cli.evaluate import check_writable
 from laconic.cli.loading import open_backbone
+from laconic.cli.output import check_writable
 from laconic.core.files import write_whole
 from laconic.errors import LaconicError
 from laconic.eval import curves

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from laconic.cli.evaluate import check_writable
 from laconic.cli.loading import open_backbone
+from laconic.cli.output import check_writable
 from laconic.core.files import names_file
 from laconic.data.loaders import evenly, load_file, load_task
 from laconic.errors import BudgetError, LaconicError

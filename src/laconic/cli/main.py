@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from contextlib import suppress
@@ -25,6 +26,7 @@ Adapter = Annotated[
     str | None, typer.Option(help='Saved method; "none" for the untuned reader', show_default="shipped")
 ]
 Dtype = Annotated[str, typer.Option(help="auto, bf16, fp32 or fp16")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="What chance follows from")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 Floor = Annotated[float | None, typer.Option(help="Share of the quality to keep: 0.9")]
 Promise = Annotated[str, typer.Option(help="What the floor means: mean, risk or quantile")]
@@ -148,7 +150,7 @@ def think(
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest word each time")] = 0.0,
     repetition_penalty: Annotated[float, typer.Option(help="Above 1: words said before become less likely")] = 1.0,
     stop: Annotated[list[str] | None, typer.Option(help="A text that ends the solution; may be given again")] = None,
-    seed: int = 0,
+    seed: Seed = 0,
     backbone: Backbone = None,
     adapter: Annotated[str | None, typer.Option(help="Saved method", show_default="shipped")] = None,
     dtype: Dtype = "auto",
@@ -195,7 +197,7 @@ def eval_(
     data: Annotated[str | None, typer.Option(help="Folder of the task files", show_default="$LACONIC_DATA")] = None,
     batch_size: Annotated[int, typer.Option(min=1)] = 8,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, show_default="32; of methods that reason 512")] = None,
-    seed: int = 0,
+    seed: Seed = 0,
     backbone: Backbone = None,
     adapter: Adapter = None,
     dtype: Dtype = "auto",
@@ -232,7 +234,7 @@ def label(
     shard: Annotated[str, typer.Option(help="0/2: the first of two runs that share the work")] = "0/1",
     split: Annotated[str | None, typer.Option(help="Only train, validation or calibration", show_default="all")] = None,
     data: Annotated[str | None, typer.Option(help="Folder of the task files", show_default="$LACONIC_DATA")] = None,
-    seed: int = 0,
+    seed: Seed = 0,
     classifier: Classifier = None,
     protect: Protect = "",
     backbone: Backbone = None,
@@ -306,6 +308,8 @@ def main() -> None:
 
     Output that cannot be written (a full disk) is such an error; a reader that has seen enough (``| head``) is none.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal or a pipe may not know a text's characters
     try:
         status = app(standalone_mode=False, prog_name="laconic")
         if sys.stdout is not None:  # closed; then nobody wants to hear

@@ -1,10 +1,14 @@
-"""What commands print for programs."""
+"""What commands print for programs, and files they write."""
 
 from __future__ import annotations
 
 import json
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
+
+from laconic.errors import DataError
 
 
 def print_json(value: Any) -> None:
@@ -15,3 +19,23 @@ def print_json(value: Any) -> None:
     except UnicodeEncodeError:
         text = json.dumps(value)
     print(text)
+
+
+def check_writable(out: Path) -> None:
+    """Raise ``DataError`` for a result that could not be written, with its journal, table and plot beside it."""
+    if out.suffix != ".json" and not out.is_dir():  # these have the other suffixes
+        raise DataError(f"{out} is not named as JSON.", f"Write {out}.json.")
+    check_place(out)
+
+
+def check_place(out: Path) -> None:
+    """Raise ``DataError`` for a file that could not be written."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()
+        if out.is_dir():
+            raise IsADirectoryError(21, "it is a folder")
+    except OSError as error:
+        raise DataError(
+            f"{out} cannot be written: {error.strerror or error}.", "Choose a file in a folder you may write to."
+        ) from error

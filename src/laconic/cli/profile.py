@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from laconic.backbone import Backbone, cache_folder
-from laconic.cli.evaluate import check_writable
 from laconic.cli.loading import open_backbone
+from laconic.cli.output import check_writable
 from laconic.data.documents import read_document
 from laconic.data.loaders import samples_folder
 from laconic.errors import LaconicError

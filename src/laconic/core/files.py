@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write ``content`` (text as UTF-8) under a temporary name, then rename: a kill leaves the old file, never half.
+    """Write ``content`` (text as UTF-8) as ``whole_file`` does."""
+    with whole_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write under a temporary name, renamed at the end: a kill or an error leaves the old file, never half.
 
     Of two writers one wins. A link stays one; what it points to is replaced.
     """
@@ -18,7 +28,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     part = path.with_name(f"{begin}.{uuid.uuid4().hex[:8]}.part")
     try:
         with part.open("xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
             file.flush()
             os.fsync(file.fileno())  # else a power cut could leave the new name on an empty file
         os.replace(part, path)

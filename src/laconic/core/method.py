@@ -89,7 +89,12 @@ class TrainedMethod(nn.Module):
             tensors=tensors,
             backbone=self.backbone,
             provenance=provenance,
+            beside=self.beside(),
         )
+
+    def beside(self) -> dict[str, str]:
+        """What is saved beside the weights: the text of files, by name."""
+        return {}
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], backbone: Backbone) -> Self:

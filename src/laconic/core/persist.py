@@ -41,11 +41,13 @@ def save_method(
     tensors: Mapping[str, torch.Tensor],
     backbone: Backbone,
     provenance: Mapping[str, Any] | None = None,
+    beside: Mapping[str, str] | None = None,
 ) -> None:
     """Write a method's folder, replacing an older one only when the new one is complete, and nothing but such a one.
 
     Args:
         provenance: how it was made (recipe, data, steps); for people, never read back.
+        beside: more text files, by name.
 
     Raises:
         AdapterError: the folder cannot be written, or holds something else than a saved method.
@@ -67,7 +69,8 @@ def save_method(
         raise AdapterError(f"{target} cannot be written: {error}.", "Choose a folder you may write to.") from error
     try:
         scratch.chmod(0o755)  # mkdtemp makes it private
-        (scratch / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+        for name, text in {DESCRIPTION: json.dumps(description, indent=2) + "\n", **(beside or {})}.items():
+            (scratch / name).write_text(text, encoding="utf-8")
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, scratch / WEIGHTS)
         (scratch / WEIGHTS).chmod(0o644)  # safetensors makes it private too
         if target.exists():
@@ -77,6 +80,8 @@ def save_method(
             shutil.rmtree(retired)
         else:
             os.replace(scratch, target)
+    except (OSError, SafetensorError) as error:  # the disk is full, say
+        raise AdapterError(f"{target} cannot be written: {error}.", "Make room, or choose another folder.") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -97,6 +102,8 @@ def read_description(folder: str | os.PathLike[str]) -> dict[str, Any]:
         missing |= {"name", "content_hash"} - set(description["backbone"])
         if missing:
             raise KeyError(sorted(missing)[0])
+        if not all(isinstance(description[part], dict) for part in ("config", "provenance")):
+            raise TypeError("config and provenance must be mappings")
     except (ValueError, KeyError, TypeError) as error:
         raise AdapterError(
             f"{path} is damaged: {type(error).__name__}: {error}.", "Fetch or train the adapter again."

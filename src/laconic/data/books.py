@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from importlib.resources import files
+from operator import itemgetter
 
 from laconic.data.folder import data_file
-from laconic.data.jsonl import records
+from laconic.data.jsonl import parsed
 from laconic.errors import DataError
 
 #: files of books, and whether they may be trained on
@@ -30,4 +31,4 @@ def load_books(name: str, folder: str | os.PathLike[str] | None = None, *, train
     parts, trained = BOOKS.get(name, ((), False))  # the sample is one of those kept for evaluation
     if training and not trained:
         raise DataError(f"{name} is kept for evaluation and must not be trained on.", "Choose training data.")
-    return [record["text"] for part in parts for _, record in records(data_file(part, folder))]
+    return [text for part in parts for text in parsed(data_file(part, folder), part, itemgetter("text"))]

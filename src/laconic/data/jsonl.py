@@ -5,13 +5,37 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from laconic.errors import DataError
 
 Record = dict[str, Any]
+Made = TypeVar("Made")
+
+
+def parsed(path: Path, what: str, make: Callable[[Record], Made]) -> list[Made]:
+    """What is made of each object of a file that is expected to hold such.
+
+    Args:
+        what: of what they are records.
+
+    Raises:
+        DataError: as ``records``; also for an object of another shape, by its line, and for a file without any.
+    """
+    found = []
+    for number, record in records(path):
+        try:
+            found.append(make(record))
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise DataError(
+                f"{path}, line {number} is not a record of {what} ({type(error).__name__}: {error}).",
+                "Fetch the file again, or name another folder with --data.",
+            ) from error
+    if not found:
+        raise DataError(f"{path} holds no records.", "Fetch the file again.")
+    return found
 
 
 def records(path: Path) -> Iterator[tuple[int, Record]]:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from laconic.core.segments import whole_characters
 from laconic.data.folder import data_file
 from laconic.data.generated import FORMS, generate, is_generated
-from laconic.data.jsonl import Record, records
+from laconic.data.jsonl import Record, parsed, records
 from laconic.data.mixing import around_evidence, excerpts, mixed_passages, paragraphs
 from laconic.data.schema import QAItem, by_document
 from laconic.errors import DataError
@@ -154,17 +154,8 @@ def load_task(
             raise DataError(f"There is no file {name}.", "Check the path.")
         known = ", ".join([*TASKS, *DERIVED, FORMS])
         raise DataError(f"There is no task {name!r}.", f"Choose from: {known}; or name a .jsonl file.")
-    path = data_file(name, folder)
-    items: list[QAItem] = []
-    for number, record in records(path):
-        try:
-            items += TASKS[name][1](record)
-        except (LookupError, TypeError, AttributeError, ValueError) as error:
-            raise DataError(
-                f"{path}, line {number} is not a record of {name} ({type(error).__name__}: {error}).",
-                "Fetch the file again, or name another folder with --data.",
-            ) from error
-    return evenly(items, limit, seed)
+    made = parsed(data_file(name, folder), name, lambda record: list(TASKS[name][1](record)))
+    return evenly([item for items in made for item in items], limit, seed)
 
 
 def load_for_training(

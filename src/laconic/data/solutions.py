@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from laconic.data.folder import data_file
-from laconic.data.jsonl import Record, records
+from laconic.data.jsonl import Record, parsed, records
 from laconic.data.problems import Problem, answer_step, bare, same_number, same_text, same_words
 from laconic.data.segmenters import SEGMENTERS, Segmenter
 from laconic.errors import DataError
@@ -112,7 +112,8 @@ def load_problems(
     if training and use != "train":
         raise DataError(f"{name} is for evaluation and must not be trained on.", f"Trainable: {', '.join(TRAINABLE)}.")
     cut = segmenter or SEGMENTERS[usual]
-    return [problem for _, record in records(data_file(name, folder)) for problem in make(record, cut)]
+    made = parsed(data_file(name, folder), name, lambda record: list(make(record, cut)))
+    return [problem for problems in made for problem in problems]
 
 
 def load_problem_file(path: str | os.PathLike[str]) -> list[Problem]:

@@ -7,7 +7,7 @@ import random
 import re
 
 from laconic.data.folder import data_file
-from laconic.data.jsonl import Record, records
+from laconic.data.jsonl import Record, parsed
 from laconic.data.needles import Maker, Needle
 from laconic.errors import DataError
 
@@ -41,7 +41,8 @@ def load_stories(name: str, folder: str | os.PathLike[str] | None = None, *, tra
 
 def _read(task: str, folder: str | os.PathLike[str] | None, training: bool) -> list[list[Needle]]:
     path = data_file(FILES[training], folder)
-    found = [_questions(record) for _, record in records(path) if record["task"].split("_")[0] == task]
+    each = parsed(path, "bAbI", lambda record: _questions(record) if record["task"].split("_")[0] == task else [])
+    found = [story for story in each if story]
     if not found:
         raise DataError(f"{path} has no task {task}.", "There are qa1 to qa20.")
     return found

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from transformers import PreTrainedModel
 
-from laconic.backbone import Backbone
+from laconic.backbone import Backbone, text_ends
 from laconic.core.preallocated import preallocated_cache
 from laconic.core.results import Answer, Compressed, Stopwatch
 from laconic.core.segments import require_question
@@ -43,9 +43,7 @@ class Reader:
     def __post_init__(self) -> None:
         self.decoder: PreTrainedModel = self.model if self.model is not None else self.backbone.model
         self.embed = self.decoder.get_input_embeddings()
-        # chat models end a turn with another token than a text, and name both here
-        ends = self.decoder.generation_config.eos_token_id
-        self.stop_ids = frozenset({self.backbone.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])})
+        self.stop_ids = frozenset(text_ends(self.decoder, self.backbone.tokenizer))
 
     @property
     def window(self) -> int:

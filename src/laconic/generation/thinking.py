@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from laconic.backbone import Backbone
+from laconic.backbone import Backbone, text_ends
 from laconic.core.cache import EvictingCache
 from laconic.core.compat import layer_windows
 from laconic.core.layout import Kind, Layout, batch, run
@@ -124,14 +124,7 @@ def _check(model: ThinkingModel, prompts: Sequence[Sequence[int]]) -> None:
 
 def model_ends(model: ThinkingModel) -> frozenset[int]:
     """What ends a text of a model that reasons."""
-    return text_ends(model.decoder, model.backbone)
-
-
-def text_ends(decoder: PreTrainedModel, backbone: Backbone) -> frozenset[int]:
-    """What ends a text: chat models end a turn with another token than a text, and name both."""
-    ends = decoder.generation_config.eos_token_id
-    own = [backbone.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])]
-    return frozenset(end for end in own if end is not None)
+    return frozenset(text_ends(model.decoder, model.backbone.tokenizer))
 
 
 class _Loop:

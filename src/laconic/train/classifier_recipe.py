@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from laconic.core.options import Options
-from laconic.data.loaders import load_for_training
 from laconic.data.schema import QAItem
 from laconic.encoder import Encoder, load_encoder
 from laconic.errors import RecipeError
 from laconic.methods.pruning.classifier import ClassifierConfig, WordClassifier
 from laconic.train.checks import positive
 from laconic.train.classifier import ClassifierStage, Excerpts, Shares, labels_in
+from laconic.train.documents import load_documents
 from laconic.train.stages import StageTask
 
 
@@ -34,14 +34,15 @@ class ClassifierTrainer:
             raise RecipeError(f"{where}: data must map tasks to a number of items, or to null for all.", self.look)
         if not positive(stage["rows"]):
             raise RecipeError(f"{where}: rows must be a whole number above 0.", self.look)
-        if not isinstance(characters, list) or len(characters) != 2 or not all(map(positive, characters)):
+        pair = isinstance(characters, list) and len(characters) == 2 and all(map(positive, characters))
+        if not pair or characters[0] > characters[1]:
             raise RecipeError(f"{where}: characters must be two numbers, from and to.", self.look)
         shares = [stage["answered"], stage["unanswered"]]
         if not all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares) or sum(shares) > 1:
             raise RecipeError(f"{where}: answered and unanswered must be shares, 1 together at the most.", self.look)
 
     def data(self, stage: dict[str, Any]) -> list[QAItem]:
-        return [item for name, limit in stage["data"].items() for item in load_for_training(name, limit=limit)]
+        return load_documents(stage)
 
     def make(self, backbone: Encoder, config: Any) -> WordClassifier:
         return WordClassifier(backbone, config)

@@ -10,7 +10,7 @@ from typing import Any
 from laconic.core.segments import Range
 from laconic.data.loaders import load_for_training
 from laconic.data.schema import QAItem, by_document
-from laconic.errors import RecipeError
+from laconic.errors import DataError, RecipeError
 from laconic.train.checks import positive
 
 #: what such a stage says
@@ -33,8 +33,12 @@ def check_documents(stage: dict[str, Any], where: str, look: str) -> None:
 
 
 def load_documents(stage: dict[str, Any]) -> list[QAItem]:
-    """Raises ``DataError`` for what is missing, or must not be trained on."""
-    return [item for name, limit in stage["data"].items() for item in load_for_training(name, limit=limit)]
+    """Raises ``DataError`` for what is missing, must not be trained on, or has no evidence to learn from."""
+    found = {name: load_for_training(name, limit=limit) for name, limit in stage["data"].items()}
+    for name, items in found.items():
+        if not any(item.evidence for item in items):
+            raise DataError(f"No question of {name} has its evidence marked.", "Train on another task.")
+    return [item for items in found.values() for item in items]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import pickle
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import Tensor, nn
 
-from laconic.core.files import write_whole
+from laconic.core.files import whole_file, write_whole
 from laconic.errors import RecipeError
 from laconic.train.checks import above_zero, positive
 
@@ -117,7 +116,9 @@ def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> None:
         module, optimizer = accelerator.prepare(task.module, optimizer)
     module.train()
     folder.mkdir(parents=True, exist_ok=True)
-    log = log_without_future(folder / "log.jsonl", first) if accelerator.is_main_process else None
+    log = folder / "log.jsonl"
+    if accelerator.is_main_process:
+        forget_future(log, first)
     started = time.monotonic() - before
     for step in range(first, config.steps):
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
@@ -141,16 +142,13 @@ def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> None:
         done = step + 1
         if done % config.log_every == 0 or done == config.steps:
             line = {"step": done, "seconds": round(time.monotonic() - started, 1), **_means(window)}
-            if log is not None:
-                log.write(json.dumps(line) + "\n")
-                log.flush()
+            if accelerator.is_main_process:
+                add_line(log, line)
                 say("  ".join(f"{key} {value:.4g}" for key, value in line.items()))
             window = []
         if accelerator.is_main_process and (done % config.checkpoint_every == 0 or done == config.steps):
             so_far = {"step": done, "processes": processes, "seconds": time.monotonic() - started, "window": window}
             _save(checkpoint, so_far, trained, optimizer)
-    if log is not None:
-        log.close()
 
 
 def _shares(weights: list[float | Sequence[float]], accelerator: Accelerator, world: int) -> Tensor:
@@ -169,9 +167,16 @@ def _shares(weights: list[float | Sequence[float]], accelerator: Accelerator, wo
 
 
 def _save(path: Path, so_far: dict[str, Any], trained: list[nn.Parameter], optimizer: Any) -> None:
-    scratch = path.with_suffix(".part")
-    torch.save({**so_far, "parameters": [p.detach() for p in trained], "optimizer": optimizer.state_dict()}, scratch)
-    os.replace(scratch, path)
+    """Raises ``RecipeError`` where it cannot be written; the one before stays."""
+    state = {**so_far, "parameters": [p.detach() for p in trained], "optimizer": optimizer.state_dict()}
+    try:
+        with whole_file(path) as file:
+            torch.save(state, file)
+    except (OSError, RuntimeError) as error:  # torch's own where the disk is full
+        raise RecipeError(
+            f"The checkpoint {path} cannot be written: {error}.",
+            "Make room, then run the recipe again: it goes on from the last one.",
+        ) from error
 
 
 def _resume(
@@ -196,8 +201,8 @@ def _resume(
     return int(state["step"]), state["seconds"], state["window"]
 
 
-def log_without_future(path: Path, first: int) -> Any:
-    """The log, cut back to the checkpoint: steps that will be run again are not logged twice."""
+def forget_future(path: Path, first: int) -> None:
+    """Cut a log back to the checkpoint: steps that will be run again are not logged twice."""
     kept = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -206,7 +211,12 @@ def log_without_future(path: Path, first: int) -> Any:
         except ValueError:  # torn by the kill
             continue
     write_whole(path, "".join(line + "\n" for line in kept))
-    return path.open("a")
+
+
+def add_line(path: Path, line: dict[str, Any]) -> None:
+    """Add to a log what there is to say of a step."""
+    with path.open("a") as log:
+        log.write(json.dumps(line) + "\n")
 
 
 def _means(window: Iterable[dict[str, float]]) -> dict[str, float]:

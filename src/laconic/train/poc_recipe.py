@@ -63,7 +63,7 @@ class PoCTrainer(OnDecoder):
         return CurvePredictor(backbone, config)
 
     def task(self, method: CurvePredictor, stage: dict[str, Any], data: Source, seed: int) -> StageTask:
-        data.made.require(_with_backbone(data.made, method), "The file of labels")
+        _with_backbone(data.made, method).require(data.made, "The file of labels")
         if method.config.features and not all(one.features for one in data.texts):
             raise DataError(
                 "The recipe weighs what the compressor found in a text, and the labels do not say.",

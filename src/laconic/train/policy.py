@@ -20,7 +20,7 @@ from laconic.methods.tgpo.rewards import REWARDS
 from laconic.methods.tgpo.student_trainer import Groups, StudentTrainer
 from laconic.methods.tgpo.students import Student
 from laconic.methods.tgpo.teacher import TeacherScorer
-from laconic.train.loop import LoopConfig, log_without_future
+from laconic.train.loop import LoopConfig, add_line, forget_future
 
 #: what of a step is said aloud; the log has all
 SAID = (
@@ -142,13 +142,13 @@ class _Log(TrainerCallback):
         say: Callable[[str], None],
     ) -> None:
         self.student, self.stage, self.watched, self.path, self.say = student, stage, watched, path, say
-        self.started, self.file = 0.0, None
+        self.started = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if not state.is_world_process_zero:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = log_without_future(self.path, state.global_step)
+        forget_future(self.path, state.global_step)
         lines = self.path.read_text().splitlines()
         before = json.loads(lines[-1])["seconds"] if lines else 0.0
         self.started = time.monotonic() - before
@@ -158,15 +158,11 @@ class _Log(TrainerCallback):
             self._write(state, self._ask())
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        if self.file is None or logs is None or "reward" not in logs:
+        if not state.is_world_process_zero or logs is None or "reward" not in logs:
             return
         every = self.stage["ask_every"]
         due = self.watched and (state.global_step % every == 0 or state.global_step == state.max_steps)
         self._write(state, logs | (self._ask() if due else {}))
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.file is not None:
-            self.file.close()
 
     def _write(self, state: Any, numbers: dict[str, Any]) -> None:
         each = self.stage["rows"] * self.stage["answers"] * PartialState().num_processes
@@ -176,9 +172,7 @@ class _Log(TrainerCallback):
             "seconds": round(time.monotonic() - self.started, 1),
             **{name: value for name, value in numbers.items() if isinstance(value, int | float)},
         }
-        assert self.file is not None
-        self.file.write(json.dumps(line) + "\n")
-        self.file.flush()
+        add_line(self.path, line)
         said = [f"{name} {line[name]:.4g}" for name in ("step", "samples", "seconds", *SAID) if name in line]
         self.say("  ".join(said))
 

@@ -51,8 +51,6 @@ def check_reading(stage: dict[str, Any], where: str, look: str) -> None:
         look: where to see an example.
     """
     task, chunks, distractors = stage["task"], stage["chunks"], stage["distractors"]
-    if not isinstance(stage["name"], str) or not stage["name"].replace("-", "").isalnum():
-        raise RecipeError(f"{where} has a name that is no plain word.", look)
     if not isinstance(task, list) or not task or not all(map(_is_task, task)):
         known = ", ".join([READ_ON, *NEEDLES, "babi-qa1 to babi-qa20", *TRAINABLE])
         raise RecipeError(f"{where}: task must be a list of {known}.", look)

@@ -69,7 +69,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
         except yaml.YAMLError as error:
             raise RecipeError(f"{override!r}: the value is not valid YAML.", "Quote it.") from error
     method = recipe.get("method")
-    if method not in TRAINERS:
+    if not isinstance(method, str) or method not in TRAINERS:
         raise RecipeError(f"No trainer for the method {method!r}.", f"Recipes train: {', '.join(TRAINERS)}.")
     keys = {"method", "backbone", "dtype", "device", "start", "output", "seed", method, "stages"}
     if missing := keys - set(recipe):
@@ -84,8 +84,16 @@ def _check_types(recipe: dict[str, Any], path: str | Path) -> None:
     """Raise ``RecipeError`` for anything that would only fail in the middle of a run."""
     method, stages = recipe["method"], recipe["stages"]
     trainer = TRAINERS[method]
-    if not isinstance(recipe[method], dict) or not isinstance(recipe["seed"], int):
-        raise RecipeError(f"{path}: {method} must be a mapping, seed a whole number.", trainer.look)
+    if not isinstance(recipe[method], dict):
+        raise RecipeError(f"{path}: {method} must be a mapping.", trainer.look)
+    seed = recipe["seed"]
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:  # NumPy's range
+        raise RecipeError(f"{path}: seed must be a whole number from 0 to 4294967295.", trainer.look)
+    if not isinstance(recipe["output"], str) or not recipe["output"]:
+        raise RecipeError(f"{path}: output must name a folder.", trainer.look)
+    for key in ("backbone", "dtype", "device"):
+        if recipe[key] is not None and not isinstance(recipe[key], str):
+            raise RecipeError(f"{path}: {key} must be a text, or null.", trainer.look)
     check_start(recipe["start"], path)
     if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
         raise RecipeError(f"{path}: stages must be a list of mappings.", trainer.look)
@@ -102,6 +110,8 @@ def _check_types(recipe: dict[str, Any], path: str | Path) -> None:
             LoopConfig(seed=recipe["seed"], **stage["loop"])
         except TypeError as error:
             raise RecipeError(f"{where}: loop: {error}.", trainer.look) from error
+        if not isinstance(stage["name"], str) or not stage["name"].replace("-", "").isalnum():
+            raise RecipeError(f"{where} has a name that is no plain word.", trainer.look)
         trainer.check(stage, where)
     names = [stage["name"] for stage in stages]
     if "method" in names:

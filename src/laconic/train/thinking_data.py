@@ -26,8 +26,6 @@ NEIGHBOURS = 64
 def check_problems(stage: dict[str, Any], where: str, look: str) -> None:
     """Raise ``RecipeError`` for a slip in the keys of all stages on problems."""
     task, difficulty = stage["task"], stage["difficulty"]
-    if not isinstance(stage["name"], str) or not stage["name"].replace("-", "").isalnum():
-        raise RecipeError(f"{where} has a name that is no plain word.", look)
     if not isinstance(task, list) or not task or not all(name in (*PUZZLES, *TRAINABLE) for name in task):
         raise RecipeError(f"{where}: task must be a list of {', '.join((*PUZZLES, *TRAINABLE))}.", look)
     if not isinstance(difficulty, list) or not difficulty or not all(map(positive, difficulty)):

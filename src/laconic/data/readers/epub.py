@@ -7,6 +7,7 @@ library reads all of it (the packages for EPUB are under licences that do not su
 from __future__ import annotations
 
 import posixpath
+import zlib
 from io import BytesIO
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -14,6 +15,11 @@ from zipfile import BadZipFile, ZipFile
 
 from laconic.data.readers.html import read_html
 from laconic.errors import DocumentError
+
+#: what unpacking and parsing raise
+DAMAGED = (
+    BadZipFile, KeyError, ElementTree.ParseError, StopIteration, RuntimeError, OSError, EOFError, zlib.error,
+)  # fmt: skip
 
 _CONTAINER = "META-INF/container.xml"
 _ENCRYPTION = "META-INF/encryption.xml"
@@ -30,7 +36,7 @@ def read_epub(data: bytes, name: str) -> str:
             chapters = _spine(book)
             protected = _protected(book) & set(chapters)
             texts = [] if protected else [read_html(book.read(chapter), name) for chapter in chapters]
-    except (BadZipFile, KeyError, ElementTree.ParseError, StopIteration, RuntimeError, OSError, EOFError) as error:
+    except DAMAGED as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DocumentError(f"{name} is not a readable EPUB: {reason}.", "Save or fetch the file again.") from error
     if protected:

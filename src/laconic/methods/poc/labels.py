@@ -155,7 +155,7 @@ def read_labels(paths: Sequence[str | Path]) -> tuple[Made, list[Labelled]]:
 def _content(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if not {"made", "items"} <= set(content):
+        if not {"made", "items"} <= set(content) or not isinstance(content["items"], list):
             raise ValueError("no labels in it")
     except FileNotFoundError as error:
         raise DataError(f"There is no file {path}.", "Make it with `laconic label`, or let that finish.") from error

@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from laconic.core.sharing import first_layers
 from laconic.core.visibility import attention_mask, isolated_groups
 from laconic.errors import BudgetError, LaconicError
 from laconic.methods.poc.config import PoCConfig
+from laconic.methods.poc.promises import FILE as PROMISES
 from laconic.methods.poc.promises import Promises
 from laconic.methods.poc.selection import Curve
 from laconic.methods.pruning.summary import SIZE
@@ -123,11 +124,9 @@ class CurvePredictor(TrainedMethod):
                 parameter.data = parameter.data.float()
         return predictor
 
-    def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
-        """As every method, and what may be promised beside it, once that is known."""
-        super().save_pretrained(folder, **options)
-        if self.promises is not None:
-            self.promises.save(folder)
+    def beside(self) -> dict[str, str]:
+        """What may be promised, once that is known."""
+        return {} if self.promises is None else {PROMISES: self.promises.to_text()}
 
     # --- texts ---------------------------------------------------------------------------------------------------
 

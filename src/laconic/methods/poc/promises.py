@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from laconic.core.files import write_whole
 from laconic.errors import AdapterError, LaconicError
 from laconic.methods.poc.average import AverageCurve
 from laconic.methods.poc.calibration import Promise, quantile_margin, risk_margin
@@ -80,13 +79,14 @@ class Promises:
             )
         return f"mean: what is predicted for this text reaches {floor:.0%}; of a single text nothing is promised"
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
+    def to_text(self) -> str:
+        """What the file of a saved predictor says."""
         content = asdict(self) | {
             "average": self.average.to_dict(),
             "by_task": {task: curve.to_dict() for task, curve in self.by_task.items()},
             "outcomes": [[round(value, 4) for value in one] for one in self.outcomes],
         }
-        write_whole(Path(folder) / FILE, json.dumps(content) + "\n")
+        return json.dumps(content) + "\n"
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Promises:
@@ -104,7 +104,7 @@ class Promises:
             )
             if any(len(one) != len(TARGETS) for one in found.outcomes) or len(found.documents) != len(found.outcomes):
                 raise ValueError("other targets")
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise AdapterError(
                 f"{path} is missing or damaged ({type(error).__name__}): nothing can be promised without it.",
                 "Train with recipes/poc/cpu.yaml, which makes it.",

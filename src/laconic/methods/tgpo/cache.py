@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,7 @@ class CachedTeacher:
         path: the file; several processes may share it.
 
     Raises:
-        DataError: the file cannot be opened, or is something else.
+        DataError: the file cannot be opened, or is something else; later, where it cannot be read or written.
     """
 
     def __init__(self, teacher: TeacherScorer, path: str | os.PathLike[str]) -> None:
@@ -50,11 +52,7 @@ class CachedTeacher:
             fresh = self.teacher.score(*(part[missing] for part in (prompt, prompt_mask, answer, answer_mask)))
             for row, place in enumerate(missing):
                 known[keys[place]] = _table(fresh, row, answer_mask[place].bool())
-            with self.store:
-                self.store.executemany(
-                    "insert or replace into scores values (?, ?)",
-                    [(keys[place], known[keys[place]].tobytes()) for place in missing],
-                )
+            self._keep({keys[place]: known[keys[place]] for place in missing})
         sizes = answer_mask.sum(1).tolist()
         tables = [known[key].reshape(size, -1) for key, size in zip(keys, sizes, strict=True) if size]
         return Scores.laid_out(_columns(np.concatenate(tables or [np.zeros((0, 3))])), answer_mask)
@@ -66,8 +64,24 @@ class CachedTeacher:
         return digest.hexdigest()
 
     def _found(self, key: str) -> np.ndarray | None:
-        row = self.store.execute("select content from scores where key = ?", (key,)).fetchone()
+        with self._named():
+            row = self.store.execute("select content from scores where key = ?", (key,)).fetchone()
         return None if row is None else np.frombuffer(row[0])
+
+    def _keep(self, tables: Mapping[str, np.ndarray]) -> None:
+        with self._named(), self.store:
+            lines = [(key, table.tobytes()) for key, table in tables.items()]
+            self.store.executemany("insert or replace into scores values (?, ?)", lines)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Names the file's errors (it is locked for long, the disk is full), so that a training keeps a checkpoint."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise DataError(
+                f"The cache {self.path} failed: {error}.", "Make room, or let the process that holds it end."
+            ) from error
 
 
 def _table(scores: Scores, row: int, real: Tensor) -> np.ndarray:

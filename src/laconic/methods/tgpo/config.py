@@ -88,6 +88,9 @@ def check_options(options: Mapping[str, Any]) -> None:
     for name, default in _defaults().items():
         if type(default) is float and isinstance(known[name], str):
             raise LaconicError(f"{name} is {known[name]!r}, a text.", "Write 1.0e-3: YAML takes 1e-3 for one.")
+        # TRL's own may be null
+        if type(default) is float and name in TGPOConfig.__annotations__ and not isinstance(known[name], int | float):
+            raise LaconicError(f"{name} is {known[name]!r}, which is no number.", "Leave it out, or give one.")
     objective = known["objective"]
     if objective != "grpo" and known["loss_type"] not in LOSS_TYPES:
         raise LaconicError(

@@ -11,6 +11,8 @@ import multiprocessing
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
+from laconic.errors import LaconicError
+
 #: seconds that one answer may take, and those that starting may
 LIMIT, START = 3.0, 60.0
 #: an answer that is longer is none
@@ -44,10 +46,16 @@ def _start() -> tuple[BaseProcess, Connection]:
     own, other = context.Pipe()
     process = context.Process(target=_work, args=(other,), daemon=True)
     process.start()
-    if not own.poll(START):
+    other.close()  # so that a process that dies is heard of at once
+    try:
+        started = own.poll(START) and own.recv() == "ready"
+    except EOFError:
+        started = False
+    if not started:
         process.kill()
-        raise RuntimeError("The process that checks mathematics does not start.")
-    own.recv()
+        raise LaconicError(
+            "The process that checks mathematics does not start.", "Look whether `import math_verify` works."
+        )
     return process, own
 
 

@@ -118,6 +118,8 @@ class ServedTeacher:
         answer = self._post("/v1/completions", body)
         try:
             return self._read(answer, rows, starts)
+        except TeacherError:  # a ValueError too
+            raise
         except (AttributeError, KeyError, TypeError, ValueError) as error:  # JSON of another shape
             raise TeacherError(
                 f"{self.url} answers otherwise than a server of completions: {type(error).__name__}, {error}.",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from laconic.backbone import text_ends
 from laconic.errors import LaconicError
 
 
@@ -82,10 +83,7 @@ class Side:
 
 def side_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Side:
     """A model in this process."""
-    own = model.generation_config.eos_token_id if model.generation_config is not None else None
-    ends = own if isinstance(own, list) else [own]
-    known = list(dict.fromkeys(int(end) for end in (tokenizer.eos_token_id, *ends) if end is not None))
-    return Side(tokenizer, model.get_output_embeddings().weight.shape[0], known)
+    return Side(tokenizer, model.get_output_embeddings().weight.shape[0], text_ends(model, tokenizer))
 
 
 def shared_vocabulary(student: Side, teacher: Side, aliases: Mapping[int, int] | None = None) -> SharedVocabulary:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
-from laconic.backbone import Backbone
+from laconic.backbone import Backbone, text_ends
 from laconic.core.compat import attention_mask_form
 from laconic.core.layout import Kind
 from laconic.core.lora import add_lora
@@ -27,7 +27,7 @@ from laconic.core.sharing import shared_twin, unshared
 from laconic.core.thoughts import Shape, Trace, finished_words_hidden
 from laconic.core.visibility import Rule
 from laconic.errors import AdapterError, BackboneError, DataError, LaconicError, QuestionError
-from laconic.generation.thinking import Forgets, text_ends
+from laconic.generation.thinking import Forgets
 from laconic.methods.thinking.config import CHAT, ThinkingConfig
 from laconic.methods.thinking.generate import Generating
 from laconic.methods.thinking.solving import Solution, solve
@@ -62,7 +62,7 @@ class Thinker(TrainedMethod):
                 "Lower max_step_tokens, or have fewer memory tokens.",
             )
         self.step_end = single_token(backbone, self.config.step_end)
-        if self.step_end in text_ends(backbone.model, backbone):
+        if self.step_end in text_ends(backbone.model, backbone.tokenizer):
             raise LaconicError(
                 f"step_end {self.config.step_end!r} ends a text of {backbone.name}.", "Choose an ordinary token."
             )
