@@ -8,7 +8,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.core.positions import memory_positions, restart, sequential, uniform
+from laconic.core.positions import memory_positions, uniform
 
 starts, spans, counts = st.integers(0, 500), st.integers(1, 200), st.integers(1, 60)
 
@@ -45,10 +45,3 @@ def test_sequential_memory_follows_its_span(start: int, span: int, count: int) -
 def test_no_memory_tokens() -> None:
     assert uniform(4, 3, 0).tolist() == []
     assert memory_positions("uniform", 4, 3, 0)[1] == memory_positions("sequential", 4, 3, 0)[1] == 7
-
-
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=5), starts)
-def test_restart_counts_every_chunk_anew(lengths: list[int], start: int) -> None:
-    expected = [start + k for length in lengths for k in range(length)]
-    assert restart(lengths, start).tolist() == expected
-    assert restart(lengths[:1], start).tolist() == sequential(start, lengths[0]).tolist()

@@ -20,7 +20,7 @@ TEXT = st.text(alphabet="ab c\n.é😀", min_size=1, max_size=120).filter(lambda
 def test_segments_tile_tokens_and_characters(text: str, width: int) -> None:
     cut = segment(BACKBONE.tokenizer, text, width)
     assert "".join(cut.segment_texts()) == text
-    assert [token for i in range(len(cut)) for token in cut.segment_ids(i)] == cut.ids
+    assert [token for start, end in cut.token_spans for token in cut.ids[start:end]] == cut.ids
     assert all(length == width for length in cut.lengths[:-1])
     assert 1 <= cut.lengths[-1] <= width
     assert all(start <= end for start, end in cut.char_spans)

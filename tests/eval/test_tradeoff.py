@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from laconic.eval.tradeoff import Outcomes, best_for_budget, common_range, compare, performance_at_ratio, violations
+from laconic.eval.tradeoff import Outcomes, best_for_budget, common_range, compare, performance_at_ratio
 from laconic.methods.poc.average import AverageCurve
 from laconic.methods.poc.labels import Labels
 from laconic.methods.poc.selection import select
@@ -99,9 +99,3 @@ def test_comparisons_are_paired() -> None:
     assert found["plain"].difference == found["plain"].low == found["plain"].high == 0
     assert 0 < found["better"].low <= found["better"].difference <= found["better"].high
     assert found["better"].high - found["better"].low < 0.005  # the texts' own spread is gone
-
-
-def test_violations() -> None:
-    whole = np.array([1.0, 0.5, 0.0])
-    outcomes = Outcomes(np.full((2, 3), 0.5), np.array([[0.9, 0.45, 0.0], [0.7, 0.5, 0.0]]), whole)
-    assert violations(outcomes, [0.9, 0.9]) == [(0.0, 0.0), (0.5, pytest.approx(0.05))]

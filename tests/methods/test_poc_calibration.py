@@ -7,10 +7,15 @@ import random
 import pytest
 
 from laconic.errors import DataError
-from laconic.methods.poc.calibration import margins, mean_above, quantile_margin, risk_margin
+from laconic.methods.poc.calibration import mean_above, quantile_margin, risk_margin
 from laconic.methods.poc.selection import GRID, select
 
 FLOOR = 0.8
+
+
+def margins(floor: float, count: int = 51) -> list[float]:
+    """An even grid from 0 to just above ``1 - floor``, where the text is left alone and nothing is lost."""
+    return [(1 - floor + 1e-6) * number / (count - 1) for number in range(count)]
 
 
 class Text:

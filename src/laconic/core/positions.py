@@ -7,7 +7,6 @@ were not there and content < memory < continuation holds for distances as well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -44,8 +43,3 @@ def memory_positions(scheme: Scheme, start: int, span: int, count: int) -> tuple
     if scheme == "uniform":
         return uniform(start, span, count), end
     return sequential(end, count), end + count
-
-
-def restart(lengths: Sequence[int], start: int = 0) -> Tensor:
-    """Chunks one after the other, each counting anew from ``start``; int64 ``[sum(lengths)]``."""
-    return torch.cat([sequential(start, length) for length in lengths])

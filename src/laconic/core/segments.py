@@ -40,10 +40,6 @@ class SegmentedText:
     def lengths(self) -> list[int]:
         return [end - start for start, end in self.token_spans]
 
-    def segment_ids(self, index: int) -> list[int]:
-        start, end = self.token_spans[index]
-        return self.ids[start:end]
-
     def segment_texts(self) -> list[str]:
         return [self.text[start:end] for start, end in self.char_spans]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,12 +36,10 @@ class Document:
     Attributes:
         text: what evidence offsets point into; line ends are ``\\n``.
         name: its file names, for people.
-        digest: of the text, so that the same text has the same digest whatever file it came in.
     """
 
     text: str
     name: str
-    digest: str
 
 
 def read_document(sources: Sequence[str]) -> Document:
@@ -60,7 +57,7 @@ def read_document(sources: Sequence[str]) -> Document:
     texts = [_read(source) for source in sources]
     text = "\n\n".join(texts)
     name = ", ".join("standard input" if source == STDIN else Path(source).name for source in sources)
-    return Document(text, name, hashlib.sha256(text.encode()).hexdigest()[:16])
+    return Document(text, name)
 
 
 def _read(source: str) -> str:

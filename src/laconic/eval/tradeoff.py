@@ -120,17 +120,3 @@ def best_for_budget(ratios: Array, scores: Array, whole: Array, prices: Sequence
     return Outcomes(
         np.array([grid[rows, place] for place in places]), np.array([known[rows, place] for place in places]), whole
     )
-
-
-def violations(outcomes: Outcomes, floors: Sequence[float]) -> list[tuple[float, float]]:
-    """For each floor: the share of texts whose retention is below it, and how far the mean retention is, if it is.
-
-    Of texts that score nothing when whole there is no retention; they are left out.
-    """
-    known = outcomes.whole > 0
-    found = []
-    for floor, scores in zip(floors, outcomes.scores, strict=True):
-        retention = scores[known] / outcomes.whole[known]
-        below = float((retention < floor - 1e-9).mean())
-        found.append((below, max(0.0, floor - float(retention.mean()))))
-    return found

@@ -27,12 +27,6 @@ Promise = Literal["mean", "risk", "quantile"]
 Outcomes = Sequence[Sequence[float]]
 
 
-def margins(floor: float, count: int = 51) -> list[float]:
-    """An even grid from 0 to just above ``1 - floor``, where the text is left alone and nothing is lost."""
-    top = 1 - floor + 1e-6
-    return [top * number / (count - 1) for number in range(count)]
-
-
 def risk_margin(
     outcomes: Outcomes,
     grid: Sequence[float],

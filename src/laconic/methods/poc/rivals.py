@@ -7,9 +7,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -67,13 +66,6 @@ class FeatureCurve:
         known = np.append((given - self.mean) / self.scale, 1.0)
         values = np.append(np.clip(known @ self.weights, 0, 1), 1.0)
         return _Knots(np.maximum.accumulate(values))
-
-    def to_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name).tolist() for name in ("weights", "mean", "scale")}
-
-    @classmethod
-    def from_dict(cls, saved: Mapping[str, Any]) -> FeatureCurve:
-        return cls(*(np.array(saved[name]) for name in ("weights", "mean", "scale")))
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def signs(hidden: Tensor, sentence: Tensor, ids: Sequence[int], asked: Tensor, a
     question = functional.normalize(asked.mean(0), dim=0)
     near = functional.normalize(sums, dim=-1) @ question
     around = functional.pad(near, (1, 1))
-    around = (around[:-2] + around[2:]) / _neighbours(count, near)
+    around = (around[:-2] + around[2:]) / _neighbours(near)
     by_token = functional.normalize(hidden, dim=-1) @ functional.normalize(asked, dim=-1).T
     lowest = by_token.new_full((count, by_token.shape[-1]), -1.0)
     nearest = lowest.scatter_reduce(0, sentence[:, None].expand_as(by_token), by_token, "amax").mean(-1)
@@ -62,7 +62,7 @@ def signs(hidden: Tensor, sentence: Tensor, ids: Sequence[int], asked: Tensor, a
     return torch.cat([of_sentence[sentence], by_token.amax(-1, keepdim=True)], dim=-1)
 
 
-def _neighbours(count: int, like: Tensor) -> Tensor:
+def _neighbours(like: Tensor) -> Tensor:
     """How many neighbours each sentence has, at least 1."""
     found = torch.full_like(like, 2.0)
     found[0] = found[-1] = 1.0
