@@ -19,7 +19,6 @@ import json
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from laconic.core.files import write_whole
 from laconic.data.loaders import load_task
 from laconic.eval.environment import environment
 from laconic.eval.labelling import METRICS, TOGETHER, metric_of
+from laconic.eval.pictures import picture
 from laconic.eval.tradeoff import Outcomes, best_for_budget, common_range, compare
 from laconic.generation.answer import Reader
 from laconic.methods.poc.average import AverageCurve
@@ -249,32 +249,22 @@ class Grid:
 
 
 def draw(pictures: dict[str, Any], path: Path) -> None:
-    import matplotlib  # an extra
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(
-        2, len(pictures), figsize=(4.4 * len(pictures), 8), layout="constrained", squeeze=False
-    )
-    for column, (task, picture) in enumerate(pictures.items()):
-        for name, one in picture["policies"].items():
-            ratios, scores = one.points()
-            axes[0, column].plot(ratios, scores, marker=".", label=name, linewidth=1.2)
-        axes[0, column].set(title=task, xlabel="delivered ratio", ylabel="score")
-        grid = np.linspace(0.05, 1, 40)
-        each = [retention_at(one.labels, list(grid)) for one in picture["texts"]]
-        for own in each[:60]:
-            axes[1, column].plot(grid, np.minimum(own, 1.5), color="grey", alpha=0.2, linewidth=0.8)
-        axes[1, column].plot(grid, np.mean(each, axis=0), color="black", label="mean")
-        axes[1, column].set(xlabel="ratio", ylabel="retention", title=f"{len(each)} texts")
-        for row in (0, 1):
-            axes[row, column].grid(alpha=0.3)
-            axes[row, column].legend(fontsize=8)
-    image = BytesIO()
-    figure.savefig(image, format="png", dpi=110)
-    pyplot.close(figure)
-    write_whole(path, image.getvalue())
+    size = (4.4 * len(pictures), 8)
+    with picture(path, 2, len(pictures), dpi=110, figsize=size, layout="constrained", squeeze=False) as (_, axes):
+        for column, (task, shown) in enumerate(pictures.items()):
+            for name, one in shown["policies"].items():
+                ratios, scores = one.points()
+                axes[0, column].plot(ratios, scores, marker=".", label=name, linewidth=1.2)
+            axes[0, column].set(title=task, xlabel="delivered ratio", ylabel="score")
+            grid = np.linspace(0.05, 1, 40)
+            each = [retention_at(one.labels, list(grid)) for one in shown["texts"]]
+            for own in each[:60]:
+                axes[1, column].plot(grid, np.minimum(own, 1.5), color="grey", alpha=0.2, linewidth=0.8)
+            axes[1, column].plot(grid, np.mean(each, axis=0), color="black", label="mean")
+            axes[1, column].set(xlabel="ratio", ylabel="retention", title=f"{len(each)} texts")
+            for row in (0, 1):
+                axes[row, column].grid(alpha=0.3)
+                axes[row, column].legend(fontsize=8)
 
 
 if __name__ == "__main__":

@@ -149,6 +149,19 @@ def _share(row: dict, measure: str) -> str:
     return f"{found['mean']:.0f} ({found['low']:.0f}-{found['high']:.0f}; {row['items']})"
 
 
+def million(result: dict) -> str:
+    rows, tokens = result["rows"], result["notes"]["tokens"]
+    lines = [
+        f"**And at {tokens:,}?** Five texts, read to their end, with a passkey at another depth each "
+        "(`benchmarks/scripts/comet_million.py`).\n",
+        "| depth | " + " | ".join(f"{row['depth']:.0%}" for row in rows) + " |",
+        "|---" * (len(rows) + 1) + "|",
+        "| wanted | " + " | ".join(row["wanted"] for row in rows) + " |",
+        "| answered | " + " | ".join(row["answer"] for row in rows) + " |",
+    ]
+    return "\n".join(lines)
+
+
 def short_text(result: dict) -> str:
     found, rows = result["notes"]["perplexity"], {row["method"]: row for row in result["rows"]}
     answer = {"sft": rows["full"], "comet": rows["comet"]}
@@ -226,8 +239,10 @@ BLOCKS: dict[str, list[tuple[str, Callable[[dict], str]]]] = {
             recalled("**Is a passkey found?** Whole answers in %, with 95 % interval and questions."),
         ),
         ("comet_passkey_128k.json", recalled("**And at 128k tokens?** As above.")),
+        ("comet_million.json", million),
         ("comet_passkey_fresh.json", recalled("**And other keys, not looked at before?** As above, `--seed 1`.")),
         ("comet_babilong.json", recalled("**A story's facts hidden in a book** (BABILong), as above.")),
+        ("comet_babilong_64k.json", recalled("**And at 64k tokens?** As above.")),
         (
             "comet_summaries.json",
             recalled("**Answers of several sentences about long texts**, ROUGE-L in %, as above.", "rouge_l"),
@@ -235,7 +250,10 @@ BLOCKS: dict[str, list[tuple[str, Callable[[dict], str]]]] = {
         ("comet_short_text.json", short_text),
         ("comet_speed.json", comet_speed),
         ("pipeline_speed.json", pipeline_speed),
-        ("comet_ablation.json", recalled("**What is each part worth?** A small training without it, as above.")),
+        (
+            "comet_ablation.json",
+            recalled("**What is each part worth?** What ships, trained a little further without it, as above."),
+        ),
     ],
     "numbers of PoC": [
         ("poc.json", poc_tables.floors),

@@ -12,7 +12,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from laconic.core.preallocated import preallocated_cache
 from laconic.core.results import Stopwatch
 from laconic.errors import DataError
 from laconic.eval.environment import environment
+from laconic.eval.pictures import picture
 from laconic.generation.prefill import prefill
 from laconic.methods.roles import Compressor
 
@@ -143,29 +143,21 @@ def _reading(backbone: Backbone, ids: Sequence[int]) -> tuple[float, float]:
 
 def draw(profile: Profile, path: Path, answer: int) -> None:
     """The map: length to the right, ratio downwards, green where compression saves time and red where it costs."""
-    import matplotlib  # an extra
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     ratios = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     grid = [
         [profile.saved(length, ratio, answer) / profile.whole(length, answer) for length in profile.lengths]
         for ratio in ratios
     ]
-    figure, axes = pyplot.subplots(figsize=(2.5 + 1.1 * len(profile.lengths), 5), layout="constrained")
-    image = axes.imshow(grid, vmin=-1, vmax=1, cmap="RdYlGn", aspect="auto")
-    for row, ratio in enumerate(ratios):
-        for column, length in enumerate(profile.lengths):
-            seconds = profile.saved(length, ratio, answer)
-            axes.text(column, row, f"{seconds:+.2f}", ha="center", va="center", fontsize=8)
-    axes.set_xticks(range(len(profile.lengths)), [f"{length:,}" for length in profile.lengths])
-    axes.set_yticks(range(len(ratios)), [f"{ratio:g}" for ratio in ratios])
-    axes.set(
-        xlabel="tokens of the text", ylabel="share of them kept", title=f"seconds saved, answers of {answer} tokens"
-    )
-    figure.colorbar(image, label="share of the time without compression")
-    picture = BytesIO()
-    figure.savefig(picture, format="png", dpi=130)
-    pyplot.close(figure)
-    write_whole(path, picture.getvalue())
+    size = (2.5 + 1.1 * len(profile.lengths), 5)
+    with picture(path, figsize=size, layout="constrained") as (figure, axes):
+        image = axes.imshow(grid, vmin=-1, vmax=1, cmap="RdYlGn", aspect="auto")
+        for row, ratio in enumerate(ratios):
+            for column, length in enumerate(profile.lengths):
+                seconds = profile.saved(length, ratio, answer)
+                axes.text(column, row, f"{seconds:+.2f}", ha="center", va="center", fontsize=8)
+        axes.set_xticks(range(len(profile.lengths)), [f"{length:,}" for length in profile.lengths])
+        axes.set_yticks(range(len(ratios)), [f"{ratio:g}" for ratio in ratios])
+        axes.set(
+            xlabel="tokens of the text", ylabel="share of them kept", title=f"seconds saved, answers of {answer} tokens"
+        )
+        figure.colorbar(image, label="share of the time without compression")

@@ -6,12 +6,11 @@ import json
 import re
 from collections import defaultdict
 from dataclasses import fields
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from laconic.core.files import write_whole
 from laconic.data.generated import DEPTHS, NAME
+from laconic.eval.pictures import picture
 from laconic.eval.runner import Setting
 from laconic.methods.registry import WHOLE
 
@@ -46,31 +45,23 @@ def draw(methods: dict[str, list[dict[str, Any]]], path: Path, measure: str = "e
     Returns:
         Whether there was anything to draw.
     """
-    import matplotlib  # an extra
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     panels = [
         (name, kind, cells) for name, lines in methods.items() for kind, cells in by_depth(lines, measure).items()
     ]
     if not panels:
         return False
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.2 * len(panels), 4.2), squeeze=False)
-    image = None
-    for axis, (name, kind, cells) in zip(axes[0], panels, strict=True):
-        lengths = sorted({length for length, _ in cells})
-        grid = [[_mean(cells.get((length, tenth), [])) for length in lengths] for tenth in range(DEPTHS)]
-        image = axis.imshow(grid, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
-        axis.set(title=f"{name}: {kind}", xlabel="thousand tokens", ylabel="depth")
-        axis.set_xticks(range(len(lengths)), [str(length) for length in lengths])
-        axis.set_yticks(range(DEPTHS), [f"{100 * (tenth + 0.5) / DEPTHS:.0f} %" for tenth in range(DEPTHS)])
-    assert image is not None
-    figure.colorbar(image, ax=axes[0].tolist(), label="exact answers" if measure == "em" else measure)
-    picture = BytesIO()
-    figure.savefig(picture, format="png", dpi=120, bbox_inches="tight")
-    pyplot.close(figure)
-    write_whole(path, picture.getvalue())
+    size = (4.2 * len(panels), 4.2)
+    with picture(path, 1, len(panels), dpi=120, figsize=size, squeeze=False) as (figure, axes):
+        image = None
+        for axis, (name, kind, cells) in zip(axes[0], panels, strict=True):
+            lengths = sorted({length for length, _ in cells})
+            grid = [[_mean(cells.get((length, tenth), [])) for length in lengths] for tenth in range(DEPTHS)]
+            image = axis.imshow(grid, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
+            axis.set(title=f"{name}: {kind}", xlabel="thousand tokens", ylabel="depth")
+            axis.set_xticks(range(len(lengths)), [str(length) for length in lengths])
+            axis.set_yticks(range(DEPTHS), [f"{100 * (tenth + 0.5) / DEPTHS:.0f} %" for tenth in range(DEPTHS)])
+        assert image is not None
+        figure.colorbar(image, ax=axes[0].tolist(), label="exact answers" if measure == "em" else measure)
     return True
 
 

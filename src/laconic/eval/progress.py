@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from laconic.core.files import write_whole
+from laconic.eval.pictures import picture
 
 #: number of a log's line, and what it is called in a picture
 NUMBERS = {"asked/right": "problems solved", "asked/steps": "steps right"}
@@ -27,25 +26,17 @@ def draw_progress(logs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, t
         logs: by name of the training, ``read_log`` of it.
         path: where the PNG goes.
     """
-    import matplotlib  # an extra
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     against = {"samples": "answers trained on", "seconds": "seconds"}
-    figure, grid = pyplot.subplots(2, 2, figsize=(10, 6.5), sharey="row", sharex="col", layout="constrained")
-    for row, (number, called) in zip(grid, NUMBERS.items(), strict=True):
-        for axes, (what, label) in zip(row, against.items(), strict=True):
-            for name, lines in logs.items():
-                axes.plot([line[what] for line in lines], [line[number] for line in lines], "o-", ms=3, label=name)
-            axes.set(ylim=(0, 1))
-            axes.grid(alpha=0.3)
-            if number == "asked/steps":
-                axes.set(xlabel=label)
-        row[0].set(ylabel=called)
-    grid[0][0].legend()
-    figure.suptitle(title)
-    image = BytesIO()
-    figure.savefig(image, format="png", dpi=130)
-    pyplot.close(figure)
-    write_whole(path, image.getvalue())
+    shared: dict[str, Any] = {"sharey": "row", "sharex": "col"}
+    with picture(path, 2, 2, figsize=(10, 6.5), layout="constrained", **shared) as (figure, grid):
+        for row, (number, called) in zip(grid, NUMBERS.items(), strict=True):
+            for axes, (what, label) in zip(row, against.items(), strict=True):
+                for name, lines in logs.items():
+                    axes.plot([line[what] for line in lines], [line[number] for line in lines], "o-", ms=3, label=name)
+                axes.set(ylim=(0, 1))
+                axes.grid(alpha=0.3)
+                if number == "asked/steps":
+                    axes.set(xlabel=label)
+            row[0].set(ylabel=called)
+        grid[0][0].legend()
+        figure.suptitle(title)

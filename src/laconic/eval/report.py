@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from laconic.core.files import write_whole
+from laconic.eval.pictures import picture
 from laconic.eval.runner import MEASURES
 
 
@@ -90,26 +89,20 @@ def difference(row: dict[str, Any], name: str, digits: int = 1) -> str:
 
 def plot(result: dict[str, Any], measure: str, path: Path) -> None:
     """Quality against the delivered factor: a panel per task, a line per method, bars for the 95 % interval."""
-    import matplotlib  # an extra
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     tasks = list(dict.fromkeys(row["task"] for row in result["rows"]))
-    figure, panels = pyplot.subplots(1, len(tasks), figsize=(5.5 * len(tasks), 4), squeeze=False)
-    for panel, task in zip(panels[0], tasks, strict=True):
-        rows = [row for row in result["rows"] if row["task"] == task and measure in row]
-        for method in dict.fromkeys(row["method"] for row in rows):
-            own = sorted((row for row in rows if row["method"] == method), key=lambda row: row["delivered_factor"])
-            means = [row[measure]["mean"] for row in own]
-            below = [row[measure]["mean"] - row[measure]["low"] for row in own]
-            above = [row[measure]["high"] - row[measure]["mean"] for row in own]
-            panel.errorbar([row["delivered_factor"] for row in own], means, (below, above), marker="o", label=method)
-        panel.set(title=task, xlabel="delivered factor (document tokens / tokens the decoder saw)", ylabel=measure)
-        if rows:
-            panel.legend()
-    figure.tight_layout()
-    picture = BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    pyplot.close(figure)
-    write_whole(path, picture.getvalue())
+    size = (5.5 * len(tasks), 4)
+    with picture(path, 1, len(tasks), dpi=120, figsize=size, squeeze=False) as (figure, panels):
+        for panel, task in zip(panels[0], tasks, strict=True):
+            rows = [row for row in result["rows"] if row["task"] == task and measure in row]
+            for method in dict.fromkeys(row["method"] for row in rows):
+                own = sorted((row for row in rows if row["method"] == method), key=lambda row: row["delivered_factor"])
+                means = [row[measure]["mean"] for row in own]
+                below = [row[measure]["mean"] - row[measure]["low"] for row in own]
+                above = [row[measure]["high"] - row[measure]["mean"] for row in own]
+                panel.errorbar(
+                    [row["delivered_factor"] for row in own], means, (below, above), marker="o", label=method
+                )
+            panel.set(title=task, xlabel="delivered factor (document tokens / tokens the decoder saw)", ylabel=measure)
+            if rows:
+                panel.legend()
+        figure.tight_layout()
