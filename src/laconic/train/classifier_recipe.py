@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from laconic.core.options import Options
@@ -13,10 +12,10 @@ from laconic.methods.pruning.classifier import ClassifierConfig, WordClassifier
 from laconic.train.checks import positive
 from laconic.train.classifier import ClassifierStage, Excerpts, Shares, labels_in
 from laconic.train.documents import load_documents
-from laconic.train.stages import StageTask
+from laconic.train.stages import StageTask, Usual
 
 
-class ClassifierTrainer:
+class ClassifierTrainer(Usual):
     """On excerpts of documents whose questions have their evidence marked."""
 
     options: type[Options] = ClassifierConfig
@@ -55,10 +54,3 @@ class ClassifierTrainer:
         heads = [p for part in (method.alone, method.asked) for p in part.parameters()]
         parameters = {"encoder": (lora, 1.0), "heads": (heads, 1.0), "weigh": (list(method.weigh.parameters()), 5.0)}
         return StageTask(ClassifierStage(method), excerpts, parameters, weight=labels_in)
-
-    def finish(self, method: WordClassifier, data: Sequence[Any]) -> None:
-        """Nothing is left to do."""
-
-    def marks(self, data: Sequence[Any]) -> dict[str, Any]:
-        """Nothing: the recipe names all that its data follow from."""
-        return {}

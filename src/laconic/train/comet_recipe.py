@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import yaml
 from accelerate import PartialState
 
@@ -19,7 +18,7 @@ from laconic.train.comet import ReadingStage, SharedReadingStage, parameters_of
 from laconic.train.documents import check_documents, load_documents
 from laconic.train.gates import GateLesson
 from laconic.train.reading_data import ReadingData, check_reading, hides, load_reading, reading_examples
-from laconic.train.stages import OnDecoder, Stage, StageTask, on_own_answers, policy
+from laconic.train.stages import OnDecoder, Stage, StageTask, check_precision, on_own_answers, policy
 from laconic.train.targets import labels_in
 
 #: what a stage on written text says besides the memory's rate
@@ -133,11 +132,7 @@ class CoMeTTrainer(OnDecoder):
                 "A CoMeT without slots and without a queue has no memory to train.",
                 "Set comet.global_slots or comet.fifo_slots; recipes/sft trains a decoder without a memory.",
             )
-        if config.train == "full" and backbone.dtype != torch.float32:
-            raise RecipeError(
-                f"A whole decoder does not learn in {backbone.dtype}.",
-                "Set dtype: fp32 (with autocast: true in each loop, if you like), or train: lora.",
-            )
+        check_precision(config, backbone)
         return CoMeT(backbone, config)
 
     def task(self, method: CoMeT, stage: dict[str, Any], data: Any, seed: int) -> Stage:

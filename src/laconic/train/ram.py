@@ -17,6 +17,7 @@ from laconic.core.segments import segment
 from laconic.core.visibility import attention_mask, isolated_groups
 from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.losses.contrastive import contrastive_loss
+from laconic.losses.next_token import summed_next_token_loss
 from laconic.methods.ram.labels import positive_segments
 from laconic.methods.ram.memory import plan_exact, vectors_within
 from laconic.methods.ram.model import RAM, Reading
@@ -70,11 +71,9 @@ class ReaderStage(nn.Module):
             use_cache=False,
         ).last_hidden_state
         places = layout.label != IGNORE  # only these meet the vocabulary
-        targets = layout.label[places]
-        logits = ram.decoder.get_output_embeddings()(hidden[places]).float()
-        loss = nn.functional.cross_entropy(logits, targets)
-        right = (logits.argmax(-1) == targets).float().mean().item()
-        return loss, {"token_accuracy": right, "context": float(len(memory))}
+        head, targets = ram.decoder.get_output_embeddings(), layout.label[places]
+        loss, hits = summed_next_token_loss(head, hidden[places], targets)
+        return loss / len(hits), {"token_accuracy": hits.float().mean().item(), "context": float(len(memory))}
 
     def _layout(self, memory: int, group: Group) -> tuple[torch.Tensor, Layout]:
         """Question tokens [T - M], and the layout [T]: the memory is group 0, each question a group of its own."""

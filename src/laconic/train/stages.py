@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from laconic.backbone import Backbone, load_backbone
@@ -77,11 +78,17 @@ def policy() -> Any:
         ) from error
 
 
-class OnDecoder:
-    """Of methods that stand on a decoder."""
+def check_precision(config: Any, backbone: Backbone) -> None:
+    """Raise ``RecipeError`` where the optimiser's small steps would be rounded away."""
+    if config.train == "full" and backbone.dtype != torch.float32:
+        raise RecipeError(
+            f"A whole decoder does not learn in {backbone.dtype}.",
+            "Set dtype: fp32 (with autocast: true in each loop, if you like), or train: lora.",
+        )
 
-    def open(self, recipe: dict[str, Any]) -> Backbone:
-        return load_backbone(recipe["backbone"], dtype=recipe["dtype"], device=recipe["device"])
+
+class Usual:
+    """What most trainers have nothing to say to."""
 
     def marks(self, data: Sequence[Any]) -> dict[str, Any]:
         """Nothing: the recipe names all that its data follow from."""
@@ -89,6 +96,13 @@ class OnDecoder:
 
     def finish(self, method: Any, data: Sequence[Any]) -> None:
         """Nothing is left to do."""
+
+
+class OnDecoder(Usual):
+    """Of methods that stand on a decoder."""
+
+    def open(self, recipe: dict[str, Any]) -> Backbone:
+        return load_backbone(recipe["backbone"], dtype=recipe["dtype"], device=recipe["device"])
 
 
 class Trainer(Protocol):

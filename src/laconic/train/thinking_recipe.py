@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from laconic.backbone import Backbone
 from laconic.core.options import Options
 from laconic.data.problems import Problem
 from laconic.errors import DataError, RecipeError
 from laconic.methods.thinking.model import Thinker
 from laconic.train import thinking_data
-from laconic.train.stages import OnDecoder, Stage, StageTask, on_own_answers, policy
+from laconic.train.stages import OnDecoder, Stage, StageTask, check_precision, on_own_answers, policy
 from laconic.train.thinking import ThinkingStage, labels_in_rows
 from laconic.train.thinking_data import check_problems, check_written, load_solutions, thinking_examples
 
@@ -40,11 +38,7 @@ class ThinkingTrainer(OnDecoder):
 
     def make(self, backbone: Backbone, config: Any) -> Thinker:
         """Raises ``RecipeError`` where the optimiser's small steps would be rounded away."""
-        if config.train == "full" and backbone.dtype != torch.float32:
-            raise RecipeError(
-                f"A whole decoder does not learn in {backbone.dtype}.",
-                "Set dtype: fp32 (with autocast: true in each loop, if you like), or train: lora.",
-            )
+        check_precision(config, backbone)
         return self.kind(backbone, config)
 
     def task(self, method: Thinker, stage: dict[str, Any], data: dict[str, list[Problem]], seed: int) -> Stage:
