@@ -122,6 +122,9 @@ def test_ask_goes_by_a_floor_from_end_to_end(run: Run, document: str, predictor:
 
 def test_slips_are_told_in_one_line(run: Run, document: str, predictor: str, tmp_path: Path) -> None:
     floor = ["--floor", "0.5", "--predictor", predictor]
+    assert_refused(run("compress", document, *PLAIN, "--ratio", "0.5", "--each-chunk"), "comes of a floor")
+    assert_refused(run("compress", document, *PLAIN, *floor, "--each-chunk", "--promise", "risk"), "promises the mean")
+    assert run("compress", document, *PLAIN, *floor, "--each-chunk", "--json").status == 0
     assert_refused(run("compress", document, *PLAIN), "a floor, a ratio or a budget")
     assert_refused(run("compress", document, "-o", f"{document}/out.txt", "--ratio", "0.5"), "cannot be written")
     assert_refused(run("compress", document, *PLAIN, "--ratio", "0.5", "--budget", "9"), "one of them alone")

@@ -15,10 +15,11 @@ import torch
 from safetensors import SafetensorError
 from tiny import tiny_backbone
 
-from laconic.core.segments import Range
+from laconic.core.results import Compressed
+from laconic.core.segments import Range, segment
 from laconic.errors import AdapterError, BudgetError, DataError, DocumentError, LaconicError, QuestionError
 from laconic.methods.poc.average import AverageCurve
-from laconic.methods.poc.chunked import between_words
+from laconic.methods.poc.chunked import between_words, compress_each
 from laconic.methods.poc.config import PoCConfig
 from laconic.methods.poc.labels import Labelled, Labels, Made
 from laconic.methods.poc.predictor import CurvePredictor
@@ -174,10 +175,38 @@ def test_each_chunk_may_have_a_ratio_of_its_own() -> None:
     assert compressed.delivered_ratio <= compressed.requested_ratio + len(wanted) / compressed.document_tokens
     for span in compressed.evidence:
         assert text[span.start : span.end] == span.text
+    assert found.choice.curve, "people are shown the text's own"
+    assert "predict" in compressed.seconds
     assert method.compress(text, floor=1.0, each_chunk=True).compressed.text == text
     for wrong in ({"each_chunk": True}, {"policy": "first"}, {"least_ratio": 0.0}):
         with pytest.raises(BudgetError, match="one ratio"):
             method.compress(text, floor=0.6, promise="risk", **wrong)
+
+
+def test_a_chunk_of_which_no_part_is_short_enough_stays_as_it_is() -> None:
+    class Sentences(FromTheStart):
+        """Keeps whole sentences, or none."""
+
+        def compress(self, context: str, query: str | None = None, **how: Any) -> Compressed:
+            if "passkey" not in context:
+                raise BudgetError("Less than one sentence.")
+            return super().compress(context, query, **how)
+
+    class Vectors(FromTheStart):
+        def compress(self, context: str, query: str | None = None, **how: Any) -> Compressed:
+            return replace(super().compress(context, query, **how), text=None, embeddings=torch.zeros(1, 4))
+
+    text = TEXT + "\n\nWhat is the passkey? The passkey is 48213. " * 6
+    pieces = segment(BACKBONE.tokenizer, text, predictor().config.chunk_tokens)
+    ratios = [0.5] * len(pieces)
+    found = compress_each(Sentences(BACKBONE), predictor(), text, None, ratios)
+    assert found.text is not None
+    plain = [text[a:b] for a, b in between_words(text, pieces.char_spans) if "passkey" not in text[a:b]]
+    assert plain
+    assert all(chunk.strip() in found.text for chunk in plain)
+    assert len(found.text) < len(text)
+    with pytest.raises(LaconicError, match="leaves vectors"):
+        compress_each(Vectors(BACKBONE), predictor(), text, None, ratios)
 
 
 def test_chunks_end_between_words() -> None:

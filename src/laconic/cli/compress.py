@@ -45,6 +45,7 @@ class Request:
     promise: str
     delta: float
     policy: str
+    each_chunk: bool
     method: str
     protect: tuple[str, ...]
     auto: bool
@@ -75,6 +76,10 @@ class Request:
             raise LaconicError(f"{self.policy!r} is no policy.", "Choose first or safe.")
         if self.policy == "first" and self.promise != "mean":
             raise LaconicError("Promises are calibrated with the policy safe.", "Leave --policy out.")
+        if self.each_chunk and (self.floor is None or self.promise != "mean"):
+            raise LaconicError(
+                "A ratio for each chunk comes of a floor, and promises the mean.", "Give --floor, leave --promise out."
+            )
         if self.floor is not None:
             check_floor(self.floor)
         elif (self.promise, self.delta, self.predictor) != ("mean", 0.1, None):
@@ -149,6 +154,7 @@ def compress(request: Request, backbone: Backbone, compressor: Compressor, text:
         promise=cast(Promise, request.promise),
         delta=request.delta,
         policy=cast(Policy, request.policy),
+        each_chunk=request.each_chunk,
         skip=skip,
     )
     return Outcome(steered.compressed, steered)

@@ -87,6 +87,9 @@ def compress(
     promise: Promise = "mean",
     delta: Delta = 0.1,
     policy: Annotated[str, typer.Option(help="safe, or first: the first crossing of a curve")] = "safe",
+    each_chunk: Annotated[
+        bool, typer.Option("--each-chunk", help="With a floor: cut each part of the text as hard as it bears")
+    ] = False,
     method: Annotated[str, typer.Option(help="classifier, selfinfo, contrastive, bm25 or embedding")] = "classifier",
     protect: Protect = "",
     auto: Annotated[
@@ -112,6 +115,7 @@ def compress(
         promise=promise,
         delta=delta,
         policy=policy,
+        each_chunk=each_chunk,
         method=method,
         protect=_kinds(protect),
         auto=auto,

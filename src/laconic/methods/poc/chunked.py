@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from laconic.core.results import Compressed, Span
 from laconic.core.segments import Range, segment
+from laconic.errors import BudgetError, LaconicError
 from laconic.methods.poc.predictor import CurvePredictor, TextCurve
 from laconic.methods.poc.selection import GRID, Choice, Curve, Policy, select
 from laconic.methods.roles import Compressor
@@ -43,7 +44,7 @@ def compress_each(
     query: str | None,
     ratios: Sequence[float],
 ) -> Compressed:
-    """Each chunk at its ratio, one behind the other; those at ratio 1 as they are.
+    """Each chunk at its ratio, one behind the other; those at ratio 1 as they are, and those with no part so short.
 
     Raises:
         LaconicError: the compressor leaves something else than text.
@@ -54,12 +55,13 @@ def compress_each(
     seconds: dict[str, float] = {}
     for (start, end), ratio in zip(between_words(context, pieces.char_spans), ratios, strict=True):
         chunk = context[start:end]
-        if ratio >= 1 or not chunk.strip():
+        found = None if ratio >= 1 or not chunk.strip() else _compressed(compressor, chunk, query, ratio)
+        if found is None:
             parts.append(chunk)
             evidence.append(Span(start, end, chunk))
             continue
-        found = compressor.compress(chunk, query, ratio=ratio)
-        assert found.text is not None, "vectors of chunks cannot be put together as text"
+        if found.text is None:
+            raise LaconicError("Chunks are put together as text, and this compressor leaves vectors.", "Use another.")
         gap = "\n" if "\n" in chunk[len(chunk.rstrip()) :] else " "
         parts.append(found.text.strip() + gap)
         evidence += [replace(span, start=span.start + start, end=span.end + start) for span in found.evidence]
@@ -70,6 +72,13 @@ def compress_each(
     tokens, left = len(pieces.ids), predictor.backbone.count_tokens(text)
     asked = sum(ratio * length for ratio, length in zip(ratios, pieces.lengths, strict=True)) / tokens
     return Compressed(tokens, left, asked, text=text, evidence=evidence, seconds=seconds)
+
+
+def _compressed(compressor: Compressor, chunk: str, query: str | None, ratio: float) -> Compressed | None:
+    try:
+        return compressor.compress(chunk, query, ratio=ratio)
+    except BudgetError:  # less than its shortest sentence
+        return None
 
 
 def between_words(text: str, spans: Sequence[Range]) -> list[Range]:

@@ -124,15 +124,18 @@ class PoC:
             curve = self.curve(context, query)
             if each_chunk:
                 choices, choice = choose_each(curve, floor, policy, least_ratio)
-                return self._each(choices, choice, context, query, floor, skip)
-            # above 1 selection gives up, yet the text as it is meets every floor up to 1
-            aim = floor + margin if floor + margin <= 1.0 else math.inf
-            found = select(curve, aim, policy=policy, least_ratio=least_ratio)
-            choice = replace(found, ratio=self.promises.ratio(found.ratio, promise), feasible=True)
-            if choice.ratio != found.ratio:
-                choice = replace(choice, retention=1.0 if choice.ratio >= 1 else float(curve([choice.ratio])[0]))
+            else:
+                # above 1 selection gives up, yet the text as it is meets every floor up to 1
+                aim = floor + margin if floor + margin <= 1.0 else math.inf
+                found = select(curve, aim, policy=policy, least_ratio=least_ratio)
+                choice = replace(found, ratio=self.promises.ratio(found.ratio, promise), feasible=True)
+                if choice.ratio != found.ratio:
+                    choice = replace(choice, retention=1.0 if choice.ratio >= 1 else float(curve([choice.ratio])[0]))
         choice = choice if choice.curve else replace(choice, curve=told(curve))
-        compressed = self._at(choice.ratio, context, query, skip, promise)
+        if each_chunk:
+            compressed = self._each(choices, choice.ratio, context, query, skip)
+        else:
+            compressed = self._at(choice.ratio, context, query, skip, promise)
         compressed = replace(compressed, seconds=watch.seconds | compressed.seconds)
         return Steered(compressed, choice, self.promises.words(floor, promise, delta), margin)
 
@@ -152,17 +155,15 @@ class PoC:
     def _each(
         self,
         choices: Sequence[Choice],
-        mean: Choice,
+        mean: float,
         context: str,
         query: str | None,
-        floor: float,
         skip: Callable[[float], str | None],
-    ) -> Steered:
-        promise = self.promises.words(floor, "mean", 0.1)
-        if mean.ratio >= 1 or skip(mean.ratio) is not None:
-            return Steered(self._at(mean.ratio, context, query, skip, "mean"), mean, promise, 0.0)
+    ) -> Compressed:
+        if mean >= 1 or skip(mean) is not None:
+            return self._at(mean, context, query, skip, "mean")
         ratios = [choice.ratio for choice in choices]
-        return Steered(compress_each(self.compressor, self.predictor, context, query, ratios), mean, promise, 0.0)
+        return compress_each(self.compressor, self.predictor, context, query, ratios)
 
     def _at(
         self, ratio: float, context: str, query: str | None, skip: Callable[[float], str | None], promise: Promise
