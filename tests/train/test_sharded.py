@@ -39,12 +39,20 @@ def gradients(model: CoMeT) -> dict[str, torch.Tensor]:
     return found
 
 
-def work(rank: int, port: int, pipeline: int, data: int, folder: str) -> None:
+def made(train: str) -> CoMeT:
+    """A Gemma, trained whole: its embedding and its head are one tensor, as those of small models are; else a Llama."""
+    model = comet("gemma3" if train == "full" else "llama", train=train).train()
+    tied = model.decoder.get_input_embeddings().weight is model.decoder.get_output_embeddings().weight
+    assert tied == (train == "full")
+    return model
+
+
+def work(rank: int, port: int, pipeline: int, data: int, folder: str, train: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=pipeline * data)
     mesh = init_device_mesh("cpu", (pipeline, data), mesh_dim_names=("pipeline", "data"))
-    model = comet(train="lora").train()
+    model = made(train)
     shard_cells(model, mesh["data"])
     assert any(isinstance(parameter, DTensor) for parameter in model.parameters())
     examples = batch(mesh["data"].get_local_rank())
@@ -61,18 +69,19 @@ def work(rank: int, port: int, pipeline: int, data: int, folder: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:FSDP2-wrapped module")
-@pytest.mark.parametrize(("pipeline", "data"), [(1, 2), (2, 2)])
-def test_gradients_equal_one_process(tmp_path: Path, pipeline: int, data: int) -> None:
+@pytest.mark.parametrize(("pipeline", "data", "train"), [(1, 2, "lora"), (2, 2, "lora"), (1, 2, "full")])
+def test_gradients_equal_one_process(tmp_path: Path, pipeline: int, data: int, train: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(work, (port, pipeline, data, str(tmp_path)), nprocs=pipeline * data)
-    alone = comet(train="lora").train()
+    mp.spawn(work, (port, pipeline, data, str(tmp_path), train), nprocs=pipeline * data)
+    alone = made(train)
     for share in range(data):
         (ReadingStage(alone)(batch(share))[0] / data).backward()
     expected = gradients(alone)
     assert any("memories" in name for name in expected)
-    assert any("lora" in name for name in expected)
+    trained = "lora" if train == "lora" else "embed_tokens"
+    assert any(trained in name for name in expected)
     for rank in range(pipeline * data):
         found = torch.load(tmp_path / f"{rank}.pt")
         assert found.keys() >= expected.keys()
