@@ -25,7 +25,8 @@ from laconic.data.needles import NEEDLES
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.registry import shipped_adapter
 from laconic.train.comet import ReadingStage
-from laconic.train.reading_examples import Example, conversation, token_haystacks
+from laconic.train.examples import Example, conversation
+from laconic.train.reading_examples import token_haystacks
 
 ROOT = Path(__file__).resolve().parents[2]
 #: texts read at once

@@ -17,7 +17,7 @@ from laconic.methods.comet import reader as reader_module
 from laconic.methods.comet.memory import LayerMemory, LayerState, Memory
 from laconic.methods.comet.reader import CoMeTReader, Whole
 from laconic.methods.comet.stream import ChunkStream
-from laconic.train.reading_examples import extended
+from laconic.train.examples import extended
 
 TEXT = "The lighthouse keeper wrote down the weather every morning, and the number of ships that passed. "
 QUESTIONS = ["Who wrote?", "What is the passkey, and what is green?"]

@@ -25,18 +25,16 @@ from laconic.train import stages
 from laconic.train.chunk_plans import PLANS, fixed
 from laconic.train.comet import ReadingStage, parameters_of
 from laconic.train.comet_recipe import CoMeTTrainer
+from laconic.train.examples import Example, conversation, extended
 from laconic.train.gates import GateLesson
 from laconic.train.loop import LoopConfig
 from laconic.train.reading_data import ReadingData
 from laconic.train.reading_examples import (
     DocumentExamples,
-    Example,
     MixedExamples,
     NeedleExamples,
     ReadOnExamples,
     Shape,
-    conversation,
-    extended,
     token_haystacks,
 )
 from laconic.train.recipe import load_recipe, run_recipe

@@ -22,9 +22,9 @@ from laconic.methods.comet.memory import Memory
 from laconic.methods.comet.model import CoMeT
 from laconic.train.comet import ReadingStage
 from laconic.train.comet_recipe import CoMeTTrainer
+from laconic.train.examples import Example, Interlude
 from laconic.train.gates import GateLesson
 from laconic.train.reading_data import ReadingData, reading_examples
-from laconic.train.reading_examples import Example, Interlude
 from laconic.train.recipe import load_recipe, run_recipe
 from laconic.train.told import KEEP, TAKE, lesson
 

@@ -14,8 +14,9 @@ from laconic.data.needles import NEEDLES
 from laconic.methods.comet.memory import Memory
 from laconic.methods.comet.model import CoMeT
 from laconic.train.comet import ReadingStage
+from laconic.train.examples import Example, Interlude
 from laconic.train.interludes import READ, Interrupted, read_over
-from laconic.train.reading_examples import Example, Interlude, NeedleExamples, Shape, token_haystacks
+from laconic.train.reading_examples import NeedleExamples, Shape, token_haystacks
 
 TEXT = " ".join(f"On day {n} the keeper wrote down {n * 7} ships." for n in range(200))
 

@@ -8,8 +8,8 @@ from typing import Any
 from tiny import tiny_backbone
 
 from laconic.data.needles import NEEDLES
+from laconic.train.examples import Examples
 from laconic.train.reading_data import ReadingData, load_reading, reading_examples
-from laconic.train.reading_examples import Examples
 
 TEXT = "The lighthouse keeper wrote down the weather every morning. " * 80
 BACKBONE = tiny_backbone()

@@ -18,7 +18,7 @@ from laconic.errors import AdapterError, LaconicError, RecipeError
 from laconic.methods.registry import load_methods, reader_name
 from laconic.methods.sft.model import SFT, SFTConfig
 from laconic.train.comet_recipe import CoMeTTrainer
-from laconic.train.reading_examples import Example
+from laconic.train.examples import Example
 from laconic.train.recipe import load_recipe, run_recipe
 from laconic.train.sft import SFTStage
 from laconic.train.sft_recipe import SFTTrainer

@@ -16,8 +16,8 @@ from torch.distributed.tensor import DTensor
 
 from laconic.methods.comet.model import CoMeT
 from laconic.train.comet import ReadingStage
+from laconic.train.examples import Example
 from laconic.train.pipeline import ChunkPipeline
-from laconic.train.reading_examples import Example
 from laconic.train.sharded import average_gradients, shard_cells
 from laconic.train.targets import Targets
 

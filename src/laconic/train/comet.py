@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from laconic.methods.comet.memory import Memory
 from laconic.methods.comet.model import CoMeT
+from laconic.train.examples import Example
 from laconic.train.interludes import read_over
 from laconic.train.pipeline import ChunkPipeline
-from laconic.train.reading_examples import Example
 from laconic.train.targets import Targets
 from laconic.train.told import ToldGates, lesson
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from laconic.methods.comet.model import CoMeT
 from laconic.train.comet import drawn
-from laconic.train.reading_examples import Example
+from laconic.train.examples import Example
 from laconic.train.told import ToldGates, lesson
 
 

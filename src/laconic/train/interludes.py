@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from laconic.data.haystacks import Haystacks
 from laconic.methods.comet.memory import LayerState, Memory
 from laconic.methods.comet.model import CoMeT
-from laconic.train.reading_examples import Example, Examples, Interlude
+from laconic.train.examples import Example, Examples, Interlude
 
 #: chunks of an interlude that are read; they are written in turn
 READ = 3

@@ -16,10 +16,10 @@ from laconic.data.stories import any_of, is_story, load_stories
 from laconic.errors import RecipeError
 from laconic.train.checks import positive
 from laconic.train.chunk_plans import PLANS
+from laconic.train.examples import Examples
 from laconic.train.interludes import Interrupted
 from laconic.train.reading_examples import (
     DocumentExamples,
-    Examples,
     MixedExamples,
     NeedleExamples,
     ReadOnExamples,

@@ -13,7 +13,7 @@ from laconic.core.positions import sequential
 from laconic.core.visibility import Rule, attention_mask, causal
 from laconic.methods.baselines.sink_window import SINK_TOKENS, sinks_and_recent
 from laconic.methods.sft.model import SFT
-from laconic.train.reading_examples import Example
+from laconic.train.examples import Example
 from laconic.train.targets import Targets
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from laconic.core.layout import IGNORE
 from laconic.losses.next_token import summed_next_token_loss
-from laconic.train.reading_examples import Example
+from laconic.train.examples import Example
 
 
 def labels_in(batch: Iterable[Example]) -> int:
