@@ -3,7 +3,7 @@
     python benchmarks/scripts/comet_speed.py --out benchmarks/results/comet_speed.json
 
 Each run has a process of its own, so that peak memory is its own; loading is forgotten (Linux). ``comet`` reads
-as ``laconic read`` does; ``side by side`` has two chunks under way; ``no memory`` runs the backbone on each chunk
+as ``laconic read`` does; ``one by one`` has no two chunks under way; ``no memory`` runs the backbone on each chunk
 alone; ``full`` is full attention in pieces. Time and memory do not depend on what the weights learnt, so a CoMeT
 that was never trained stands for the one that ships; LoRA is folded in, as it is where an adapter is loaded.
 """
@@ -29,7 +29,7 @@ from laconic.methods.comet.stream import ChunkStream
 CONFIG = CoMeTConfig(global_slots=16, fifo_slots=64, train="memory")
 #: chunks before the clock starts: the queue is full behind them
 WARM = CONFIG.fifo_slots * CONFIG.stride // CONFIG.chunk_tokens + 2
-METHODS = ("comet", "side by side", "no memory", "full")
+METHODS = ("comet", "one by one", "no memory", "full")
 
 
 @torch.inference_mode()
@@ -44,7 +44,7 @@ def measure(method: str, tokens: int) -> dict[str, float]:
         apart(backbone, warm)
         numbers = cost(lambda: apart(backbone, ids))
     else:
-        comet, workers = CoMeT(backbone, CONFIG), 2 if method == "side by side" else 1
+        comet, workers = CoMeT(backbone, CONFIG), 1 if method == "one by one" else None
         read(ChunkStream(comet, workers=workers), warm)
         stream = ChunkStream(comet, workers=workers)
         numbers = cost(lambda: read(stream, ids))

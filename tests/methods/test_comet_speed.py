@@ -26,7 +26,7 @@ def assert_equal(one: Memory, other: Memory) -> None:
         torch.testing.assert_close(mine.queue, theirs.queue, atol=1e-4, rtol=1e-4)
 
 
-def read(made: CoMeT, rows: list[Tensor], workers: int = 1) -> tuple[Tensor, Memory]:
+def read(made: CoMeT, rows: list[Tensor], workers: int | None = 1) -> tuple[Tensor, Memory]:
     stream = ChunkStream(made, batch=len(rows), workers=workers)
     logits = stream.feed(rows)
     return logits, stream.memory
@@ -42,6 +42,32 @@ def test_side_by_side_equals_one_after_the_other(arch: str, depth: int, workers:
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
     assert_equal(side, memory)
     assert torch.get_num_threads() == before
+
+
+def test_two_chunks_are_read_side_by_side_where_that_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    under_way: list[int] = []
+
+    def noted(comet: CoMeT, parts: Any, memory: Memory, workers: int) -> Memory:
+        under_way.append(workers)
+        return wavefront.read_wavefront(comet, parts, memory, workers)
+
+    monkeypatch.setattr("laconic.methods.comet.stream.read_wavefront", noted)
+    made, text = comet(), words(100)
+    expected = read(made, [text], workers=1)
+    before = torch.get_num_threads()
+    try:
+        for threads, tokens, side in ((1, 100, []), (2, 25, [2]), (2, 24, []), (2, 100, [2])):
+            torch.set_num_threads(threads)
+            under_way.clear()
+            found = read(made, [text[:tokens]], workers=None)
+            assert under_way == side, (threads, tokens)
+        monkeypatch.setattr(CoMeT, "compiled", True)
+        read(made, [text], workers=None)
+        assert under_way == [2], "what was compiled is used"
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(found[0], expected[0], atol=1e-4, rtol=1e-4)
+    assert_equal(found[1], expected[1])
 
 
 def test_an_error_in_one_chunk_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,6 +222,11 @@ class CoMeT(TrainedMethod):
             behind.append(LayerState(*after))
         return hidden, tuple(behind)
 
+    @property
+    def compiled(self) -> bool:
+        """Whether full chunks are read by compiled code."""
+        return self._compiled is not None
+
     def compile(self, mode: str | None = None) -> CoMeT:  # type: ignore[override]
         """Compile the reading of full chunks behind a full queue: their shapes never change.
 

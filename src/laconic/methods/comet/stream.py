@@ -30,8 +30,8 @@ class ChunkStream:
         comet: the model; the stream holds the state, so that one model serves many streams.
         memory: what the rows have read before; nothing if left out.
         batch: rows, where there is no memory.
-        workers: chunks that are read side by side, each on a share of torch's threads; worth it where a layer of one
-            chunk does not keep all of them busy.
+        workers: chunks that are read side by side, each on a share of torch's threads, which a layer of one chunk does
+            not keep busy; None: two on a CPU with several threads, where two are whole.
 
     Attributes:
         memory: of all closed chunks.
@@ -42,7 +42,9 @@ class ChunkStream:
             holds is then of no use; whoever may be interrupted feeds a fork.
     """
 
-    def __init__(self, comet: CoMeT, memory: Memory | None = None, *, batch: int = 1, workers: int = 1) -> None:
+    def __init__(
+        self, comet: CoMeT, memory: Memory | None = None, *, batch: int = 1, workers: int | None = None
+    ) -> None:
         self.comet, self.workers = comet, workers
         self.memory = comet.empty_memory(batch) if memory is None else memory
         self.tail = [torch.empty(0, dtype=torch.long)] * self.memory.counts.batch
@@ -122,17 +124,23 @@ class ChunkStream:
         full = self.comet.config.chunk_tokens
         room = [full - count if count else 0 for count in self.open]
         left = self._round(left, room, ends)
-        if self.workers > 1:
-            self.memory = read_wavefront(self.comet, whole_chunks(left, full, ends), self.memory, self.workers)
+        closed = [full_chunks(len(row), full, ends) for row in left]
+        workers = self._side_by_side(max(closed)) if self.workers is None else self.workers
+        if workers > 1:
+            self.memory = read_wavefront(self.comet, whole_chunks(left, full, ends), self.memory, workers)
         else:
             for ids, closes in whole_chunks(left, full, ends):
                 _, self.memory = self.comet.read_chunk(ids, self.memory, closes)
-        closed = [full_chunks(len(row), full, ends) for row in left]
         if any(closed):
             stale = torch.tensor(closed, device=self.outputs.device)[:, None] > 0
             self.outputs = torch.where(stale, torch.nan, self.outputs)
         left = [row[count * full :] for row, count in zip(left, closed, strict=True)]
         self._round(left, [full] * len(left), ends)
+
+    def _side_by_side(self, chunks: int) -> int:
+        """How many of so many whole chunks to read side by side, where nobody said."""
+        idle = self.comet.backbone.device.type == "cpu" and torch.get_num_threads() > 1
+        return 2 if idle and chunks > 1 and not self.comet.compiled else 1
 
     @torch.no_grad()
     def close(self, which: Sequence[bool] | None = None) -> Memory:
