@@ -51,16 +51,18 @@ def draw(methods: dict[str, list[dict[str, Any]]], path: Path, measure: str = "e
     if not panels:
         return False
     size = (4.2 * len(panels), 4.2)
-    with picture(path, 1, len(panels), dpi=120, figsize=size, squeeze=False) as (figure, axes):
+    shape: dict[str, Any] = {"figsize": size, "squeeze": False, "sharey": True, "layout": "constrained"}
+    with picture(path, 1, len(panels), dpi=120, **shape) as (figure, axes):
         image = None
         for axis, (name, kind, cells) in zip(axes[0], panels, strict=True):
             lengths = sorted({length for length, _ in cells})
             grid = [[_mean(cells.get((length, tenth), [])) for length in lengths] for tenth in range(DEPTHS)]
             image = axis.imshow(grid, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
-            axis.set(title=f"{name}: {kind}", xlabel="thousand tokens", ylabel="depth")
+            axis.set(title=f"{name}: {kind}", xlabel="thousand tokens")
             axis.set_xticks(range(len(lengths)), [str(length) for length in lengths])
             axis.set_yticks(range(DEPTHS), [f"{100 * (tenth + 0.5) / DEPTHS:.0f} %" for tenth in range(DEPTHS)])
         assert image is not None
+        axes[0, 0].set(ylabel="depth")
         figure.colorbar(image, ax=axes[0].tolist(), label="exact answers" if measure == "em" else measure)
     return True
 
