@@ -120,12 +120,21 @@ def test_ask_goes_by_a_floor_from_end_to_end(run: Run, document: str, predictor:
     )
 
 
-def test_slips_are_told_in_one_line(run: Run, document: str, predictor: str, tmp_path: Path) -> None:
+def test_slips_are_told_in_one_line(
+    run: Run, document: str, predictor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     floor = ["--floor", "0.5", "--predictor", predictor]
     assert_refused(run("compress", document, *PLAIN, "--ratio", "0.5", "--each-chunk"), "comes of a floor")
     assert_refused(run("compress", document, *PLAIN, *floor, "--each-chunk", "--promise", "risk"), "promises the mean")
     assert run("compress", document, *PLAIN, *floor, "--each-chunk", "--json").status == 0
     assert_refused(run("compress", document, *PLAIN), "a floor, a ratio or a budget")
+    with monkeypatch.context() as patch:
+        patch.setattr("laconic.cli.compress.open_backbone", None)  # nothing is loaded
+        for method in ("bm25", "embedding", "contrastive"):
+            assert_refused(run("compress", document, "--ratio", "0.5", "--method", method), "--query")
+        bm25 = ["--ratio", "0.5", "--method", "bm25", "-q", QUESTION]
+        assert_refused(run("compress", document, *bm25, "--protect", "names"), "protects no words")
+        assert_refused(run("compress", document, *bm25, "--classifier", predictor), "has no classifier")
     assert_refused(run("compress", document, "-o", f"{document}/out.txt", "--ratio", "0.5"), "cannot be written")
     assert_refused(run("compress", document, *PLAIN, "--ratio", "0.5", "--budget", "9"), "one of them alone")
     for ratio in ("0", "1.5", "-1", "nan"):

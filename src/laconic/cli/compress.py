@@ -20,9 +20,9 @@ from laconic.core.files import write_whole
 from laconic.core.results import Compressed, Stopwatch, whole
 from laconic.core.segments import require_question, resolve_budget
 from laconic.data.documents import read_document
-from laconic.errors import BudgetError, DataError, LaconicError
+from laconic.errors import BudgetError, DataError, LaconicError, QuestionError
 from laconic.methods.poc.calibration import Promise
-from laconic.methods.poc.compressors import check_steerable, compressor_digest, load_steerable
+from laconic.methods.poc.compressors import ASKING, check_steerable, compressor_digest, load_steerable
 from laconic.methods.poc.promises import check_promise
 from laconic.methods.poc.selection import GRID, PARTS, Policy
 from laconic.methods.poc.steering import PoC, Steered, check_floor, load_predictor
@@ -64,7 +64,7 @@ class Request:
                 "Say what is wanted: a floor, a ratio or a budget, and one of them alone.",
                 "--floor 0.9 keeps 90 % of the quality, --ratio 0.25 a quarter of the tokens, --budget 500 so many.",
             )
-        check_steerable(self.method)
+        check_steerable(self.method, self.protect, self.classifier)
         if self.method == "ram":
             raise LaconicError(
                 "RAM leaves vectors for its own decoder beside text.",
@@ -90,6 +90,8 @@ class Request:
             resolve_budget(1, self.ratio, self.budget)
         if self.query is not None:
             require_question(self.query)
+        elif self.method in ASKING:
+            raise QuestionError(f"{self.method} shortens for a question.", "Say with --query what will be asked.")
         if self.out is not None:
             check_place(self.out)
 

@@ -46,7 +46,7 @@ def run(
     if find_spec("rouge_score") is None:
         raise LaconicError("Labels need the package rouge_score.", "Run `pip install 'laconic[eval]'`.")
     check_writable(out)
-    check_steerable(method)
+    check_steerable(method, protect, classifier)
     check_protected(protect)
     drawn = limit if split is None else None  # of a split so many, and not of what happens to be in it
     tasks = {

@@ -22,6 +22,8 @@ SCORED = ("selfinfo", "contrastive")
 SELECTORS = {"bm25": BM25, "embedding": Embedding}
 STEERABLE = (*PRUNERS, *SELECTORS, "ram")
 DEFAULT = "classifier"
+#: those that shorten for a question alone
+ASKING = ("contrastive", *SELECTORS, "ram")
 
 
 def load_steerable(
@@ -41,23 +43,23 @@ def load_steerable(
     Raises:
         LaconicError: it is none that delivers any ratio, or has no words to protect.
     """
-    check_steerable(name)
+    check_steerable(name, protect, classifier)
     if name == "classifier":
         folder = Path(classifier) if classifier is not None else None
         return Classifier(backbone, protect, load_classifier(folder, backbone.device))
-    if classifier is not None:
-        raise LaconicError(f"{name} has no classifier.", "Leave --classifier out.")
     if name in PRUNERS:
         return PRUNERS[name](backbone, protect)
-    if protect:
-        raise LaconicError(f"{name} keeps whole segments and protects no words.", f"Choose {', '.join(PRUNERS)}.")
     return load_method("ram", backbone).compressor if name == "ram" else SELECTORS[name](backbone)
 
 
-def check_steerable(name: str) -> None:
-    """Raise ``LaconicError`` for a name that is no compressor which delivers any ratio."""
+def check_steerable(name: str, protect: Collection[str] = (), classifier: str | os.PathLike[str] | None = None) -> None:
+    """Raise ``LaconicError`` for what ``load_steerable`` cannot load: no compressor that delivers any ratio, say."""
     if name not in STEERABLE:
         raise LaconicError(f"{name!r} is no method that delivers any ratio.", f"Choose from: {', '.join(STEERABLE)}.")
+    if classifier is not None and name != "classifier":
+        raise LaconicError(f"{name} has no classifier.", "Leave --classifier out.")
+    if protect and name not in PRUNERS:
+        raise LaconicError(f"{name} keeps whole segments and protects no words.", f"Choose {', '.join(PRUNERS)}.")
 
 
 def compressor_digest(name: str, compressor: Compressor) -> str:
