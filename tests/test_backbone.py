@@ -71,7 +71,7 @@ def test_embedded_weights_that_are_not_installed(monkeypatch: pytest.MonkeyPatch
         load_backbone()
 
 
-@pytest.mark.parametrize("device", ["foo", "cuda:99", "meta"])
+@pytest.mark.parametrize("device", ["foo", "cuda:99", "meta", "hpu"])
 def test_a_device_that_is_not_there(device: str) -> None:
     with pytest.raises(BackboneError, match=f"The device '{device}' is unknown or not on this machine"):
         load_backbone(device=device)

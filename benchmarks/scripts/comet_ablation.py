@@ -37,9 +37,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 TASKS = ("passkey-1k", "passkey-2k", "passkey-4k")
 
 
-def without(changes: dict[str, Any], folder: Path, backbone: Backbone) -> Path:
+def without(shipped: Path, changes: dict[str, Any], folder: Path, backbone: Backbone) -> None:
     """Save what ships as far as a method with these changes has a place for it, for a training to go on from."""
-    shipped = saved_folder(backbone, "comet", SHIPPED)
     description = persist.read_description(shipped)
     config = replace(CoMeTConfig(**description["config"]), **changes)
     own = persist.own_parameters(CoMeT(backbone, config), backbone)
@@ -52,7 +51,6 @@ def without(changes: dict[str, Any], folder: Path, backbone: Backbone) -> Path:
         backbone=backbone,
         provenance={"start": persist.version(shipped), "changes": changes},
     )
-    return folder
 
 
 def main() -> None:
@@ -63,10 +61,13 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change every training")
     args = parser.parse_args()
     backbone, trained = load_backbone(), {}
+    shipped = saved_folder(backbone, "comet", SHIPPED)
     for name, changes in VARIANTS.items():
         print(f"--- {name}", flush=True)
         folder = args.runs / name.replace(" ", "-")
-        start = without(changes, folder / "start", backbone)
+        start = folder / f"start-{persist.version(shipped)}"
+        if not start.exists():
+            without(shipped, changes, start, backbone)
         settings = [f"comet.{option}={str(value).lower()}" for option, value in changes.items()]
         if changes.get("fifo_slots") == 0:  # no queue to cut short
             settings.append("stages.0.fifo_slots=null")

@@ -178,7 +178,7 @@ def resolve_device(device: str | torch.device | None = None) -> torch.device:
         try:
             if torch.empty(0, device=device).is_meta and not isinstance(device, torch.device):
                 raise RuntimeError("a tensor there has no values")
-        except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        except (RuntimeError, AssertionError, NotImplementedError, TypeError, ImportError, AttributeError) as error:
             raise BackboneError(
                 f"The device {str(device)!r} is unknown or not on this machine.",
                 "Choose auto, cpu, cuda, cuda:N or mps.",

@@ -411,15 +411,27 @@ def test_help_imports_no_model_code() -> None:
     assert time.perf_counter() - start < 5  # 0.2 s where nothing else runs; the bound is for busy machines
 
 
-def test_a_character_that_the_output_does_not_know_is_spelt(tmp_path: Path) -> None:
-    document = tmp_path / "a.txt"
-    document.write_text("Two words → three.", encoding="utf-8")
-    command = [sys.executable, "-c", "from laconic.cli.main import main; main()"]
-    command += ["compress", str(document), "--ratio", "1", "--method", "bm25", "-q", "Which?"]
-    found = subprocess.run(
-        command, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False
-    )
-    assert (found.returncode, found.stdout) == (0, "Two words \\u2192 three.\n")
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_character_that_the_output_does_not_know(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A terminal gets it spelt out; a file or a pipe gets a text as it is, or an error."""
+    written = io.BytesIO()
+
+    class Output(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return terminal
+
+    monkeypatch.setattr(sys, "stdout", Output(written, encoding="ascii"))
+    monkeypatch.setattr("laconic.cli.main.app", lambda **_: print("Two words \u2192 three."))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    if terminal:
+        assert not ended.value.code
+        assert written.getvalue() == b"Two words \\u2192 three.\n"
+    else:
+        assert ended.value.code == 2
+        assert "The output is ascii and has no" in capfd.readouterr().err
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")

@@ -132,6 +132,10 @@ def test_slips_are_told_in_one_line(
         patch.setattr("laconic.cli.compress.open_backbone", None)  # nothing is loaded
         for method in ("bm25", "embedding", "contrastive"):
             assert_refused(run("compress", document, "--ratio", "0.5", "--method", method), "--query")
+        assert_refused(run("compress", document, "--floor", "0.5"), "--query")
+        out = str(tmp_path / "new" / "a.txt")
+        assert_refused(run("compress", "missing.txt", "--ratio", "0.5", "-o", out), "missing")
+        assert not (tmp_path / "new").exists()
         bm25 = ["--ratio", "0.5", "--method", "bm25", "-q", QUESTION]
         assert_refused(run("compress", document, *bm25, "--protect", "names"), "protects no words")
         assert_refused(run("compress", document, *bm25, "--classifier", predictor), "has no classifier")

@@ -138,6 +138,9 @@ def test_books_stories_and_problems_name_the_line_too(tmp_path: Path) -> None:
     write(tmp_path / "books_val.jsonl.gz", {"text": "A book."}, {"txt": "None."})
     with pytest.raises(DataError, match="line 2 is not a record of books_val"):
         load_books("books_val", tmp_path)
+    write(tmp_path / "books_val.jsonl.gz", {"text": None})
+    with pytest.raises(DataError, match="line 1 is not a record of books_val"):
+        load_books("books_val", tmp_path)
     write(tmp_path / "babi_test.jsonl.gz", {"task": 3})
     with pytest.raises(DataError, match="line 1 is not a record of bAbI"):
         load_stories("babi-qa1", tmp_path, training=False)

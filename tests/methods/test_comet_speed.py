@@ -56,7 +56,7 @@ def test_two_chunks_are_read_side_by_side_where_that_is_worth_it(monkeypatch: py
     expected = read(made, [text], workers=1)
     before = torch.get_num_threads()
     try:
-        for threads, tokens, side in ((1, 100, []), (2, 25, [2]), (2, 24, []), (2, 100, [2])):
+        for threads, tokens, side in ((1, 100, []), (3, 100, []), (2, 25, [2]), (2, 24, []), (2, 100, [2])):
             torch.set_num_threads(threads)
             under_way.clear()
             found = read(made, [text[:tokens]], workers=None)
@@ -64,6 +64,7 @@ def test_two_chunks_are_read_side_by_side_where_that_is_worth_it(monkeypatch: py
         monkeypatch.setattr(CoMeT, "compiled", True)
         read(made, [text], workers=None)
         assert under_way == [2], "what was compiled is used"
+        monkeypatch.undo()
     finally:
         torch.set_num_threads(before)
     torch.testing.assert_close(found[0], expected[0], atol=1e-4, rtol=1e-4)

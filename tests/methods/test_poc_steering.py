@@ -205,6 +205,7 @@ def test_a_chunk_of_which_no_part_is_short_enough_stays_as_it_is() -> None:
     assert plain
     assert all(chunk.strip() in found.text for chunk in plain)
     assert len(found.text) < len(text)
+    assert found.notes == [f"{len(plain)} of {len(pieces)} chunks have no part so short, and are as they were"]
     with pytest.raises(LaconicError, match="leaves vectors"):
         compress_each(Vectors(BACKBONE), predictor(), text, None, ratios)
 

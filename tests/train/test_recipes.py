@@ -50,6 +50,9 @@ def test_a_key_that_is_missing_or_of_no_use_is_named(name: str, tmp_path: Path) 
     # without its objective, a stage is one on written examples
     for key in stage.keys() - {"objective"}:
         told(whole | {"stages": [{k: v for k, v in stage.items() if k != key}]}, f"has no {key}")
+    if "objective" in stage:
+        slip = {("objectve" if k == "objective" else k): v for k, v in stage.items()}
+        told(whole | {"stages": [slip]}, "has no use for")
     told(whole | {"stages": [stage | {"quetsions": 3}]}, f"{whole['method']} has no use for quetsions")
     told(whole | {"sede": 3}, "a recipe has no sede")
 
@@ -59,7 +62,8 @@ def test_a_key_that_is_missing_or_of_no_use_is_named(name: str, tmp_path: Path) 
     ("change", "told"),
     [
         ("stages.0.name=3", "no plain word"), ("stages.0.name=../../x", "no plain word"),
-        ("stages.0.name=[a]", "no plain word"), ("output=null", "output"), ("seed=99999999999999999999", "seed"),
+        ("stages.0.name=[a]", "no plain word"),
+        ("stages.0.name=²x", "no plain word"), ("output=null", "output"), ("seed=99999999999999999999", "seed"),
         ("seed=-1", "seed"), ("device=3", "device"), ("dtype=[fp32]", "dtype"), ("method=[a]", "No trainer"),
     ],
 )  # fmt: skip

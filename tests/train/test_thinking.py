@@ -277,7 +277,7 @@ def test_traces_that_cannot_be_laid_out_are_refused() -> None:
     ("key", "value"),
     [
         ("task", []), ("task", ["gsm8k_test"]), ("task", "shuffle"), ("difficulty", [0]), ("difficulty", []),
-        ("segmenter", "word"), ("limit", 0), ("rows", True), ("pack", 0), ("soft_rate", 0),
+        ("segmenter", "word"), ("segmenter", ["line"]), ("limit", 0), ("rows", True), ("pack", 0), ("soft_rate", 0),
     ],
 )  # fmt: skip
 def test_slips_in_a_stage_are_found(key: str, value: Any) -> None:

@@ -22,7 +22,7 @@ from laconic.core.segments import require_question, resolve_budget
 from laconic.data.documents import read_document
 from laconic.errors import BudgetError, DataError, LaconicError, QuestionError
 from laconic.methods.poc.calibration import Promise
-from laconic.methods.poc.compressors import ASKING, check_steerable, compressor_digest, load_steerable
+from laconic.methods.poc.compressors import ASKING, CLASSIFIER, check_steerable, compressor_digest, load_steerable
 from laconic.methods.poc.promises import check_promise
 from laconic.methods.poc.selection import GRID, PARTS, Policy
 from laconic.methods.poc.steering import PoC, Steered, check_floor, load_predictor
@@ -92,6 +92,8 @@ class Request:
             require_question(self.query)
         elif self.method in ASKING:
             raise QuestionError(f"{self.method} shortens for a question.", "Say with --query what will be asked.")
+        elif self.floor is not None and self.method == CLASSIFIER and self.classifier is None:
+            raise QuestionError("A floor is of what will be asked.", "Say with --query what that is.")
         if self.out is not None:
             check_place(self.out)
 
@@ -121,6 +123,7 @@ def run(request: Request, as_json: bool) -> None:
     assert text is not None
     if request.out is not None:
         try:
+            request.out.parent.mkdir(parents=True, exist_ok=True)
             write_whole(request.out, text)
         except OSError as error:
             raise DataError(

@@ -312,8 +312,8 @@ def main() -> None:
 
     Output that cannot be written (a full disk) is such an error; a reader that has seen enough (``| head``) is none.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal or a pipe may not know a text's characters
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict" and sys.stdout.isatty():
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know a text's characters
     try:
         status = app(standalone_mode=False, prog_name="laconic")
         if sys.stdout is not None:  # closed; then nobody wants to hear
@@ -330,6 +330,9 @@ def main() -> None:
         _refuse(f"{message}. See `{command} --help`.")
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+    except UnicodeEncodeError as error:  # a file or a pipe gets a text as it is, or not at all
+        character = error.object[error.start : error.start + 1]
+        _refuse(f"The output is {error.encoding} and has no {character!r}. Set PYTHONIOENCODING=utf-8.")
     except OSError as error:
         _leave_output()
         if isinstance(error, BrokenPipeError):

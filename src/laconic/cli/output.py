@@ -26,13 +26,13 @@ def check_writable(out: Path) -> None:
     if out.suffix != ".json" and not out.is_dir():  # these have the other suffixes
         raise DataError(f"{out} is not named as JSON.", f"Write {out}.json.")
     check_place(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
 
 
 def check_place(out: Path) -> None:
-    """Raise ``DataError`` for a file that could not be written."""
+    """Raise ``DataError`` for a file that could not be written, in folders that may still have to be made."""
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out.parent).close()
+        tempfile.TemporaryFile(dir=next(parent for parent in out.absolute().parents if parent.exists())).close()
         if out.is_dir():
             raise IsADirectoryError(21, "it is a folder")
     except OSError as error:

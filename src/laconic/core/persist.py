@@ -77,7 +77,7 @@ def save_method(
             retired = Path(tempfile.mkdtemp(prefix=".replaced-", dir=target.parent))
             os.replace(target, retired / target.name)
             os.replace(scratch, target)
-            shutil.rmtree(retired)
+            shutil.rmtree(retired, ignore_errors=True)
         else:
             os.replace(scratch, target)
     except (OSError, SafetensorError) as error:  # the disk is full, say

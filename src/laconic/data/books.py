@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from importlib.resources import files
-from operator import itemgetter
 
 from laconic.data.folder import data_file
-from laconic.data.jsonl import parsed
+from laconic.data.jsonl import Record, parsed
 from laconic.errors import DataError
 
 #: files of books, and whether they may be trained on
@@ -31,4 +30,11 @@ def load_books(name: str, folder: str | os.PathLike[str] | None = None, *, train
     parts, trained = BOOKS.get(name, ((), False))  # the sample is one of those kept for evaluation
     if training and not trained:
         raise DataError(f"{name} is kept for evaluation and must not be trained on.", "Choose training data.")
-    return [text for part in parts for text in parsed(data_file(part, folder), part, itemgetter("text"))]
+    return [text for part in parts for text in parsed(data_file(part, folder), part, _text)]
+
+
+def _text(record: Record) -> str:
+    text = record["text"]
+    if not isinstance(text, str):
+        raise TypeError("its text is none")
+    return text

@@ -10,7 +10,8 @@ import json
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -118,6 +119,8 @@ def run(task: Task, config: LoopConfig, folder: Path, say: Any = print) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.jsonl"
     if accelerator.is_main_process:
+        for torn in folder.glob(f"{checkpoint.name}.*.part"):  # by a kill
+            torn.unlink()
         forget_future(log, first)
     started = time.monotonic() - before
     for step in range(first, config.steps):
@@ -167,15 +170,21 @@ def _shares(weights: list[float | Sequence[float]], accelerator: Accelerator, wo
 
 
 def _save(path: Path, so_far: dict[str, Any], trained: list[nn.Parameter], optimizer: Any) -> None:
-    """Raises ``RecipeError`` where it cannot be written; the one before stays."""
     state = {**so_far, "parameters": [p.detach() for p in trained], "optimizer": optimizer.state_dict()}
+    with _written(path), whole_file(path) as file:
+        torch.save(state, file)
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Raise ``RecipeError`` where a file of a training cannot be written; a checkpoint before it stays."""
     try:
-        with whole_file(path) as file:
-            torch.save(state, file)
-    except (OSError, RuntimeError) as error:  # torch's own where the disk is full
+        yield
+    except (OSError, RuntimeError) as error:  # torch raises its own where a write fails, and chains the reason
+        reason = error.__context__ if isinstance(error.__context__, OSError) else error
         raise RecipeError(
-            f"The checkpoint {path} cannot be written: {error}.",
-            "Make room, then run the recipe again: it goes on from the last one.",
+            f"{path} cannot be written: {reason}.",
+            "Make room, then run the recipe again: it goes on from its last checkpoint.",
         ) from error
 
 
@@ -210,12 +219,13 @@ def forget_future(path: Path, first: int) -> None:
                 kept.append(line)
         except ValueError:  # torn by the kill
             continue
-    write_whole(path, "".join(line + "\n" for line in kept))
+    with _written(path):
+        write_whole(path, "".join(line + "\n" for line in kept))
 
 
 def add_line(path: Path, line: dict[str, Any]) -> None:
     """Add to a log what there is to say of a step."""
-    with path.open("a") as log:
+    with _written(path), path.open("a") as log:
         log.write(json.dumps(line) + "\n")
 
 

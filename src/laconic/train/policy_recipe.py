@@ -64,7 +64,7 @@ def check_policy(stage: dict[str, Any], where: str) -> None:
         raise RecipeError(f"{where}: luffy learns from answers that are given.", "Set given: 1.")
     if not above_zero(stage["temperature"]):
         raise RecipeError(f"{where}: temperature must be a number above 0: answers differ by chance.", LOOK)
-    if stage["reward"] not in REWARDS:
+    if not isinstance(stage["reward"], str) or stage["reward"] not in REWARDS:
         raise RecipeError(f"{where}: reward must be one of {', '.join(REWARDS)}.", LOOK)
     needed = NEEDS.get(stage["reward"])
     if needed is not None and find_spec(needed) is None:

@@ -10,6 +10,7 @@ one inside this package), or from the average of several. ``key=value`` override
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -102,16 +103,16 @@ def _check_types(recipe: dict[str, Any], path: str | Path) -> None:
     for number, stage in enumerate(stages):
         where = f"{path}: stage {number}"
         keys = {"name", "loop", *trainer.keys(stage)}
+        if unknown := set(stage) - keys:  # which may be a slip in a word that is missing then
+            raise RecipeError(f"{where}: {method} has no use for {sorted(map(str, unknown))[0]} there.", trainer.look)
         if absent := keys - set(stage):
             raise RecipeError(f"{where} has no {sorted(absent)[0]}.", trainer.look)
-        if unknown := set(stage) - keys:
-            raise RecipeError(f"{where}: {method} has no use for {sorted(map(str, unknown))[0]} there.", trainer.look)
         try:
             LoopConfig(seed=recipe["seed"], **stage["loop"])
         except TypeError as error:
             raise RecipeError(f"{where}: loop: {error}.", trainer.look) from error
-        if not isinstance(stage["name"], str) or not stage["name"].replace("-", "").isalnum():
-            raise RecipeError(f"{where} has a name that is no plain word.", trainer.look)
+        if not isinstance(stage["name"], str) or not re.fullmatch(r"[A-Za-z0-9_-]+", stage["name"]):
+            raise RecipeError(f"{where} has a name that is no plain word.", "Letters, digits, - and _ make one.")
         trainer.check(stage, where)
     names = [stage["name"] for stage in stages]
     if "method" in names:

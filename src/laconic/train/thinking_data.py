@@ -38,7 +38,8 @@ def check_problems(stage: dict[str, Any], where: str, look: str) -> None:
 
 def check_written(stage: dict[str, Any], where: str, look: str) -> None:
     """Raise ``RecipeError`` for a slip in the keys of stages on written solutions."""
-    if stage["segmenter"] is not None and stage["segmenter"] not in SEGMENTERS:
+    cut = stage["segmenter"]
+    if cut is not None and not (isinstance(cut, str) and cut in SEGMENTERS):
         raise RecipeError(f"{where}: segmenter must be null or one of {', '.join(SEGMENTERS)}.", look)
     if stage["pack"] is not None and not positive(stage["pack"]):
         raise RecipeError(f"{where}: pack must be null, or a whole number of tokens.", look)

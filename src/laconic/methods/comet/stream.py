@@ -31,7 +31,8 @@ class ChunkStream:
         memory: what the rows have read before; nothing if left out.
         batch: rows, where there is no memory.
         workers: chunks that are read side by side, each on a share of torch's threads, which a layer of one chunk does
-            not keep busy; None: two on a CPU with several threads, where two are whole.
+            not keep busy; None: two of a single row, on a CPU whose threads can be halved. While it reads, torch's
+            number of threads is that share, for threads too that begin to use torch then, which keep it.
 
     Attributes:
         memory: of all closed chunks.
@@ -139,8 +140,8 @@ class ChunkStream:
 
     def _side_by_side(self, chunks: int) -> int:
         """How many of so many whole chunks to read side by side, where nobody said."""
-        idle = self.comet.backbone.device.type == "cpu" and torch.get_num_threads() > 1
-        return 2 if idle and chunks > 1 and not self.comet.compiled else 1
+        halves = self.comet.backbone.device.type == "cpu" and torch.get_num_threads() % 2 == 0
+        return 2 if halves and chunks > 1 and len(self.tail) == 1 and not self.comet.compiled else 1
 
     @torch.no_grad()
     def close(self, which: Sequence[bool] | None = None) -> Memory:

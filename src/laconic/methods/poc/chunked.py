@@ -53,10 +53,12 @@ def compress_each(
     parts: list[str] = []
     evidence: list[Span] = []
     seconds: dict[str, float] = {}
+    stiff = 0
     for (start, end), ratio in zip(between_words(context, pieces.char_spans), ratios, strict=True):
         chunk = context[start:end]
         found = None if ratio >= 1 or not chunk.strip() else _compressed(compressor, chunk, query, ratio)
         if found is None:
+            stiff += ratio < 1 and bool(chunk.strip())
             parts.append(chunk)
             evidence.append(Span(start, end, chunk))
             continue
@@ -68,10 +70,11 @@ def compress_each(
         seconds = {
             stage: seconds.get(stage, 0.0) + found.seconds.get(stage, 0.0) for stage in {**seconds, **found.seconds}
         }
-    text = "".join(parts) if ratios[-1] >= 1 else "".join(parts).rstrip()
+    text = "".join(parts) if found is None else "".join(parts).rstrip()
     tokens, left = len(pieces.ids), predictor.backbone.count_tokens(text)
     asked = sum(ratio * length for ratio, length in zip(ratios, pieces.lengths, strict=True)) / tokens
-    return Compressed(tokens, left, asked, text=text, evidence=evidence, seconds=seconds)
+    notes = [f"{stiff} of {len(pieces)} chunks have no part so short, and are as they were"] if stiff else []
+    return Compressed(tokens, left, asked, text=text, evidence=evidence, seconds=seconds, notes=notes)
 
 
 def _compressed(compressor: Compressor, chunk: str, query: str | None, ratio: float) -> Compressed | None:

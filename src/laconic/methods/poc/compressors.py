@@ -21,7 +21,7 @@ PRUNERS = {"classifier": Classifier, "selfinfo": SelfInformation, "contrastive":
 SCORED = ("selfinfo", "contrastive")
 SELECTORS = {"bm25": BM25, "embedding": Embedding}
 STEERABLE = (*PRUNERS, *SELECTORS, "ram")
-DEFAULT = "classifier"
+DEFAULT = CLASSIFIER = "classifier"
 #: those that shorten for a question alone
 ASKING = ("contrastive", *SELECTORS, "ram")
 

@@ -11,10 +11,10 @@ import multiprocessing
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from laconic.errors import LaconicError
+from laconic.errors import RewardError
 
 #: seconds that one answer may take, and those that starting may
-LIMIT, START = 3.0, 60.0
+LIMIT, START = 3.0, 50.0
 #: an answer that is longer is none
 LONGEST = 200
 
@@ -53,7 +53,7 @@ def _start() -> tuple[BaseProcess, Connection]:
         started = False
     if not started:
         process.kill()
-        raise LaconicError(
+        raise RewardError(
             "The process that checks mathematics does not start.", "Look whether `import math_verify` works."
         )
     return process, own

@@ -80,6 +80,8 @@ class Rewarded:
             place = len(found)
             thread.join(self.patience)
         place = len(found)
+        if failed and isinstance(failed[0], RewardError):
+            raise failed[0]
         if failed:
             raise RewardError(
                 f"The reward of {asked[place].id or 'a problem'} raised {type(failed[0]).__name__}: {failed[0]}.",
