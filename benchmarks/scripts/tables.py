@@ -201,6 +201,9 @@ def comet_speed(result: dict) -> str:
             f"| {row['tokens']:,} | {row['method']} | {row['seconds']:.1f} | {row['tokens_per_second']:.0f} | "
             f"{share} | {row['peak_mb']:.0f} | {state} |"
         )
+    if any(row["method"] == "side by side" for row in result["rows"]):
+        told = "Measured before chunks were read side by side unless told otherwise: `comet` is one by one here."
+        lines.append(f"\n{told}")
     return "\n".join(lines)
 
 
