@@ -176,6 +176,7 @@ def resolve_device(device: str | torch.device | None = None) -> torch.device:
     """
     if device is not None and str(device) != "auto":
         try:
+            # a program that means the meta device knows what for; what people type has to hold numbers
             if torch.empty(0, device=device).is_meta and not isinstance(device, torch.device):
                 raise RuntimeError("a tensor there has no values")
         except (RuntimeError, AssertionError, NotImplementedError, TypeError, ImportError, AttributeError) as error:

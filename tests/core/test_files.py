@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from laconic.core.files import write_whole
+from laconic.core.files import whole_file, write_whole
 
 
 def test_text_and_bytes_replace_what_was_there(tmp_path: Path) -> None:
@@ -32,6 +32,21 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
         write_whole(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == [path.name], "nothing half-written is left"
+
+
+def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    write_whole(path, "old")
+
+    def breaks_off() -> None:
+        with whole_file(path) as file:
+            file.write(b"half of it")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        breaks_off()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == [path.name]
 
 
 def test_a_link_stays_one(tmp_path: Path) -> None:

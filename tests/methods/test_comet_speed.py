@@ -61,6 +61,8 @@ def test_two_chunks_are_read_side_by_side_where_that_is_worth_it(monkeypatch: py
             under_way.clear()
             found = read(made, [text[:tokens]], workers=None)
             assert under_way == side, (threads, tokens)
+        read(made, [text, text], workers=None)
+        assert under_way == [2], "rows keep threads busy by themselves"
         monkeypatch.setattr(CoMeT, "compiled", True)
         read(made, [text], workers=None)
         assert under_way == [2], "what was compiled is used"

@@ -198,14 +198,17 @@ def test_a_chunk_of_which_no_part_is_short_enough_stays_as_it_is() -> None:
 
     text = TEXT + "\n\nWhat is the passkey? The passkey is 48213. " * 6
     pieces = segment(BACKBONE.tokenizer, text, predictor().config.chunk_tokens)
-    ratios = [0.5] * len(pieces)
+    ratios = [1.0, *[0.5] * (len(pieces) - 1)]
     found = compress_each(Sentences(BACKBONE), predictor(), text, None, ratios)
     assert found.text is not None
     plain = [text[a:b] for a, b in between_words(text, pieces.char_spans) if "passkey" not in text[a:b]]
     assert plain
     assert all(chunk.strip() in found.text for chunk in plain)
     assert len(found.text) < len(text)
-    assert found.notes == [f"{len(plain)} of {len(pieces)} chunks have no part so short, and are as they were"]
+    assert text[: pieces.char_spans[0][1]].strip() == plain[0].strip(), "at ratio 1 nothing was to be cut"
+    assert found.notes == [f"{len(plain) - 1} of {len(pieces)} chunks have no part so short, and are as they were"]
+    ended = compress_each(Sentences(BACKBONE), predictor(), TEXT + "\n\n", None, [0.5] * 9)
+    assert ended.text == TEXT + "\n\n", "no part of it is short enough, and its end is kept too"
     with pytest.raises(LaconicError, match="leaves vectors"):
         compress_each(Vectors(BACKBONE), predictor(), text, None, ratios)
 

@@ -270,6 +270,12 @@ def test_rewards_are_total_or_named(tmp_path: Path) -> None:
 
     with pytest.raises(RewardError, match="p1 raised KeyError"):
         Rewarded(ASKED, raises)(["1"], ["a"])
+
+    def cannot(problem: Problem, text: str) -> float:
+        raise RewardError("The checker does not start.", "Install it.")
+
+    with pytest.raises(RewardError, match=r"^The checker does not start\. Install it\.$"):
+        Rewarded(ASKED, cannot)(["1"], ["a"])
     # each answer has that long, not all of them together
     slow = Rewarded(ASKED, lambda problem, text: time.sleep(0.2) or 0.5, patience=0.6)
     assert slow(["0"] * 5, ["a"] * 5) == [0.5] * 5

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from laconic.errors import RecipeError
-from laconic.train.loop import LoopConfig, _shares, run
+from laconic.train.loop import LoopConfig, _shares, add_line, run
 
 
 class Toy(nn.Module):
@@ -197,6 +197,19 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pyt
     said: list[str] = []
     run(toy(), config, tmp_path, say=said.append)
     assert said[0] == "resuming at step 2 of 4"
+
+
+def test_what_a_kill_left_half_written_goes(tmp_path: Path) -> None:
+    run(toy(), LoopConfig(steps=2), tmp_path, say=lambda line: None)
+    (tmp_path / "checkpoint.pt.0badcafe.part").write_bytes(b"half")
+    run(toy(), LoopConfig(steps=3), tmp_path, say=lambda line: None)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "log.jsonl"}
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").mkdir()
+    with pytest.raises(RecipeError, match=r"log\.jsonl cannot be written: .*Is a directory"):
+        add_line(tmp_path / "log.jsonl", {"step": 1})
 
 
 def test_a_finished_run_does_nothing(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from comets import write_records
 from tiny import tiny_backbone
 
 from laconic.data.needles import NEEDLES
@@ -58,3 +59,7 @@ def test_a_task_that_is_named_twice_comes_twice_as_often(books: Path) -> None:
     assert 0.42 < share(["passkey", "continuation", "number", "continuation"], "Question:") < 0.58
     data = load_reading({"task": ["passkey", "number", "passkey"], "books": "books_train"})
     assert len(data.makers) == 3
+    record = {"id": "1", "document": "A story.", "qas": [{"question": "What?", "answers": ["A story."]}]}
+    write_records(books / "squality_train.jsonl.gz", record)
+    data = load_reading({"task": ["squality_train", "continuation", "squality_train"], "books": "books_train"})
+    assert [len(items) for items in data.documents] == [1, 1]
