@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -125,15 +125,11 @@ class PoC:
             if each_chunk:
                 choices, choice = choose_each(curve, floor, policy, least_ratio)
             else:
-                # above 1 selection gives up, yet the text as it is meets every floor up to 1
-                aim = floor + margin if floor + margin <= 1.0 else math.inf
-                found = select(curve, aim, policy=policy, least_ratio=least_ratio)
-                choice = replace(found, ratio=self.promises.ratio(found.ratio, promise), feasible=True)
-                if choice.ratio != found.ratio:
-                    choice = replace(choice, retention=1.0 if choice.ratio >= 1 else float(curve([choice.ratio])[0]))
+                choices, choice = [], self._choose(curve, floor + margin, policy, least_ratio, promise)
         choice = choice if choice.curve else replace(choice, curve=told(curve))
-        if each_chunk:
-            compressed = self._each(choices, choice.ratio, context, query, skip)
+        if choices and choice.ratio < 1 and skip(choice.ratio) is None:
+            ratios = [one.ratio for one in choices]
+            compressed = compress_each(self.compressor, self.predictor, context, query, ratios)
         else:
             compressed = self._at(choice.ratio, context, query, skip, promise)
         compressed = replace(compressed, seconds=watch.seconds | compressed.seconds)
@@ -152,18 +148,14 @@ class PoC:
         compressed = whole(context, self.predictor.backbone.count_tokens(context), reason)
         return Steered(compressed, Choice(1.0, 1.0, True, policy, []), self.promises.words(floor, promise, delta), 0.0)
 
-    def _each(
-        self,
-        choices: Sequence[Choice],
-        mean: float,
-        context: str,
-        query: str | None,
-        skip: Callable[[float], str | None],
-    ) -> Compressed:
-        if mean >= 1 or skip(mean) is not None:
-            return self._at(mean, context, query, skip, "mean")
-        ratios = [choice.ratio for choice in choices]
-        return compress_each(self.compressor, self.predictor, context, query, ratios)
+    def _choose(self, curve: Curve, aim: float, policy: Policy, least_ratio: float, promise: Promise) -> Choice:
+        """One ratio for the text; under a promise, one that was measured."""
+        # above 1 selection gives up, yet the text as it is meets every floor up to 1
+        found = select(curve, aim if aim <= 1.0 else math.inf, policy=policy, least_ratio=least_ratio)
+        choice = replace(found, ratio=self.promises.ratio(found.ratio, promise), feasible=True)
+        if choice.ratio != found.ratio:
+            choice = replace(choice, retention=1.0 if choice.ratio >= 1 else float(curve([choice.ratio])[0]))
+        return choice
 
     def _at(
         self, ratio: float, context: str, query: str | None, skip: Callable[[float], str | None], promise: Promise
