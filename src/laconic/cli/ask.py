@@ -7,105 +7,26 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import replace
+from typing import cast
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from laconic.cli import bill
 from laconic.cli.loading import open_backbone
 from laconic.cli.output import print_json
-from laconic.core.results import Answer, Compressed, Stopwatch, peak_memory_mb
+from laconic.cli.request import Request
+from laconic.core.results import Answer, Compressed, Stopwatch
 from laconic.core.segments import require_question
 from laconic.data.documents import read_document
 from laconic.errors import BudgetError, LaconicError, QuestionError
 from laconic.generation.answer import Reader
 from laconic.methods.budget import auto_budget
 from laconic.methods.poc.calibration import Promise
-from laconic.methods.poc.compressors import DEFAULT as STEERED
-from laconic.methods.poc.compressors import SCORED, check_steerable, compressor_digest, load_steerable
-from laconic.methods.poc.promises import check_promise
-from laconic.methods.poc.steering import PoC, check_floor, load_predictor
-from laconic.methods.registry import WHOLE, LoadedMethod, check_names, load_method, reader_name
-
-SHOWN_PASSAGES = 3
-DEFAULT = "ram"
-#: suffix of the files that `laconic read` makes
-MEMORY = ".memory"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for."""
-
-    documents: list[str]
-    question: str
-    #: what was asked for; None leaves it to the document
-    wanted: str | None
-    factor: str
-    budget: int | None
-    backbone: str | None
-    adapter: str | None
-    max_new_tokens: int
-    dtype: str
-    device: str
-    floor: float | None = None
-    promise: str = "mean"
-    delta: float = 0.1
-    predictor: str | None = None
-
-    @property
-    def method(self) -> str:
-        """A memory file is CoMeT's; documents are read with RAM unless something else is wanted."""
-        if self.wanted:
-            return self.wanted
-        return "comet" if self.of_memory else DEFAULT if self.floor is None else STEERED
-
-    def check_floor(self) -> None:
-        """Raise ``LaconicError`` for a floor that cannot be meant, before any work."""
-        check_promise(self.promise, self.delta)
-        if self.floor is None:
-            if (self.promise, self.delta, self.predictor) != ("mean", 0.1, None):
-                raise BudgetError(
-                    "What is promised is a floor.", "Give --floor too, or leave --promise, --delta and --predictor out."
-                )
-            return
-        check_floor(self.floor)
-        check_steerable(self.method)
-        if self.factor != "auto" or self.budget is not None:
-            raise BudgetError("A floor says how much is to be kept.", "Leave --factor and --budget out.")
-
-    @property
-    def of_memory(self) -> bool:
-        return any(name.endswith(MEMORY) for name in self.documents)
-
-    def ratio(self) -> float | None:
-        """1/factor, or None for auto; ``full`` has the ratio 1.
-
-        Raises:
-            BudgetError: a factor that is no number, or not above 1, or a saving asked of ``full``.
-        """
-        if self.method in WHOLE:
-            if self.factor not in ("auto", "1") or self.budget is not None:
-                raise BudgetError(
-                    f"The method {self.method} takes the whole document in: its factor is 1.",
-                    "Leave --factor and --budget out.",
-                )
-            return 1.0
-        if self.factor == "auto":
-            if self.budget is not None and self.budget < 1:
-                raise BudgetError(f"The budget of {self.budget} tokens is too small.", "Give at least 1 token.")
-            return None
-        try:
-            factor = float(self.factor)
-        except ValueError:
-            factor = math.nan
-        if not 1 < factor < math.inf:
-            raise BudgetError(f"The factor {self.factor!r} is not a number above 1.", "Give 4 for a quarter, or auto.")
-        if self.budget is not None:
-            raise BudgetError("Both --factor and --budget are given.", "Give one of them.")
-        return 1 / factor
+from laconic.methods.poc.compressors import SCORED, compressor_digest, load_steerable
+from laconic.methods.poc.steering import PoC, load_predictor
+from laconic.methods.registry import LoadedMethod, check_names, load_method, reader_name
 
 
 def run(request: Request, as_json: bool) -> None:
@@ -234,10 +155,10 @@ def _print(
     as_json: bool,
 ) -> None:
     if as_json:
-        print_json(_as_json(request, backbone, answer, loading))
+        print_json(bill.as_json(request, backbone, answer, loading))
         return
     out.print()
-    _show(people, request, answer, loading)
+    bill.show(people, request, answer, loading)
 
 
 @contextmanager
@@ -285,49 +206,3 @@ def _check_fits(request: Request, seen: int, room: int) -> None:
             f"At factor {request.factor} the decoder would see {seen} tokens, and its window has room for {room}.",
             f"Use --factor auto, or at least {math.ceil(10 * float(request.factor) * seen / room) / 10:g}.",
         )
-
-
-def _as_json(request: Request, backbone: str, answer: Answer, loading: dict[str, float]) -> dict[str, Any]:
-    context = answer.context
-    return {
-        "answer": answer.text,
-        "method": request.method,
-        "backbone": backbone,
-        "document_tokens": context.document_tokens,
-        "context_tokens": context.context_tokens,
-        "requested_factor": request.factor if request.factor == "auto" else float(request.factor),
-        "floor": request.floor,
-        "delivered_factor": round(context.delivered_factor, 3),
-        "evidence": [{"start": s.start, "end": s.end, "text": s.text, "score": s.score} for s in context.evidence],
-        "seconds": {stage: round(value, 4) for stage, value in (loading | context.seconds | answer.seconds).items()},
-        "peak_memory_mb": round(peak_memory_mb(), 1),
-        "peak_cache_bytes": answer.peak_cache_bytes,
-        "notes": context.notes,
-    }
-
-
-def _show(people: Console, request: Request, answer: Answer, loading: dict[str, float]) -> None:
-    context = answer.context
-    ranked = sorted(context.evidence, key=lambda span: -(span.score or 0.0))
-    people.print()
-    if ranked:
-        people.print(Text(f"read word for word: {len(ranked)} passages, the best of them", style="dim"))
-    for span in ranked[:SHOWN_PASSAGES]:
-        text = " ".join(span.text.split())
-        score = "" if span.score is None else f"{span.score:.2f}  "
-        people.print(Text(f"  {score}[{span.start:,}-{span.end:,}] ", "cyan") + Text(_clipped(text)))
-    table = Table(title="bill", title_justify="left", show_header=False, box=None, padding=(0, 2))
-    table.add_row("document", f"{context.document_tokens:,} tokens")
-    asked = f"asked: {request.factor}" if request.floor is None else f"floor: {request.floor:g}"
-    seen = f"{context.context_tokens:,} tokens ({context.delivered_factor:.1f}x shorter, {asked})"
-    table.add_row("decoder saw", seen)
-    table.add_row("peak cache", f"{answer.peak_cache_tokens:,} tokens, {answer.peak_cache_bytes / 2**20:.1f} MiB")
-    stages = loading | context.seconds | answer.seconds
-    table.add_row("seconds", "  ".join(f"{stage} {value:.2f}" for stage, value in stages.items()))
-    table.add_row("peak memory", f"{peak_memory_mb():,.0f} MiB")
-    people.print()
-    people.print(table)
-
-
-def _clipped(text: str, width: int = 300) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"

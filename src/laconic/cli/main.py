@@ -62,7 +62,8 @@ def ask(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")] = False,
 ) -> None:
     """Answer a question about a document of any length."""
-    from laconic.cli.ask import Request, run
+    from laconic.cli.ask import run
+    from laconic.cli.request import Request
 
     # the parser gives a lone argument to the question; who wrote one may have forgotten either
     if not document:
