@@ -8,7 +8,6 @@ teacher's tokens come from the very states that the policy's loss is made of.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -17,9 +16,7 @@ from trl import GRPOTrainer
 
 from laconic.core.compat import require_plain_head
 from laconic.errors import LaconicError
-from laconic.losses.chosen import chosen_log_probs
 from laconic.losses.distillation import (
-    divergence_of_states,
     guidance,
     match_bonus,
     reverse_kl_advantage,
@@ -30,6 +27,7 @@ from laconic.losses.distillation import (
 from laconic.losses.policy import shaped_off_policy
 from laconic.methods.tgpo.config import ALONE, FROM_GIVEN, REWARDLESS, TGPOConfig
 from laconic.methods.tgpo.gates import gated, no_better
+from laconic.methods.tgpo.states import LastStates
 from laconic.methods.tgpo.teacher import LocalTeacher, Scores, TeacherScorer
 
 #: objectives that change the advantage
@@ -64,6 +62,7 @@ class TGPOTrainer(GRPOTrainer):
         if teacher is not None or objective in FROM_GIVEN:
             require_plain_head(self.accelerator.unwrap_model(self.model))
         self.teacher = teacher
+        self.last = LastStates(self.accelerator, self.temperature)
         self._weight_now = 0.0
         self._rewards = torch.zeros(0)  # of all processes' answers of the batch just rolled out
 
@@ -171,7 +170,7 @@ class TGPOTrainer(GRPOTrainer):
         if not added and self.args.objective != "sft":
             loss: Tensor = super()._compute_loss(model, inputs)
             return loss
-        with self._last_states(model) as seen:
+        with self.last.seen(model) as seen:
             loss = super()._compute_loss(model, inputs)
         weight, term, gate = self._term(model, self._before(seen, inputs), inputs)
         shared = self._aggregated(term, gate, inputs)
@@ -188,14 +187,16 @@ class TGPOTrainer(GRPOTrainer):
         it counts."""
         objective, said, mask = self.args.objective, inputs["completion_ids"], self._mask(inputs)
         if objective == "gkd":
-            return 1.0, self._divergence(model, states, inputs["teacher_states"], mask), mask
+            teacher, teachers = cast(LocalTeacher, self.teacher), inputs["teacher_states"]
+            return 1.0, self.last.divergence(model, states, teacher, teachers, mask, self.args.gkd_beta), mask
         if objective in FROM_GIVEN:
-            own = self._looked_up(model, states, said[..., None], mask)[..., 0]
+            own = self.last.log_probs(model, states, said[..., None], mask)[..., 0]
             if objective == "sft":
                 return 1.0, guidance(own), mask
             given = inputs["given_advantages"][:, None]
             return 1.0, shaped_off_policy(own, given), mask * (given != 0)
-        looked_up = self._looked_up(model, states, torch.cat([said[..., None], inputs["teacher_ids"]], dim=-1), mask)
+        asked = torch.cat([said[..., None], inputs["teacher_ids"]], dim=-1)
+        looked_up = self.last.log_probs(model, states, asked, mask)
         self._record("teacher/student_probability", _mean(looked_up[..., 1].detach().exp(), mask))
         if objective == "kdrl":  # answers that are right already are left alone
             gate = mask * no_better(inputs["advantages"])[:, None]
@@ -223,10 +224,10 @@ class TGPOTrainer(GRPOTrainer):
         """
         found = []
         for answers, chosen in zip(self._by_update(inputs), ids.split(self._together), strict=True):
-            with self._last_states(self.model) as seen:
+            with self.last.seen(self.model) as seen:
                 self._read(answers)
             states = self._before(seen, answers)
-            found.append(self._looked_up(self.model, states, chosen, self._mask(answers)))
+            found.append(self.last.log_probs(self.model, states, chosen, self._mask(answers)))
         return torch.cat(found)
 
     @torch.no_grad()
@@ -250,37 +251,6 @@ class TGPOTrainer(GRPOTrainer):
         mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
         count = inputs["completion_ids"].shape[1]
         return self._get_per_token_logps_and_entropies(self.model, ids, mask, count, **named)
-
-    def _looked_up(self, model: Any, states: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Log-probabilities ``[B, T, K]`` from the states before each token; 0 where nothing is real."""
-        real = mask.bool()
-        head = self.accelerator.unwrap_model(model).get_output_embeddings()
-        found, _ = chosen_log_probs(head, states[real], ids[real], temperature=self.temperature)
-        return torch.zeros(ids.shape, device=found.device).masked_scatter(real[..., None], found)
-
-    def _divergence(self, model: Any, states: Tensor, teachers: Tensor, mask: Tensor) -> Tensor:
-        """Of the teacher and the student at each position, ``[B, T]``."""
-        teacher, real = cast(LocalTeacher, self.teacher), mask.bool()
-        head = self.accelerator.unwrap_model(model).get_output_embeddings()
-        found = divergence_of_states(
-            (lambda own: teacher.vocabulary.compared(head(own).float()), states[real]),
-            (teacher.logits, teachers[real]),
-            self.args.gkd_beta,
-            temperature=self.temperature,
-        )
-        return torch.zeros(mask.shape, device=found.device).masked_scatter(real, found)
-
-    @contextmanager
-    def _last_states(self, model: Any) -> Iterator[list[Tensor]]:
-        """What the decoder's body returns while this lasts, with its graph."""
-        bare = self.accelerator.unwrap_model(model)
-        bare = bare.get_base_model() if hasattr(bare, "get_base_model") else bare
-        seen: list[Tensor] = []
-        handle = bare.base_model.register_forward_hook(lambda _, __, made: seen.append(made.last_hidden_state))
-        try:
-            yield seen
-        finally:
-            handle.remove()
 
     def _before(self, seen: list[Tensor], inputs: dict[str, Any]) -> Tensor:
         """The states before each token of the answers, ``[B, T, D]``, from what the body returned last."""
