@@ -23,10 +23,11 @@ from laconic.methods.comet.model import CoMeT
 from laconic.train.comet import ReadingStage
 from laconic.train.comet_recipe import CoMeTTrainer
 from laconic.train.examples import Example, Interlude
-from laconic.train.gates import GateLesson
+from laconic.train.gates import GateLesson, GateTask, LookedAt, look
+from laconic.train.loop import LoopConfig
 from laconic.train.reading_data import ReadingData, reading_examples
 from laconic.train.recipe import load_recipe, run_recipe
-from laconic.train.told import KEEP, TAKE, lesson
+from laconic.train.told import KEEP, TAKE, ToldGates, lesson
 
 pytestmark = pytest.mark.usefixtures("books")
 
@@ -151,6 +152,36 @@ def test_gates_come_to_do_as_they_are_told() -> None:
     assert loss.item() < first / 2
     assert numbers["kept"] > 0.9
     assert numbers["taken"] > 0.9
+
+
+def test_what_was_read_before_a_kill_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = [[row(seed, [12, 12, 12, 7], {seed % 2 + 1})] for seed in range(3)]
+    loop = LoopConfig(steps=4, learning_rate=0.1, warmup_steps=1, checkpoint_every=2, log_every=1)
+    read: list[list[Example]] = []
+    killed = [True]
+
+    def looked(made: CoMeT, told: ToldGates, batch: list[Example], capacity: int | None) -> LookedAt:
+        if len(read) == 2 and killed:
+            raise KeyboardInterrupt
+        read.append(batch)
+        return look(made, told, batch, capacity)
+
+    def gates(made: CoMeT, folder: Path) -> Tensor:
+        GateTask(GateLesson(made, 1, batches, [2, 4])).run(loop, folder, lambda line: None)
+        gate = list(made.memories)[-1].gate
+        assert gate is not None
+        return gate.weight
+
+    monkeypatch.setattr("laconic.train.gates.look", looked)
+    made = comet()
+    with pytest.raises(KeyboardInterrupt):
+        gates(made, tmp_path / "killed")
+    killed.clear()
+    got = gates(made, tmp_path / "killed")
+    assert read == batches
+    wanted = gates(comet(), tmp_path / "whole")
+    assert torch.equal(got, wanted)
+    assert not (tmp_path / "killed" / "looked_at").exists(), "it is large"
 
 
 # --- gates that are told while all else is trained --------------------------------------------------------------------

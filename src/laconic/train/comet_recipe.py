@@ -16,7 +16,7 @@ from laconic.train import documents, reading_data
 from laconic.train.checks import above_zero, positive
 from laconic.train.comet import ReadingStage, SharedReadingStage, parameters_of
 from laconic.train.documents import check_documents, load_documents
-from laconic.train.gates import GateLesson
+from laconic.train.gates import GateLesson, GateTask
 from laconic.train.reading_data import ReadingData, check_reading, hides, load_reading, reading_examples
 from laconic.train.stages import OnDecoder, Stage, StageTask, check_precision, on_own_answers, policy
 from laconic.train.targets import labels_in
@@ -161,9 +161,8 @@ class CoMeTTrainer(OnDecoder):
                 f"The stage {stage['name']} is about the gates of {told} layers, and the method has {has}.",
                 "Set gates: null, or fewer layers.",
             )
-        if taught:  # every step learns from all batches, which are read before the first
-            lesson = GateLesson(method, told, map(examples, range(taught)), slots)
-            return StageTask(lesson, lambda step: lesson.looked_at, {"gates": (list(lesson.gates.parameters()), 1.0)})
+        if taught:
+            return GateTask(GateLesson(method, told, map(examples, range(taught)), slots))
         processes = PartialState(cpu=method.backbone.device.type == "cpu").num_processes
         if stage["share_text"] and processes > 1:  # one process has nobody to share with
             shared = SharedReadingStage(method, fifo_slots=slots, save_activations=save)

@@ -7,16 +7,22 @@ is, so what the gates look at has to be read but once, without a gradient, and i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from laconic.core.files import write_whole
 from laconic.methods.comet.model import CoMeT
 from laconic.train.comet import drawn
 from laconic.train.examples import Example
+from laconic.train.loop import LoopConfig
+from laconic.train.stages import StageTask
 from laconic.train.told import ToldGates, lesson
 
 
@@ -32,6 +38,15 @@ class LookedAt:
     inputs: list[Tensor]
     hides: Tensor
 
+    def save(self, file: Path) -> None:
+        write_whole(file, save({"hides": self.hides} | {str(n): inputs for n, inputs in enumerate(self.inputs)}))
+
+    @classmethod
+    def load(cls, file: Path, device: torch.device) -> LookedAt:
+        tensors = load_file(file, device=str(device))
+        hides = tensors.pop("hides")
+        return cls([tensors[str(n)] for n in range(len(tensors))], hides)
+
 
 class GateLesson(nn.Module):
     """The gates of the upper layers against what is known to be hidden where.
@@ -40,6 +55,9 @@ class GateLesson(nn.Module):
         layers: how many of the upper layers are taught.
         batches: rows with needles.
         fifo_slots: capacities of the queue, one drawn for each batch; None leaves the configuration's.
+
+    Attributes:
+        kept: where what has been read is kept, so that it is not read again after a kill; None keeps nothing.
     """
 
     def __init__(
@@ -53,18 +71,44 @@ class GateLesson(nn.Module):
         self.comet, self.batches, self.fifo_slots = comet, batches, fifo_slots
         self.told = ToldGates(comet, layers)
         self.gates = nn.ModuleList(self.told.gates)
+        self.kept: Path | None = None
 
     @cached_property
     def looked_at(self) -> LookedAt:
         """All batches, read once."""
-        read = [look(self.comet, self.told, batch, drawn(self.fifo_slots)) for batch in self.batches]
+        read = [self._read(number, batch) for number, batch in enumerate(self.batches)]
         inputs = [torch.cat(of_gate) for of_gate in zip(*(one.inputs for one in read), strict=True)]
         return LookedAt(inputs, torch.cat([one.hides for one in read]))
+
+    def _read(self, number: int, batch: Sequence[Example]) -> LookedAt:
+        capacity = drawn(self.fifo_slots)  # of a batch that is kept too: the next draws what it would have
+        file = None if self.kept is None else self.kept / f"{number}.safetensors"
+        if file is not None and file.exists():
+            return LookedAt.load(file, self.comet.backbone.device)
+        seen = look(self.comet, self.told, batch, capacity)
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            seen.save(file)
+        return seen
 
     def forward(self, seen: LookedAt) -> tuple[Tensor, dict[str, float]]:
         """See ``told.lesson``."""
         logits = torch.stack([gate(inputs) for gate, inputs in zip(self.gates, seen.inputs, strict=True)])
         return lesson(logits, seen.hides)
+
+
+class GateTask(StageTask):
+    """A stage that teaches gates: every step learns from all batches, which are read before the first."""
+
+    def __init__(self, lesson: GateLesson) -> None:
+        super().__init__(lesson, lambda step: lesson.looked_at, {"gates": (list(lesson.gates.parameters()), 1.0)})
+        self.lesson = lesson
+
+    def run(self, loop: LoopConfig, folder: Path, say: Callable[[str], None]) -> None:
+        """As any stage; what has been read is kept beside the checkpoints till the end."""
+        self.lesson.kept = folder / "looked_at"
+        super().run(loop, folder, say)
+        shutil.rmtree(self.lesson.kept, ignore_errors=True)
 
 
 @torch.no_grad()
