@@ -20,6 +20,8 @@ from laconic.core.files import write_whole
 
 #: the embedded backbone tuned without a memory (recipes/sft/cpu.yaml)
 SFT = Path(__file__).resolve().parents[1] / "adapters" / "sft-smollm2"
+#: vanilla trained on, as long as HybridThinker is from there (recipes/vanilla/more.yaml)
+VANILLA = SFT.with_name("vanilla-smollm2")
 
 
 def status_mb(field: str) -> float:

@@ -5,9 +5,10 @@
 
 Every method is trained by its recipe (``recipes/<method>/cpu.yaml``, vanilla by ``recipes/vanilla/more.yaml``), once
 for each seed. The recipes do not have equal steps yet, so this is no fair comparison before they do (docs/open.md).
-``--shipped`` asks the adapters in the package instead. Puzzles that are asked were never trained on. Beside the table,
-a picture of the tokens in the cache while the first problem of each task is solved. A run that was cut short goes on
-where it was.
+``--shipped`` asks the adapters in the package instead, and a vanilla that was trained on from there by the examples and
+for the steps of HybridThinker; it is that one's cache which the others' are compared with. Puzzles that are asked were
+never trained on. Beside the table, a picture of the tokens in the cache while the first problem of each task is solved.
+A run that was cut short goes on where it was.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+
+from measuring import VANILLA
 
 from laconic.backbone import Backbone, load_backbone
 from laconic.core.files import write_whole
@@ -73,7 +76,13 @@ def main() -> None:
 
 
 def shipped(args: argparse.Namespace, backbone: Backbone) -> dict[str, Thinker]:
-    return {name: load_thinker(name, backbone) for name in args.methods if shipped_adapter(backbone, name)}
+    found = {}
+    for name in args.methods:
+        if shipped_adapter(backbone, name):
+            found[name] = load_thinker(name, backbone)
+        if name == "vanilla":
+            found["vanilla, trained on"] = load_thinker(name, backbone, VANILLA)
+    return found
 
 
 def untrained(args: argparse.Namespace, backbone: Backbone) -> dict[str, Thinker]:

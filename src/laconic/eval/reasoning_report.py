@@ -65,7 +65,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def _of_vanilla(row: Row, result: dict[str, Any]) -> str:
-    """The peak beside vanilla's on the same task; a dash without one."""
+    """The peak beside that of the last vanilla on the same task; a dash without one."""
     peaks = {one["task"]: one["peak_tokens"] for one in result["rows"] if one["method"].startswith("vanilla")}
     return f"{row['peak_tokens'] / peaks[row['task']]:.0%}" if row["task"] in peaks else "-"
 

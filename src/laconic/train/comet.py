@@ -90,8 +90,7 @@ class ReadingStage(nn.Module):
     def _between(
         self, batch: Sequence[Example], heard: list[Heard], capacity: int | None, number: int, memory: Memory
     ) -> Memory:
-        # the first chunk of a row passes no gate, and its last stays open
-        gated = torch.tensor([bool(row.hidden) and 0 < number < len(row.plan) - 1 for row in batch])
+        gated = torch.tensor([bool(row.hidden) and row.gated(number) for row in batch])
         if self.gates.answers and gated.any():
             hides = torch.tensor([number in row.hidden for row in batch])[gated].to(memory.layers[0].slots.device)
             heard.append((torch.stack(self.gates.answers)[:, gated.to(hides.device)].movedim(1, -1), hides))

@@ -39,6 +39,8 @@ class Example:
             of one.
         interlude: what is read between two of its chunks; what is asked aside there is asked behind it.
         hidden: numbers of the chunks in which something is hidden, where that is known.
+        parted: those of them in which no sentence of it lies whole, but a part of one that a border cuts: it may be a
+            number, or a full stop, so whether it is worth keeping is not known.
     """
 
     ids: list[int]
@@ -47,6 +49,12 @@ class Example:
     asides: Mapping[int, Example] = field(default_factory=dict)
     interlude: Interlude | None = None
     hidden: frozenset[int] = frozenset()
+    parted: frozenset[int] = frozenset()
+
+    def gated(self, number: int) -> bool:
+        """Whether a gate is asked about a chunk, and it is known what to say: the first passes none, the last stays
+        open."""
+        return 0 < number < len(self.plan) - 1 and number not in self.parted
 
 
 #: the rows of a step, from its number

@@ -115,7 +115,7 @@ class GateTask(StageTask):
 def look(comet: CoMeT, gates: ToldGates, batch: Sequence[Example], capacity: int | None) -> LookedAt:
     """What gates look at in rows whose memory takes in the chunks that hide something, and keeps what it has at others.
 
-    The first chunk of a row passes no gate, and its last stays open.
+    Of chunks of which that is not known nothing is learnt (``Example.gated``).
 
     Args:
         capacity: as for ``CoMeT.prepare``.
@@ -129,7 +129,7 @@ def look(comet: CoMeT, gates: ToldGates, batch: Sequence[Example], capacity: int
             hides = [number in example.hidden for example in batch]
             gates.tell(hides, [True] * len(batch))
             next(chunks)
-            gated = [0 < number < len(plan) - 1 for plan in plans]
+            gated = [example.gated(number) for example in batch]
             hiding += [hid for hid, asked in zip(hides, gated, strict=True) if asked]
             for of_gate, asked in zip(inputs, gates.asked, strict=bool(gates.asked)):  # none, where no row goes on
                 of_gate.append(asked[torch.tensor(gated, device=asked.device)])

@@ -131,7 +131,8 @@ class NeedleExamples:
             ]
             for needle, at in zip(needles, hidden.starts, strict=True)
         ]
-        row = replace(row, hidden=_numbers_of(plan, [span for of_needle in spans for span in of_needle]))
+        some, whole = _numbers_of(plan, [span for of_needle in spans for span in of_needle])
+        row = replace(row, hidden=some, parted=some - whole)
         return replace(row, asides=self._asides(needles, spans, plan, step)) if self.asides else row
 
     def _asides(
@@ -239,11 +240,12 @@ def token_haystacks(backbone: Backbone, texts: Sequence[str]) -> Haystacks[list[
     return Haystacks([backbone.token_ids(text) for text in texts], backbone.token_ids)
 
 
-def _numbers_of(plan: Sequence[int], spans: Sequence[tuple[int, int]]) -> frozenset[int]:
-    """Numbers of the chunks in which a part of any span lies."""
-    ends = list(accumulate(plan))
-    return frozenset(
-        number
-        for number, (size, end) in enumerate(zip(plan, ends, strict=True))
-        if any(first < end and end - size < last for first, last in spans)
-    )
+def _numbers_of(plan: Sequence[int], spans: Sequence[tuple[int, int]]) -> tuple[frozenset[int], frozenset[int]]:
+    """Numbers of the chunks in which a part of any span lies, and of those in which a whole one does."""
+    some, whole = set(), set()
+    for number, (size, end) in enumerate(zip(plan, accumulate(plan), strict=True)):
+        if any(first < end and end - size < last for first, last in spans):
+            some.add(number)
+        if any(end - size <= first and last <= end for first, last in spans):
+            whole.add(number)
+    return frozenset(some), frozenset(whole)
