@@ -149,7 +149,7 @@ def test_gates_come_to_do_as_they_are_told() -> None:
     lesson = GateLesson(made, 1, [batch[:1], batch[1:]])
     optimiser = torch.optim.Adam(lesson.gates.parameters(), lr=0.1)
     first = lesson(lesson.looked_at)[0].item()
-    for _ in range(40):
+    for _ in range(80):
         optimiser.zero_grad()
         loss, numbers = lesson(lesson.looked_at)
         loss.backward()
