@@ -1,4 +1,4 @@
-"""Sharded weights: gradients are those of one process, with the pipeline over chunks and without."""
+"""Sharded weights: gradients and what is saved are those of one process, with the pipeline over chunks and without."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from comets import comet, words
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
+from laconic.core.persist import read_description
 from laconic.methods.comet.model import CoMeT
 from laconic.train.comet import ReadingStage
 from laconic.train.examples import Example
 from laconic.train.pipeline import ChunkPipeline
-from laconic.train.sharded import average_gradients, shard_cells
+from laconic.train.sharded import Shards
 from laconic.train.targets import Targets
 
 PLANS = [[12, 12, 5], [7, 12]]
@@ -53,7 +54,7 @@ def work(rank: int, port: int, pipeline: int, data: int, folder: str, train: str
     dist.init_process_group("gloo", rank=rank, world_size=pipeline * data)
     mesh = init_device_mesh("cpu", (pipeline, data), mesh_dim_names=("pipeline", "data"))
     model = made(train)
-    shard_cells(model, mesh["data"])
+    shards = Shards(model, mesh["data"])
     assert any(isinstance(parameter, DTensor) for parameter in model.parameters())
     examples = batch(mesh["data"].get_local_rank())
     if pipeline > 1:
@@ -62,8 +63,9 @@ def work(rank: int, port: int, pipeline: int, data: int, folder: str, train: str
         shared.all_reduce_gradients(model.parameters())
     else:
         ReadingStage(model)(examples)[0].backward()
-    average_gradients(model, mesh["data"])
+    shards.average_gradients()
     torch.save(gradients(model), Path(folder) / f"{rank}.pt")
+    shards.save_pretrained(Path(folder) / "saved", provenance={"seed": 1})
     dist.barrier()
     dist.destroy_process_group()
 
@@ -82,6 +84,11 @@ def test_gradients_equal_one_process(tmp_path: Path, pipeline: int, data: int, t
     assert any("memories" in name for name in expected)
     trained = "lora" if train == "lora" else "embed_tokens"
     assert any(trained in name for name in expected)
+    saved = CoMeT.from_pretrained(tmp_path / "saved", alone.backbone)
+    kept = dict(saved.own_parameters())
+    assert kept.keys() == alone.own_parameters().keys()
+    assert all(torch.equal(kept[name], parameter) for name, parameter in alone.own_parameters().items())
+    assert read_description(tmp_path / "saved")["provenance"] == {"seed": 1}
     for rank in range(pipeline * data):
         found = torch.load(tmp_path / f"{rank}.pt")
         assert found.keys() >= expected.keys()

@@ -80,13 +80,22 @@ class TrainedMethod(nn.Module):
         """
         if self._merged:
             raise AdapterError(f"A merged {self.options.title} has no adapter left to save.", "Save it before merge().")
-        own = self.own_parameters()
-        tensors = {name: p if dtype is None else p.to(dtype) for name, p in own.items()}
+        self.save_tensors(folder, self.own_parameters(), dtype=dtype, provenance=provenance)
+
+    def save_tensors(
+        self,
+        folder: str | os.PathLike[str],
+        tensors: Mapping[str, torch.Tensor],
+        *,
+        dtype: torch.dtype | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        """As ``save_pretrained``, with other values for the own parameters."""
         persist.save_method(
             folder,
             method=self.name,
             config=self.config.to_dict(),
-            tensors=tensors,
+            tensors={name: tensor if dtype is None else tensor.to(dtype) for name, tensor in tensors.items()},
             backbone=self.backbone,
             provenance=provenance,
             beside=self.beside(),
