@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from laconic.methods.hybridthinker.model import HybridThinker
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.model import RAM
 from laconic.methods.sft.model import SFT, SFTConfig
+from laconic.methods.tgpo.students import Answer
+from laconic.methods.tgpo.thinking_student import ThinkingStudent
 from laconic.train import stages
 from laconic.train.comet_recipe import CoMeTTrainer
 from laconic.train.loop import LoopConfig
@@ -36,8 +39,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWa
 
 STAGE: dict[str, Any] = {
     "name": "heal", "objective": "tgpo", "teacher": "TEACHER", "task": ["machine"], "difficulty": [2], "rows": 2,
-    "answers": 2, "given": 0, "limit": 8, "temperature": 1.0, "reward": "steps", "together": 2, "soft_rate": 1.0,
-    "ask": 2, "ask_every": 2, "tgpo": {"teacher_weight": 0.5},
+    "answers": 2, "given": 0, "limit": 8, "temperature": 1.0, "reward": "steps", "together": 2, "updates": 1,
+    "soft_rate": 1.0, "ask": 2, "ask_every": 2, "tgpo": {"teacher_weight": 0.5},
     "loop": {"steps": 4, "learning_rate": 1.0e-2, "warmup_steps": 0, "checkpoint_every": 1, "log_every": 1},
 }  # fmt: skip
 
@@ -108,6 +111,24 @@ def test_a_recipe_goes_on_where_it_was_killed_and_stays_done(tmp_path: Path) -> 
     assert lines(other) == before
 
 
+def test_a_batch_of_roll_outs_makes_several_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The published run has two: the second learns from answers of the student before the first."""
+    asked: list[int] = []
+
+    class Counted(ThinkingStudent):
+        def answers(self, prompts: Sequence[list[int]], **named: Any) -> list[Answer]:
+            asked.append(len(prompts))
+            return super().answers(prompts, **named)
+
+    monkeypatch.setattr("laconic.train.policy_recipe.ThinkingStudent", Counted)
+    loop = STAGE["loop"] | {"steps": 6, "checkpoint_every": 2, "log_every": 2}
+    run_recipe(recipe(tmp_path, updates=2, ask=0, loop=loop), say=lambda _: None)
+    assert asked == [4, 4, 4], "three batches of four answers, each learnt from by two halves"
+    logged = lines(tmp_path)
+    assert [(line["step"], line["samples"]) for line in logged] == [(2, 4), (4, 8), (6, 12)]
+    assert [line["teacher/weight"] for line in logged] == pytest.approx([0.5 - 1e-5 * n for n in range(3)])
+
+
 @pytest.mark.parametrize("changes", [{"objective": "sft", "given": 2}, {"objective": "luffy", "given": 1}])
 def test_objectives_without_a_teacher(changes: dict[str, Any], tmp_path: Path) -> None:
     run_recipe(recipe(tmp_path, teacher=None, ask=0, tgpo={}, **changes), say=lambda _: None)
@@ -139,6 +160,11 @@ def test_objectives_without_a_teacher(changes: dict[str, Any], tmp_path: Path) -
         ({"teacher": {"saved": "a", "aliases": {"x": 1}}}, "aliases"),
         ({"teacher": {"saved": "a", "target": "sample", "cache": "b"}}, "cache"),
         ({"teacher": {"saved": "a", "cache": "b"}, "objective": "gkd"}, "cache"),
+        ({"updates": 0}, "updates"), ({"updates": 3}, "3 updates alike"), ({"updates": True}, "updates"),
+        ({"updates": 2}, "checkpoint_every must be"),
+        ({"updates": 2, "loop": STAGE["loop"] | {"checkpoint_every": 2}}, "log_every must be"),
+        ({"updates": 2, "loop": STAGE["loop"] | {"steps": 3}}, "steps must be"),
+        ({"tgpo": {"steps_per_generation": 2}}, "follows"),
         ({"soft_rate": 0}, "soft_rate"), ({"task": ["gsm8k_test"]}, "task"),
     ],
 )  # fmt: skip

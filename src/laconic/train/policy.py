@@ -92,12 +92,25 @@ def options(stage: dict[str, Any], loop: LoopConfig) -> dict[str, Any]:
             f"{answers} answers of a batch cannot be taken {stage['together']} together.",
             "Choose rows, answers and together so that they divide.",
         )
+    parts, updates = answers // stage["together"], stage["updates"]
+    if parts % updates:
+        raise RecipeError(
+            f"{parts} parts of a batch cannot make {updates} updates alike.",
+            "Choose rows, answers, together and updates so that they divide.",
+        )
+    # a line of the log, and a checkpoint, is of whole batches of roll-outs
+    for name in ("steps", "checkpoint_every", "log_every"):
+        if getattr(loop, name) % updates:
+            raise RecipeError(
+                f"{name} must be a multiple of updates, which are {updates}.", "See recipes/tgpo/cpu.yaml."
+            )
     if loop.accumulation != 1:
         raise RecipeError("A stage on own answers has no accumulation.", "Set together instead.")
     known: dict[str, Any] = {
         "objective": stage["objective"],
         "per_device_train_batch_size": stage["together"],
-        "gradient_accumulation_steps": answers // stage["together"],
+        "steps_per_generation": parts,
+        "gradient_accumulation_steps": parts // updates,
         "num_generations": stage["answers"],
         "max_completion_length": stage["limit"],
         "temperature": float(stage["temperature"]),
@@ -113,9 +126,9 @@ def options(stage: dict[str, Any], loop: LoopConfig) -> dict[str, Any]:
         "save_steps": loop.checkpoint_every,
         "save_total_limit": 1,
     }
-    # a log counts answers, and asks, by updates: each batch is learnt from once
+    # a log counts answers, and asks, by updates: each answer is learnt from once
     elsewhere: set[str] = known.keys() | QUIET.keys() | {"output_dir", "use_cpu"}
-    elsewhere |= {"num_iterations", "steps_per_generation", "generation_batch_size"}
+    elsewhere |= {"num_iterations", "generation_batch_size"}
     elsewhere |= {"warmup_steps", "warmup_ratio", "lr_scheduler_type"}  # the loop's pace
     named = {one.name for one in fields(TGPOConfig)}
     for name in stage["tgpo"]:
@@ -165,10 +178,10 @@ class _Log(TrainerCallback):
         self._write(state, logs | (self._ask() if due else {}))
 
     def _write(self, state: Any, numbers: dict[str, Any]) -> None:
-        each = self.stage["rows"] * self.stage["answers"] * PartialState().num_processes
+        batch = self.stage["rows"] * self.stage["answers"] * PartialState().num_processes
         line = {
             "step": state.global_step,
-            "samples": state.global_step * each,
+            "samples": state.global_step // self.stage["updates"] * batch,
             "seconds": round(time.monotonic() - self.started, 1),
             **{name: value for name, value in numbers.items() if isinstance(value, int | float)},
         }

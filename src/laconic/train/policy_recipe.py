@@ -41,8 +41,8 @@ from laconic.train.thinking_data import draw_problems
 WATCHED = 1_000_003
 #: what such a stage says, besides what it asks about
 KEYS = (
-    "objective", "teacher", "answers", "given", "temperature", "reward", "rows", "limit", "together", "ask",
-    "ask_every", "tgpo",
+    "objective", "teacher", "answers", "given", "temperature", "reward", "rows", "limit", "together", "updates",
+    "ask", "ask_every", "tgpo",
 )  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def check_policy(stage: dict[str, Any], where: str) -> None:
     """Raise ``RecipeError`` for whatever in a stage would fail later."""
     if not positive(stage["answers"]) or stage["answers"] < 2:
         raise RecipeError(f"{where}: answers must be 2 or more: they are compared with each other.", LOOK)
-    for name in ("rows", "limit", "together", "ask_every"):
+    for name in ("rows", "limit", "together", "updates", "ask_every"):
         if not positive(stage[name]):
             raise RecipeError(f"{where}: {name} must be a whole number above 0.", LOOK)
     for name in ("given", "ask"):
@@ -188,4 +188,4 @@ def _questions(
 
 def batches(stage: dict[str, Any]) -> int:
     """Batches of problems of a whole run, over all processes."""
-    return int(stage["loop"]["steps"]) * PartialState().num_processes
+    return int(stage["loop"]["steps"]) // int(stage["updates"]) * PartialState().num_processes
