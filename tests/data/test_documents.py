@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import random
 import sys
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from laconic.data.documents import read_document
+from laconic.data.readers.html import read_html
 from laconic.errors import DocumentError
 
 
@@ -105,6 +107,14 @@ def epub_bytes(encryption: str | None = None) -> bytes:
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".md", ".log", ""])
+def test_a_page_of_elements_that_are_not_closed_is_read_at_once() -> None:
+    """They lie in each other, thousands deep: too many for recursion, and for looking at all the outer ones each time."""
+    started = time.perf_counter()
+    text = read_html(b"<ul>" + b"<li>one<p>two" * 3000, "old.html")
+    assert text.split() == ["one", "two"] * 3000
+    assert time.perf_counter() - started < 20
+
+
 def test_text_is_read_whatever_its_suffix(tmp_path: Path, suffix: str) -> None:
     document = read_document([write(tmp_path / f"note{suffix}", "One line.\r\nAnother, née ж 中.\n")])
     assert document.text == "One line.\nAnother, née ж 中."

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
-from bs4 import BeautifulSoup, NavigableString
+from bs4 import BeautifulSoup, CData, NavigableString, Tag
 
 from laconic.data.readers.plain import looks_binary
 from laconic.errors import DocumentError
 
-_UNREAD = ("head", "script", "style", "template", "noscript", "svg")
+_UNREAD = frozenset({"head", "script", "style", "template", "noscript", "svg"})
 _BREAKS = {"br": "\n", "li": "\n", "tr": "\n", "dt": "\n", "dd": "\n", "td": "\t", "th": "\t"}
-_PARAGRAPHS = (
+_PARAGRAPHS = frozenset({
     "p", "div", "section", "article", "header", "footer", "main", "nav", "aside", "h1", "h2", "h3", "h4", "h5", "h6",
     "blockquote", "pre", "ul", "ol", "dl", "table", "figure", "figcaption", "hr",
-)  # fmt: skip
+})  # fmt: skip
 
 
 def read_html(data: bytes, name: str) -> str:
@@ -23,20 +24,30 @@ def read_html(data: bytes, name: str) -> str:
     Raises:
         DocumentError: the bytes are no text.
     """
-    soup = BeautifulSoup(data, "html.parser")
-    for tag in soup(_UNREAD):
-        tag.decompose()
-    for string in soup.find_all(string=True):
-        # white space in HTML source means nothing, except in <pre>; comments are left out by get_text
-        if type(string) is NavigableString and string.find_parent("pre") is None:
-            string.replace_with(re.sub(r"\s+", " ", string))
-    for tag in soup(list(_BREAKS)):
-        tag.insert_after(_BREAKS[tag.name])
-    for tag in soup(_PARAGRAPHS):
-        tag.insert_before("\n\n")
-        tag.insert_after("\n\n")
-    text = soup.get_text()
+    text = "".join(_texts(BeautifulSoup(data, "html.parser")))
     if looks_binary(text):
         raise DocumentError(f"{name} is not an HTML page: it holds binary data.", "Save the page as text.")
     text = re.sub(r"[ \t]*\n[ \t]*", "\n", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def _texts(page: Tag) -> Iterator[str]:
+    """What is read of a page, piece by piece. Elements that are not closed lie in each other, thousands deep."""
+    inside_pre = 0
+    open_elements: list[tuple[Tag, Iterator[object]]] = [(page, iter(page.contents))]
+    while open_elements:
+        element, children = open_elements[-1]
+        child = next(children, None)
+        if child is None:
+            open_elements.pop()
+            inside_pre -= element.name == "pre"
+            yield "\n\n" if element.name in _PARAGRAPHS else _BREAKS.get(element.name, "")
+        elif isinstance(child, Tag):
+            if child.name not in _UNREAD:
+                open_elements.append((child, iter(child.contents)))
+                inside_pre += child.name == "pre"
+                yield "\n\n" if child.name in _PARAGRAPHS else ""
+        elif type(child) is CData:
+            yield child
+        elif type(child) is NavigableString:  # not a comment; white space in HTML source means nothing, except in <pre>
+            yield child if inside_pre else re.sub(r"\s+", " ", child)
