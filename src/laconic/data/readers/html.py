@@ -33,21 +33,26 @@ def read_html(data: bytes, name: str) -> str:
 
 def _texts(page: Tag) -> Iterator[str]:
     """What is read of a page, piece by piece. Elements that are not closed lie in each other, thousands deep."""
-    inside_pre = 0
+    inside_pre, apart = 0, True
     open_elements: list[tuple[Tag, Iterator[object]]] = [(page, iter(page.contents))]
     while open_elements:
         element, children = open_elements[-1]
-        child = next(children, None)
+        child, piece = next(children, None), ""
         if child is None:
             open_elements.pop()
             inside_pre -= element.name == "pre"
-            yield "\n\n" if element.name in _PARAGRAPHS else _BREAKS.get(element.name, "")
+            piece = "\n\n" if element.name in _PARAGRAPHS else _BREAKS.get(element.name, "")
         elif isinstance(child, Tag):
             if child.name not in _UNREAD:
                 open_elements.append((child, iter(child.contents)))
                 inside_pre += child.name == "pre"
-                yield "\n\n" if child.name in _PARAGRAPHS else ""
+                # the item before one may not be closed
+                begun = "" if apart or child.name == "br" else _BREAKS.get(child.name, "")
+                piece = "\n\n" if child.name in _PARAGRAPHS else begun
         elif type(child) is CData:
-            yield child
+            piece = child
         elif type(child) is NavigableString:  # not a comment; white space in HTML source means nothing, except in <pre>
-            yield child if inside_pre else re.sub(r"\s+", " ", child)
+            piece = child if inside_pre else re.sub(r"\s+", " ", child)
+        if piece:
+            yield piece
+            apart = piece[-1].isspace()
