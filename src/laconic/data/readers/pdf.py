@@ -24,8 +24,11 @@ def read_pdf(data: bytes, name: str) -> str:
         # many files have an empty password, only to forbid printing
         locked = reader.is_encrypted and reader.decrypt("") == PasswordType.NOT_DECRYPTED
         pages = [] if locked else [page.extract_text() for page in reader.pages]
-    except DependencyError:  # AES takes one more package
-        locked, pages = True, []
+    except DependencyError as error:
+        raise DocumentError(
+            f"{name} is encrypted with AES, and reading it takes one more package.",
+            "Run `pip install cryptography`, or save a copy without encryption.",
+        ) from error
     except Exception as error:  # the parser raises whatever the damage provokes
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DocumentError(f"{name} is not a readable PDF: {reason}.", "Save or fetch the file again.") from error
