@@ -270,7 +270,7 @@ def test_a_cipher_without_its_package_says_so(tmp_path: Path, monkeypatch: pytes
         raise pypdf.errors.DependencyError("needs another package")
 
     monkeypatch.setattr(pypdf, "PdfReader", unavailable)
-    with pytest.raises(DocumentError, match="is encrypted with AES.*pip install cryptography"):
+    with pytest.raises(DocumentError, match=r"is encrypted with AES.*pip install cryptography"):
         read_document([write(tmp_path / "a.pdf", pdf_bytes("The lamp was lit."))])
 
 
