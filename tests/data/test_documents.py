@@ -141,9 +141,24 @@ def test_text_without_accents_that_ends_inside_one_is_cut(tmp_path: Path, rest: 
 def test_a_page_of_elements_that_are_not_closed_is_read_at_once() -> None:
     """They lie in each other, thousands deep: too many for recursion, or for looking at all outer ones each time."""
     started = time.perf_counter()
-    text = read_html(b"<ul>" + b"<li>one<p>two" * 3000, "old.html")
-    assert text.split() == ["one", "two"] * 3000
+    text = read_html(b"<ul>" + b"<li>one<p>two" * 14_000, "old.html")
+    assert text.split() == ["one", "two"] * 14_000
     assert time.perf_counter() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<ul><li>one<li>two</ul>", "one\ntwo"),
+        ("<ul>\n<li>one\n<li>two <b>and</b> more\n<li>three\n</ul>", "one\ntwo and more\nthree"),
+        ("<table><tr><td>a\n<td>b\n<tr><td>c <td>d</table>", "a \tb\nc \td"),
+        ("<dl><dt>term\n<dd>meaning\n<dt>other</dl>", "term\nmeaning\nother"),
+        ("<ul>\n<li>one</li>\n<li>two</li>\n</ul>", "one\ntwo"),
+        ("one<br>two<br> three", "one\ntwo\nthree"),
+    ],
+)
+def test_html_items_begin_a_line_closed_or_not(page: str, text: str) -> None:
+    assert read_html(page.encode(), "a.html") == text
 
 
 def test_html_keeps_paragraphs_apart_and_words_together(tmp_path: Path) -> None:
@@ -267,7 +282,7 @@ def test_a_cipher_without_its_package_says_so(tmp_path: Path, monkeypatch: pytes
     import pypdf
 
     def unavailable(*_: object) -> None:
-        raise pypdf.errors.DependencyError("needs another package")
+        raise pypdf.errors.DependencyError("cryptography>=3.1 is required for AES algorithm")
 
     monkeypatch.setattr(pypdf, "PdfReader", unavailable)
     with pytest.raises(DocumentError, match=r"is encrypted with AES.*pip install cryptography"):

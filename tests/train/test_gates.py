@@ -117,6 +117,12 @@ def test_of_the_method_the_gates_alone_learn_and_then_answer_again_for_themselve
     assert torch.equal(list(made.chunks(rows, plans))[-1][0], before)
 
 
+def test_a_batch_of_which_nothing_is_known_teaches_nothing() -> None:
+    made, usual = comet(), [row(1, [12, 12, 12, 7], {1})]
+    lesson = GateLesson(made, 1, [usual, [row(3, [12, 12, 5], {1}, parted={1})]])
+    assert lesson(lesson.looked_at)[0].item() == pytest.approx(taught(made, 1, usual)[0].item(), rel=1e-5)
+
+
 @pytest.mark.parametrize("hidden", [set(), {1, 2}])
 def test_texts_that_hide_nothing_or_something_everywhere(hidden: set[int]) -> None:
     loss, numbers = taught(comet(), 1, [row(1, [12, 12, 12, 7], hidden)])

@@ -78,8 +78,6 @@ class TrainedMethod(nn.Module):
         Raises:
             AdapterError: the folder cannot be written, or LoRA has been merged away.
         """
-        if self._merged:
-            raise AdapterError(f"A merged {self.options.title} has no adapter left to save.", "Save it before merge().")
         self.save_tensors(folder, self.own_parameters(), dtype=dtype, provenance=provenance)
 
     def save_tensors(
@@ -91,6 +89,8 @@ class TrainedMethod(nn.Module):
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         """As ``save_pretrained``, with other values for the own parameters."""
+        if self._merged:
+            raise AdapterError(f"A merged {self.options.title} has no adapter left to save.", "Save it before merge().")
         persist.save_method(
             folder,
             method=self.name,

@@ -134,4 +134,4 @@ def look(comet: CoMeT, gates: ToldGates, batch: Sequence[Example], capacity: int
             for of_gate, asked in zip(inputs, gates.asked, strict=bool(gates.asked)):  # none, where no row goes on
                 of_gate.append(asked[torch.tensor(gated, device=asked.device)])
     joined = [torch.cat(of_gate) for of_gate in inputs]
-    return LookedAt(joined, torch.tensor(hiding, device=comet.backbone.device))
+    return LookedAt(joined, torch.tensor(hiding, dtype=torch.bool, device=comet.backbone.device))

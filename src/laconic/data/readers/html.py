@@ -27,7 +27,7 @@ def read_html(data: bytes, name: str) -> str:
     text = "".join(_texts(BeautifulSoup(data, "html.parser")))
     if looks_binary(text):
         raise DocumentError(f"{name} is not an HTML page: it holds binary data.", "Save the page as text.")
-    text = re.sub(r"[ \t]*\n[ \t]*", "\n", text)
+    text = re.sub(r"[ \t]*\n[ \t]*", "\n", text.rstrip())
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
 
@@ -55,4 +55,4 @@ def _texts(page: Tag) -> Iterator[str]:
             piece = child if inside_pre else re.sub(r"\s+", " ", child)
         if piece:
             yield piece
-            apart = piece[-1].isspace()
+            apart = not piece.strip() and (apart or piece != " ")  # a space between words keeps no items apart

@@ -25,9 +25,13 @@ def read_pdf(data: bytes, name: str) -> str:
         locked = reader.is_encrypted and reader.decrypt("") == PasswordType.NOT_DECRYPTED
         pages = [] if locked else [page.extract_text() for page in reader.pages]
     except DependencyError as error:
+        if "AES" in str(error):
+            raise DocumentError(
+                f"{name} is encrypted with AES, and reading it takes one more package.",
+                "Run `pip install cryptography`, or save a copy without encryption.",
+            ) from error
         raise DocumentError(
-            f"{name} is encrypted with AES, and reading it takes one more package.",
-            "Run `pip install cryptography`, or save a copy without encryption.",
+            f"{name} takes one more package to read: {error}.", "Install it, or save a copy."
         ) from error
     except Exception as error:  # the parser raises whatever the damage provokes
         reason = " ".join(str(error).split())[:200] or type(error).__name__
