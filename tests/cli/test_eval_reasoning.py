@@ -38,7 +38,7 @@ def test_methods_are_compared_on_puzzles_and_on_own_problems(run: Run, problems:
         (problems, 2, 12),
     ]
     assert "machine-2, 2 problems" in outcome.out
-    assert out.with_suffix(".table.md").read_text().count("\n") == 4
+    assert out.with_suffix(".table.md").read_text().count("\n") == 8
     assert {path.name for path in tmp_path.glob("out*.png")} == {"out.machine-2.png", "out.mine.png"}
     said = len(out.with_suffix(".items.jsonl").read_text().splitlines())
     assert run("eval", "machine-2", problems, *options, "--json", str(out)).status == 0

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from laconic.eval.over_tasks import over_tasks
 from laconic.eval.reasoning_report import markdown, tables
 
 
@@ -22,7 +23,8 @@ RESULT = {
         row("shuffle-11", "vanilla", 400.0),
         row("shuffle-11", "hybridthinker", 100.0, acceptance=[0.953, 0.7], steps_right=88.2, all_steps_right=75.0),
         row("gsm8k_test", "hybridthinker", 90.0),
-    ]
+    ],
+    "over_tasks": over_tasks({"vanilla": [True, False], "hybridthinker": [True, True]}),
 }
 
 
@@ -34,11 +36,25 @@ def test_a_terminal_of_80_columns_shows_all_of_it() -> None:
     lines = [line.split() for line in text.splitlines()]
     assert ["hybridthinker", "100", "(100-100)", "100", "%", "250", "100", "25%", "2.43", "10.4"] in lines
     assert ["hybridthinker", "100", "(100-100)", "100", "%", "250", "90", "-", "2.43", "10.4"] in lines, "no vanilla"
+    assert ["hybridthinker", "100", "(100-100;", "2)", "+50.0", "(+0.0", "to", "+100.0)"] in lines
+    assert ["vanilla", "50", "(0-100;", "2)", "-"] in lines
 
 
 def test_a_page_has_steps_and_guesses_too() -> None:
-    lines = markdown(RESULT).splitlines()
+    lines, whole = (part.splitlines() for part in markdown(RESULT).split("\n\n"))
     assert len(lines) == 5
+    assert whole[0] == "| over all tasks | right, % (95 %) | less vanilla (95 %, paired) |"
+    assert whole[1:] == [
+        "|---|---|---|",
+        "| vanilla | 50 (0-100; 2) | - |",
+        "| hybridthinker | 100 (100-100; 2) | +50.0 (+0.0 to +100.0) |",
+    ]
     assert "| 100 (100-100; 16) | 75 | 88 | 250 | 100 | 25% | 2.43 | 95%, 70% |" in lines[3]
     assert "| - | - | 250 | 90 | - | 2.43 | - |" in lines[4]
     assert {line.count("|") for line in lines} == {11}
+
+
+def test_of_one_task_nothing_is_said_over_all() -> None:
+    one = RESULT | {"rows": [row("shuffle-11", "vanilla", 400.0), row("shuffle-11", "hybridthinker", 100.0)]}
+    assert "over all tasks" not in markdown(one)
+    assert len(tables(one)) == 1

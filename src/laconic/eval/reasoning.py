@@ -24,6 +24,7 @@ from laconic.errors import DataError
 from laconic.eval import metrics
 from laconic.eval.environment import environment
 from laconic.eval.journal import Journal, Line
+from laconic.eval.over_tasks import over_tasks
 from laconic.methods.thinking.model import Thinker
 from laconic.methods.thinking.solving import Solution
 
@@ -111,7 +112,7 @@ def evaluate_reasoning(
                         "Shorten it, or leave it out.",
                     )
     journal = Journal(out)
-    rows = []
+    rows, right = [], dict[str, list[bool]]()
     for task, problems in tasks.items():
         for name, thinker in methods.items():
             backbone = thinker.backbone
@@ -135,9 +136,11 @@ def evaluate_reasoning(
                 )
                 for problem, solution in zip(some, found, strict=True):
                     journal.add(_line(setting, thinker, problem, solution, len(some)))
-            rows.append(_row(setting, [journal.done[setting.key, _digest(p)] for p in problems]))
+            lines = [journal.done[setting.key, _digest(p)] for p in problems]
+            rows.append(_row(setting, lines))
+            right.setdefault(name, []).extend(line["right"] for line in lines)
             say(_sentence(rows[-1]))
-    result = {"rows": rows, "environment": environment(), "notes": notes or {}}
+    result = {"rows": rows, "over_tasks": over_tasks(right), "environment": environment(), "notes": notes or {}}
     write_whole(out, json.dumps(result, indent=1) + "\n")
     return result
 

@@ -8,6 +8,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from laconic.eval.over_tasks import reference
+
 Row = dict[str, Any]
 
 
@@ -42,6 +44,11 @@ def tables(result: dict[str, Any]) -> list[Table]:
                 f"{row['seconds']:.1f}",
             )
         shown.append(one)
+    if overall := _over_tasks(result):
+        whole = Table(*overall[0], box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        for cells in overall[1:]:
+            whole.add_row(*cells)
+        shown.append(whole)
     return shown
 
 
@@ -61,12 +68,31 @@ def markdown(result: dict[str, Any]) -> str:
             f"{row['generated_tokens']:.0f} | {row['peak_tokens']:.0f} | {_of_vanilla(row, result)} | "
             f"{row['tokens_per_forward']:.2f} | {stood} |"
         )
+    if overall := _over_tasks(result):
+        rows = [f"| {' | '.join(cells)} |" for cells in overall]
+        lines += ["", rows[0], "|" + "---|" * len(overall[0]), *rows[1:]]
     return "\n".join(lines)
+
+
+def _over_tasks(result: dict[str, Any]) -> list[list[str]]:
+    """Headings and a row per method; nothing of a single task."""
+    rows = result["over_tasks"]
+    if len({row["task"] for row in result["rows"]}) < 2:
+        return []
+    against = next((row["against"] for row in rows if "against" in row), None)
+    cells = [["over all tasks", "right, % (95 %)", *([f"less {against} (95 %, paired)"] if against else [])]]
+    for row in rows:
+        mean, gap = row["accuracy"], row.get("difference")
+        cells.append([row["method"], f"{mean['mean']:.0f} ({mean['low']:.0f}-{mean['high']:.0f}; {row['items']})"])
+        if against:
+            cells[-1].append(f"{gap['mean']:+.1f} ({gap['low']:+.1f} to {gap['high']:+.1f})" if gap else "-")
+    return cells
 
 
 def _of_vanilla(row: Row, result: dict[str, Any]) -> str:
     """The peak beside that of the last vanilla on the same task; a dash without one."""
-    peaks = {one["task"]: one["peak_tokens"] for one in result["rows"] if one["method"].startswith("vanilla")}
+    against = reference([one["method"] for one in result["rows"] if one["task"] == row["task"]])
+    peaks = {one["task"]: one["peak_tokens"] for one in result["rows"] if one["method"] == against}
     return f"{row['peak_tokens'] / peaks[row['task']]:.0%}" if row["task"] in peaks else "-"
 
 

@@ -1,0 +1,34 @@
+"""Methods that reason, over all tasks together."""
+
+from __future__ import annotations
+
+from laconic.eval.over_tasks import over_tasks, reference
+
+
+def test_differences_are_to_the_last_vanilla_problem_by_problem() -> None:
+    """Two that are right on one problem in two each differ in all of them, or in none."""
+    right = {
+        "vanilla": [False] * 40,
+        "vanilla, trained on": [True, False] * 20,
+        "same": [True, False] * 20,
+        "other": [False, True] * 20,
+        "better": [True, True] * 20,
+    }
+    rows = {row["method"]: row for row in over_tasks(right)}
+    assert rows["vanilla, trained on"]["accuracy"]["mean"] == 50
+    assert "difference" not in rows["vanilla, trained on"]
+    assert all(row["items"] == 40 for row in rows.values())
+    assert {row["against"] for row in rows.values() if "against" in row} == {"vanilla, trained on"}
+    assert rows["vanilla"]["difference"]["mean"] == -50
+    assert rows["same"]["difference"] == {"mean": 0, "low": 0, "high": 0}
+    other = rows["other"]["difference"]
+    assert other["mean"] == 0
+    assert other["low"] < -20 < 20 < other["high"]
+    better = rows["better"]["difference"]
+    assert 20 < better["low"] < better["mean"] == 50 < better["high"] < 80
+
+
+def test_without_vanilla_there_is_nothing_to_compare_with() -> None:
+    (row,) = over_tasks({"memosight": [True, False]})
+    assert row.keys() == {"method", "items", "accuracy"}
+    assert reference(["lightthinker"]) is None
