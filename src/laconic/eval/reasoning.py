@@ -25,6 +25,7 @@ from laconic.eval import metrics
 from laconic.eval.environment import environment
 from laconic.eval.journal import Journal, Line
 from laconic.eval.over_tasks import over_tasks
+from laconic.eval.watching import watched
 from laconic.methods.thinking.model import Thinker
 from laconic.methods.thinking.solving import Solution
 
@@ -129,7 +130,8 @@ def evaluate_reasoning(
             )
             left = [p for p in problems if (setting.key, _digest(p)) not in journal.done]
             left.sort(key=lambda p: len(p.question))
-            for start in range(0, len(left), batch_size):
+            starts = range(0, len(left), batch_size)
+            for start in watched(starts, len(starts), f"{task}  {name}"):
                 some = left[start : start + batch_size]
                 found = thinker.solve(
                     [p.question for p in some], max_new_tokens=max_new_tokens, repetition_penalty=repetition_penalty

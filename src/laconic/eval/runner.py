@@ -20,6 +20,7 @@ from laconic.errors import BudgetError, DataError, LaconicError, QuestionError
 from laconic.eval import metrics
 from laconic.eval.environment import environment
 from laconic.eval.journal import Journal, Line
+from laconic.eval.watching import watched
 from laconic.methods.registry import WHOLE, LoadedMethod
 
 MEASURES = ("em", "f1", "rouge_l", "contains", "recall")
@@ -81,7 +82,8 @@ def evaluate(
                 dtype, device = str(method.reader.backbone.dtype), method.reader.backbone.device.type
                 setting = Setting(task, name, method.version, factor, reader, backbone, max_new_tokens, dtype, device)
                 left = [item for item in items if (setting.key, _digest(item)) not in journal.done]
-                for line in _run(setting, method, left, batch_size):
+                lines = _run(setting, method, left, batch_size)
+                for line in watched(lines, len(left), f"{task}  {name}  {factor:g}x"):
                     journal.add(line)
                 cells.append([journal.done[setting.key, _digest(item)] for item in items])
                 rows.append(_row(setting, cells[-1]))
