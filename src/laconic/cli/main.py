@@ -162,7 +162,7 @@ def think(
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else")] = False,
 ) -> None:
-    """Solve a problem step by step, finished steps compressed."""
+    """Solve a problem step by step; all methods but vanilla compress finished steps."""
     from laconic.cli.think import Request, run
 
     request = Request(
