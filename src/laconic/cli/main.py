@@ -150,7 +150,7 @@ def read(
 @app.command()
 def think(
     problem: Annotated[str, typer.Argument(help="What is to be solved, or - for stdin")],
-    method: Annotated[str, typer.Option(help="vanilla, lightthinker, hybridthinker or memosight")] = "vanilla",
+    method: Annotated[str, typer.Option(help="vanilla, lightthinker, hybridthinker or memosight")] = "hybridthinker",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest solution")] = 1024,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest word each time")] = 0.0,
     repetition_penalty: Annotated[float, typer.Option(help="Above 1: words said before become less likely")] = 1.0,
