@@ -338,6 +338,7 @@ def test_a_recipe_teaches_gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert f"{last}.weight" in changed
     assert changed <= {f"{last}.weight", f"{last}.bias"}
     assert any("kept" in line for line in log)
+    assert [line.split(":")[0] for line in log if "chunks read" in line] == ["batch 1", "batch 2"]
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ class GateLesson(nn.Module):
 
     Attributes:
         kept: where what has been read is kept, so that it is not read again after a kill; None keeps nothing.
+        say: is told of every batch that has been read, which takes a minute or two each.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class GateLesson(nn.Module):
         self.told = ToldGates(comet, layers)
         self.gates = nn.ModuleList(self.told.gates)
         self.kept: Path | None = None
+        self.say: Callable[[str], None] = lambda line: None
 
     @cached_property
     def looked_at(self) -> LookedAt:
@@ -86,6 +88,7 @@ class GateLesson(nn.Module):
         if file is not None and file.exists():
             return LookedAt.load(file, self.comet.backbone.device)
         seen = look(self.comet, self.told, batch, capacity)
+        self.say(f"batch {number + 1}: {len(seen.hides)} chunks read")
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             seen.save(file)
@@ -106,7 +109,7 @@ class GateTask(StageTask):
 
     def run(self, loop: LoopConfig, folder: Path, say: Callable[[str], None]) -> None:
         """As any stage; what has been read is kept beside the checkpoints till the end."""
-        self.lesson.kept = folder / "looked_at"
+        self.lesson.kept, self.lesson.say = folder / "looked_at", say
         super().run(loop, folder, say)
         shutil.rmtree(self.lesson.kept, ignore_errors=True)
 
