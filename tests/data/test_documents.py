@@ -154,7 +154,9 @@ def test_a_page_of_elements_that_are_not_closed_is_read_at_once() -> None:
         ("<table><tr><td>a\n<td>b\n<tr><td>c <td>d</table>", "a \tb\nc \td"),
         ("<dl><dt>term\n<dd>meaning\n<dt>other</dl>", "term\nmeaning\nother"),
         ("<ul>\n<li>one</li>\n<li>two</li>\n</ul>", "one\ntwo"),
+        ("<ul><li><b>one</b> <li>two</ul>", "one\ntwo"),
         ("one<br>two<br> three", "one\ntwo\nthree"),
+        ("<pre>a\nb</pre><p>c\nd</p>", "a\nb\n\nc d"),
     ],
 )
 def test_html_items_begin_a_line_closed_or_not(page: str, text: str) -> None:

@@ -13,10 +13,10 @@ from typing import cast
 from rich.console import Console
 from rich.text import Text
 
-from laconic.cli import bill
+from laconic.cli import ask_bill
+from laconic.cli.ask_request import Request
 from laconic.cli.loading import open_backbone
 from laconic.cli.output import print_json
-from laconic.cli.request import Request
 from laconic.core.results import Answer, Compressed, Stopwatch
 from laconic.core.segments import require_question
 from laconic.data.documents import read_document
@@ -155,10 +155,10 @@ def _print(
     as_json: bool,
 ) -> None:
     if as_json:
-        print_json(bill.as_json(request, backbone, answer, loading))
+        print_json(ask_bill.as_json(request, backbone, answer, loading))
         return
     out.print()
-    bill.show(people, request, answer, loading)
+    ask_bill.show(people, request, answer, loading)
 
 
 @contextmanager

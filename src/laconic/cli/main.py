@@ -63,7 +63,7 @@ def ask(
 ) -> None:
     """Answer a question about a document of any length."""
     from laconic.cli.ask import run
-    from laconic.cli.request import Request
+    from laconic.cli.ask_request import Request
 
     # the parser gives a lone argument to the question; who wrote one may have forgotten either
     if not document:

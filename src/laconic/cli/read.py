@@ -14,9 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from laconic.cli.ask_request import MEMORY
 from laconic.cli.loading import open_backbone
 from laconic.cli.output import print_json
-from laconic.cli.request import MEMORY
 from laconic.core.results import peak_memory_mb
 from laconic.data.documents import Document, read_document
 from laconic.errors import DocumentError, LaconicError, MemoryFileError

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from laconic.cli.request import Request
+from laconic.cli.ask_request import Request
 from laconic.core.results import Answer, peak_memory_mb
 
 SHOWN_PASSAGES = 3
