@@ -195,6 +195,15 @@ def test_what_was_read_before_a_kill_is_not_read_again(tmp_path: Path, monkeypat
     assert not (tmp_path / "killed" / "looked_at").exists(), "it is large"
 
 
+def test_what_was_read_and_cannot_be_kept_says_why(tmp_path: Path) -> None:
+    (tmp_path / "gates").mkdir()
+    (tmp_path / "gates" / "looked_at").write_text("no folder")
+    loop = LoopConfig(steps=1, learning_rate=0.1, warmup_steps=0, checkpoint_every=1, log_every=1)
+    task = GateTask(GateLesson(comet(), 1, [[row(1, [12, 12, 12, 7], {1})]]))
+    with pytest.raises(RecipeError, match=r"looked_at.*cannot be written"):
+        task.run(loop, tmp_path / "gates", lambda line: None)
+
+
 # --- gates that are told while all else is trained --------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ from laconic.core.files import write_whole
 from laconic.methods.comet.model import CoMeT
 from laconic.train.comet import drawn
 from laconic.train.examples import Example
-from laconic.train.loop import LoopConfig
+from laconic.train.loop import LoopConfig, written
 from laconic.train.stages import StageTask
 from laconic.train.told import ToldGates, lesson
 
@@ -90,8 +90,9 @@ class GateLesson(nn.Module):
         seen = look(self.comet, self.told, batch, capacity)
         self.say(f"batch {number + 1}: {len(seen.hides)} chunks read")
         if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            seen.save(file)
+            with written(file):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                seen.save(file)
         return seen
 
     def forward(self, seen: LookedAt) -> tuple[Tensor, dict[str, float]]:

@@ -171,12 +171,12 @@ def _shares(weights: list[float | Sequence[float]], accelerator: Accelerator, wo
 
 def _save(path: Path, so_far: dict[str, Any], trained: list[nn.Parameter], optimizer: Any) -> None:
     state = {**so_far, "parameters": [p.detach() for p in trained], "optimizer": optimizer.state_dict()}
-    with _written(path), whole_file(path) as file:
+    with written(path), whole_file(path) as file:
         torch.save(state, file)
 
 
 @contextmanager
-def _written(path: Path) -> Iterator[None]:
+def written(path: Path) -> Iterator[None]:
     """Raise ``RecipeError`` where a file of a training cannot be written; a checkpoint before it stays."""
     try:
         yield
@@ -219,13 +219,13 @@ def forget_future(path: Path, first: int) -> None:
                 kept.append(line)
         except ValueError:  # torn by the kill
             continue
-    with _written(path):
+    with written(path):
         write_whole(path, "".join(line + "\n" for line in kept))
 
 
 def add_line(path: Path, line: dict[str, Any]) -> None:
     """Add to a log what there is to say of a step."""
-    with _written(path), path.open("a") as log:
+    with written(path), path.open("a") as log:
         log.write(json.dumps(line) + "\n")
 
 
