@@ -19,7 +19,7 @@ import itertools
 
 from laconic.core import persist
 from laconic.data.schema import QAItem
-from laconic.errors import BudgetError, DataError, LaconicError, RecipeError
+from laconic.errors import BackboneError, BudgetError, DataError, LaconicError, RecipeError
 from laconic.methods.comet.config import CoMeTConfig
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.hybridthinker.model import HybridThinker
@@ -154,6 +154,9 @@ def test_objectives_without_a_teacher(changes: dict[str, Any], tmp_path: Path) -
         ({"teacher": {"saved": "a", "url": "http://x"}}, "saved"), ({"teacher": {"saved": "a", "ends": [2]}}, "saved"),
         ({"teacher": {"saved": "a", "target": "beam"}}, "Unknown target"),
         ({"teacher": {"url": "http://x", "model": "t", "target": "sample"}}, "Unknown target"),
+        ({"teacher": {"saved": "a", "pretrained": "b"}}, "pretrained: NAME"),
+        ({"teacher": {"pretrained": "a", "ends": [2]}}, "pretrained: NAME"),
+        ({"teacher": {"pretrained": 3}}, "pretrained of the"),
         ({"teacher": {"saved": 3}}, "saved of the teacher"), ({"teacher": {"saved": "a", "cache": 3}}, "cache of the"),
         ({"teacher": {"saved": "a", "top": 4}}, "soft target"),
         ({"teacher": {"saved": "a", "target": "soft", "top": 0}}, "soft target"),
@@ -192,6 +195,24 @@ def test_a_recipe_says_how_its_teacher_is_asked(tmp_path: Path, asked: dict[str,
     assert found[0] != pytest.approx(plain[0], rel=1e-6)
     with pytest.raises(LaconicError, match="The alias 3 -> 10000 lies outside"):
         losses(tmp_path / "aliased", aliases={3: 10_000})
+
+
+def test_any_pretrained_model_can_be_the_teacher(tmp_path: Path) -> None:
+    backbone = backbone_of("llama")
+    backbone.model.save_pretrained(tmp_path / "model")
+    backbone.tokenizer.save_pretrained(tmp_path / "model")
+    run_recipe(recipe(tmp_path, teacher={"pretrained": str(tmp_path / "model")}), say=lambda _: None)
+    (tmp_path / "saved").mkdir()
+    untrained = thinker("vanilla")
+    for parameter in untrained.own_parameters().values():
+        parameter.data.zero_()
+    untrained.save_pretrained(tmp_path / "saved" / "teacher")
+    run_recipe(recipe(tmp_path / "saved"), say=lambda _: None)
+    for one, other in zip(lines(tmp_path)[1:], lines(tmp_path / "saved")[1:], strict=True):
+        assert one["teacher/loss"] == pytest.approx(other["teacher/loss"], rel=1e-4)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(BackboneError, match=r"no config\.json"):
+        run_recipe(recipe(tmp_path / "none", teacher={"pretrained": str(tmp_path / "none")}), say=lambda _: None)
 
 
 def test_what_a_teacher_said_is_kept_where_the_recipe_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

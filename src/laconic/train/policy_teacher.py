@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from transformers import AutoTokenizer, PreTrainedModel
 
-from laconic.backbone import Backbone
+from laconic.backbone import Backbone, load_backbone
 from laconic.core import persist
 from laconic.errors import LaconicError, RecipeError
 from laconic.methods.tgpo.cache import CachedTeacher
@@ -21,6 +21,8 @@ from laconic.train.checks import positive
 from laconic.train.start import saved_folder
 
 LOOK = "See recipes/tgpo/cpu.yaml."
+#: a teacher in this process: a saved method, or any pretrained model
+LOCAL = ("saved", "pretrained")
 #: what a mapping may say of how a teacher is asked
 ASKED = {"target", "top", "cache", "aliases"}
 
@@ -32,11 +34,11 @@ def check_teacher(stage: dict[str, Any], where: str) -> None:
         told, remedy = ("needs a", "Name a saved one, or a server") if wanted else ("asks no", "Set teacher: null")
         raise RecipeError(f"{where}: {stage['objective']} {told} teacher.", f"{remedy}.")
     if isinstance(teacher, dict):
-        own = {"saved"} if "saved" in teacher else {"url", "model"}
-        beside = ASKED if "saved" in teacher else ASKED | {"tokenizer", "ends"}
-        if not own <= teacher.keys() <= own | beside:
+        local = [name for name in LOCAL if name in teacher]
+        own, beside = ({*local}, ASKED) if local else ({"url", "model"}, ASKED | {"tokenizer", "ends"})
+        if len(local) > 1 or not own <= teacher.keys() <= own | beside:
             raise RecipeError(
-                f"{where}: a teacher is {{saved: FOLDER}} or {{url: ..., model: ...}}.",
+                f"{where}: a teacher is {{saved: FOLDER}}, {{pretrained: NAME}} or {{url: ..., model: ...}}.",
                 f"Beside these: {', '.join(sorted(beside))}.",
             )
         _check_asked(stage, teacher, where)
@@ -47,11 +49,11 @@ def check_teacher(stage: dict[str, Any], where: str) -> None:
 def _check_asked(stage: dict[str, Any], teacher: dict[str, Any], where: str) -> None:
     """Raise ``RecipeError`` for a way of asking a teacher that there is not."""
     target, aliases = teacher.get("target", "argmax"), teacher.get("aliases", {})
-    for name in ("saved", "url", "model", "tokenizer", "cache"):
+    for name in (*LOCAL, "url", "model", "tokenizer", "cache"):
         if not isinstance(teacher.get(name, ""), str):
             raise RecipeError(f"{where}: {name} of the teacher must be a text.", LOOK)
     try:
-        check_target(target, 1, get_args(Target) if "saved" in teacher else SERVED)
+        check_target(target, 1, SERVED if "url" in teacher else get_args(Target))
         if "url" in teacher:
             check_url(teacher["url"])
     except LaconicError as error:
@@ -90,8 +92,10 @@ def make_teacher(
     told: dict[str, Any] = {"saved": named} if isinstance(named, str) else named
     how = {key: value for key, value in told.items() if key in ("target", "top", "aliases")}
     cache = told.get("cache")
-    if "saved" not in told:
+    if "url" in told:
         return lambda: _kept(_served(own, told, how), cache)
+    if "pretrained" in told:
+        return lambda: _kept(_pretrained(backbone, own, told["pretrained"], how), cache)
     folder = saved_folder(backbone, kinds[0], told["saved"])
     made = persist.read_description(folder)
     if made["method"] not in kinds:
@@ -105,6 +109,12 @@ def make_teacher(
 
 def _kept(teacher: TeacherScorer, cache: str | None) -> TeacherScorer:
     return teacher if cache is None else CachedTeacher(teacher, cache)
+
+
+def _pretrained(backbone: Backbone, own: Side, name: str, how: dict[str, Any]) -> TeacherScorer:
+    """Raises ``BackboneError`` where there is no such model."""
+    loaded = load_backbone(name, dtype=backbone.dtype, device=backbone.device)
+    return LocalTeacher(loaded.model, loaded.tokenizer, own, **how)
 
 
 def _served(own: Side, named: dict[str, Any], how: dict[str, Any]) -> TeacherScorer:
