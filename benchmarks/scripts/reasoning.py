@@ -23,6 +23,7 @@ from laconic.backbone import Backbone, load_backbone
 from laconic.core.files import write_whole
 from laconic.eval import curves
 from laconic.eval.reasoning import evaluate_reasoning, reasoning_task
+from laconic.eval.reasoning_report import markdown
 from laconic.eval.seeds import over_seeds
 from laconic.methods.baselines.heavy_hitters import HeavyHitters
 from laconic.methods.baselines.window_thinker import WindowThinker
@@ -67,6 +68,7 @@ def main() -> None:
         seeds = {name: [seeded(name, seed) for seed in args.seeds] for name in args.methods}
         result["over_seeds"] = over_seeds(result["rows"], seeds)
         write_whole(args.out, json.dumps(result, indent=1) + "\n")
+    write_whole(args.out.with_suffix(".table.md"), markdown(result) + "\n")
     for name, problems in tasks.items():
         one = {}
         for method, thinker in methods.items():

@@ -223,7 +223,30 @@ def pipeline_speed(result: dict) -> str:
 
 
 def reasoned(title: str) -> Callable[[dict], str]:
-    return lambda result: f"{title} (`benchmarks/scripts/reasoning.py`)\n\n{reasoning_report.markdown(result)}"
+    """Over all tasks, then how often right by task."""
+
+    def draw(result: dict) -> str:
+        shares = recalled("Right, by task, in %, with 95 % interval and problems:", "accuracy")
+        return f"{title}\n\n{reasoning_report.over_all(result)}\n\n{shares(result)}"
+
+    return draw
+
+
+def reasoning_speed(result: dict) -> str:
+    rows = {row["method"]: row for row in result["rows"]}
+    lines = [
+        f"**How fast, one problem at a time?** {result['environment']['cpus']} CPU cores, {result['problems']} "
+        f"problems of twelve steps, medians of {result['repeats']} runs; `generate` is that of transformers on the "
+        "vanilla decoder, bookkeeping what of decoding is spent outside of the decoder "
+        "(`benchmarks/scripts/reasoning_speed.py`).\n",
+        "| way | tokens/s | of vanilla's | tokens a pass | bookkeeping |",
+        "|" + "---|" * 5,
+    ]
+    for name, row in rows.items():
+        faster = row["tokens_per_second"] / rows["vanilla"]["tokens_per_second"]
+        more = f"{row['tokens_per_pass']:.2f} | {row['bookkeeping']:.1%}" if "bookkeeping" in row else "- | -"
+        lines.append(f"| {name} | {row['tokens_per_second']:.1f} | {faster:.2f}x | {more} |")
+    return "\n".join(lines)
 
 
 #: by the name of the block in the README: result files, each with what draws it
@@ -268,8 +291,21 @@ BLOCKS: dict[str, list[tuple[str, Callable[[dict], str]]]] = {
     "numbers of reasoning": [
         (
             "reasoning_shipped.json",
-            reasoned("**What is saved, and is the answer still right?** The adapters that ship."),
+            reasoned(
+                "**What is saved, and is the answer still right?** The adapters that ship; peaks of the cache are "
+                "beside that of the vanilla that was trained on, means over tasks (`benchmarks/scripts/reasoning.py`; "
+                "steps, tokens and guesses by task: `benchmarks/results/reasoning_shipped.table.md`)."
+            ),
         ),
+        (
+            "reasoning_untrained.json",
+            recalled(
+                "**And on what nobody was trained on?** GSM8K and LightThinker's questions of BBH and MMLU: right in "
+                "%, with 95 % interval and problems.",
+                "accuracy",
+            ),
+        ),
+        ("reasoning_speed.json", reasoning_speed),
         ("reasoning.json", reasoned("**Trained by their recipes, several seeds.**")),
     ],
     "numbers of TGPO": [

@@ -36,18 +36,18 @@ def test_a_terminal_of_80_columns_shows_all_of_it() -> None:
     lines = [line.split() for line in text.splitlines()]
     assert ["hybridthinker", "100", "(100-100)", "100", "%", "250", "100", "25%", "2.43", "10.4"] in lines
     assert ["hybridthinker", "100", "(100-100)", "100", "%", "250", "90", "-", "2.43", "10.4"] in lines, "no vanilla"
-    assert ["hybridthinker", "100", "(100-100;", "2)", "+50.0", "(+0.0", "to", "+100.0)"] in lines
-    assert ["vanilla", "50", "(0-100;", "2)", "-"] in lines
+    assert ["hybridthinker", "100", "(100-100;", "2)", "+50.0", "(+0.0", "to", "+100.0)", "25%", "2.43"] in lines
+    assert ["vanilla", "50", "(0-100;", "2)", "-", "100%", "2.43"] in lines
 
 
 def test_a_page_has_steps_and_guesses_too() -> None:
     lines, whole = (part.splitlines() for part in markdown(RESULT).split("\n\n"))
     assert len(lines) == 5
-    assert whole[0] == "| over all tasks | right, % (95 %) | less vanilla (95 %, paired) |"
+    assert whole[0] == "| over all tasks | right, % (95 %) | less vanilla (95 %, paired) | peak | a pass |"
     assert whole[1:] == [
-        "|---|---|---|",
-        "| vanilla | 50 (0-100; 2) | - |",
-        "| hybridthinker | 100 (100-100; 2) | +50.0 (+0.0 to +100.0) |",
+        "|---|---|---|---|---|",
+        "| vanilla | 50 (0-100; 2) | - | 100% | 2.43 |",
+        "| hybridthinker | 100 (100-100; 2) | +50.0 (+0.0 to +100.0) | 25% | 2.43 |",
     ]
     assert "| 100 (100-100; 16) | 75 | 88 | 250 | 100 | 25% | 2.43 | 95%, 70% |" in lines[3]
     assert "| - | - | 250 | 90 | - | 2.43 | - |" in lines[4]

@@ -14,7 +14,8 @@ Row = dict[str, Any]
 
 
 def tables(result: dict[str, Any]) -> list[Table]:
-    """For a terminal of 80 columns, a table per task; in brackets the 95 % interval. ``markdown`` has more.
+    """For a terminal of 80 columns, a table per task and one over all; in brackets the 95 % interval. ``markdown`` has
+    more.
 
     ``ended`` is the share of solutions that came to their end, ``words`` the tokens written, ``peak`` the most tokens
     in the cache, also as a share of vanilla's, ``a pass`` the tokens that a forward pass gave, ``s`` seconds a problem.
@@ -68,32 +69,47 @@ def markdown(result: dict[str, Any]) -> str:
             f"{row['generated_tokens']:.0f} | {row['peak_tokens']:.0f} | {_of_vanilla(row, result)} | "
             f"{row['tokens_per_forward']:.2f} | {stood} |"
         )
-    if overall := _over_tasks(result):
-        rows = [f"| {' | '.join(cells)} |" for cells in overall]
-        lines += ["", rows[0], "|" + "---|" * len(overall[0]), *rows[1:]]
-    return "\n".join(lines)
+    overall = over_all(result)
+    return "\n".join([*lines, "", overall] if overall else lines)
+
+
+def over_all(result: dict[str, Any]) -> str:
+    """A row per method in Markdown, over all tasks together; empty for a single task."""
+    cells = _over_tasks(result)
+    rows = [f"| {' | '.join(row)} |" for row in cells]
+    return "\n".join([rows[0], "|" + "---|" * len(cells[0]), *rows[1:]]) if rows else ""
 
 
 def _over_tasks(result: dict[str, Any]) -> list[list[str]]:
-    """Headings and a row per method; nothing of a single task."""
-    rows = result["over_tasks"]
-    if len({row["task"] for row in result["rows"]}) < 2:
+    """Headings and a row per method; nothing of a single task. Peaks and passes are means over tasks."""
+    rows, by_task = result["over_tasks"], result["rows"]
+    if len({row["task"] for row in by_task}) < 2:
         return []
     against = next((row["against"] for row in rows if "against" in row), None)
-    cells = [["over all tasks", "right, % (95 %)", *([f"less {against} (95 %, paired)"] if against else [])]]
+    cells = [["over all tasks", "right, % (95 %)", *([f"less {against} (95 %, paired)", "peak"] if against else [])]]
+    cells[0].append("a pass")
     for row in rows:
         mean, gap = row["accuracy"], row.get("difference")
+        own = [one for one in by_task if one["method"] == row["method"]]
         cells.append([row["method"], f"{mean['mean']:.0f} ({mean['low']:.0f}-{mean['high']:.0f}; {row['items']})"])
         if against:
             cells[-1].append(f"{gap['mean']:+.1f} ({gap['low']:+.1f} to {gap['high']:+.1f})" if gap else "-")
+            peaks = [share for one in own if (share := _peak_share(one, result)) is not None]
+            cells[-1].append(f"{sum(peaks) / len(peaks):.0%}" if peaks else "-")
+        cells[-1].append(f"{sum(one['tokens_per_forward'] for one in own) / len(own):.2f}")
     return cells
 
 
 def _of_vanilla(row: Row, result: dict[str, Any]) -> str:
-    """The peak beside that of the last vanilla on the same task; a dash without one."""
+    share = _peak_share(row, result)
+    return "-" if share is None else f"{share:.0%}"
+
+
+def _peak_share(row: Row, result: dict[str, Any]) -> float | None:
+    """The peak beside that of the last vanilla on the same task; None without one."""
     against = reference([one["method"] for one in result["rows"] if one["task"] == row["task"]])
     peaks = {one["task"]: one["peak_tokens"] for one in result["rows"] if one["method"] == against}
-    return f"{row['peak_tokens'] / peaks[row['task']]:.0%}" if row["task"] in peaks else "-"
+    return float(row["peak_tokens"] / peaks[row["task"]]) if row["task"] in peaks else None
 
 
 def _worked(share: float | None) -> str:
