@@ -67,7 +67,7 @@ def main() -> None:
 
 def renamed(folder: Path) -> Path:
     """A folder with the vanilla that ships, which ends its texts with another token."""
-    if not (folder / "config.json").exists():
+    if not folder.exists():
         backbone = load_backbone()
         own, other = backbone.tokenizer.eos_token_id, backbone.tokenizer.convert_tokens_to_ids(OTHER_END)
         model = load_thinker("vanilla", backbone).decoder
@@ -75,8 +75,10 @@ def renamed(folder: Path) -> Path:
         rows[[own, other]] = rows[[other, own]]
         model.generation_config.eos_token_id = other
         backbone.tokenizer.eos_token = OTHER_END
-        backbone.tokenizer.save_pretrained(folder)
-        model.save_pretrained(folder)
+        part = folder.with_name(f"{folder.name}.part")  # a kill leaves no half of a teacher
+        backbone.tokenizer.save_pretrained(part)
+        model.save_pretrained(part)
+        part.rename(folder)
     return folder
 
 

@@ -55,7 +55,7 @@ def main() -> None:
     tasks = {name: reasoning_task(name, args.limit) for name in args.tasks}
     backbone = load_backbone()
     methods = shipped(args, backbone) if args.shipped else trained(args, backbone)
-    methods |= untrained(args, backbone)
+    methods |= evicting(args, backbone)
     result = evaluate_reasoning(
         methods,
         tasks,
@@ -87,8 +87,8 @@ def shipped(args: argparse.Namespace, backbone: Backbone) -> dict[str, Thinker]:
     return found
 
 
-def untrained(args: argparse.Namespace, backbone: Backbone) -> dict[str, Thinker]:
-    """The vanilla that was trained on, with less of a cache."""
+def evicting(args: argparse.Namespace, backbone: Backbone) -> dict[str, Thinker]:
+    """The vanilla that was trained on, with less of a cache and no training for it."""
     found: dict[str, Thinker] = {}
     for tokens in args.held:
         for name, kind in (("window", WindowThinker), ("heavy hitters", HeavyHitters)):

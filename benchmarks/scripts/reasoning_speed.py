@@ -4,7 +4,7 @@
 
 The adapters that ship, greedily, on problems of twelve steps, the answer's included. Vanilla is also run by
 ``generate`` of transformers, as many words each time: the loop's own overhead is their difference. (In float32 both say
-the same words; in bfloat16 they part where two words are nearly as likely.) Bookkeeping is what of decoding is spent
+the same words; in bfloat16 they can part.) Bookkeeping is what of decoding is spent
 outside of the decoder's forward pass. Figures are medians of several runs; all take turns, so a slow minute hits all.
 Leave the machine alone meanwhile: some seven minutes on two cores.
 """

@@ -293,8 +293,9 @@ BLOCKS: dict[str, list[tuple[str, Callable[[dict], str]]]] = {
             "reasoning_shipped.json",
             reasoned(
                 "**What is saved, and is the answer still right?** The adapters that ship; peaks of the cache are "
-                "beside that of the vanilla that was trained on, means over tasks (`benchmarks/scripts/reasoning.py`; "
-                "steps, tokens and guesses by task: `benchmarks/results/reasoning_shipped.table.md`)."
+                "beside that of the vanilla that was trained on, `a pass` are tokens; means over tasks "
+                "(`benchmarks/scripts/reasoning.py`; steps, tokens and guesses by task: "
+                "`benchmarks/results/reasoning_shipped.table.md`)."
             ),
         ),
         (

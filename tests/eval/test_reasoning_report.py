@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from laconic.eval.over_tasks import over_tasks
-from laconic.eval.reasoning_report import markdown, tables
+from laconic.eval.reasoning_report import markdown, over_all, tables
 
 
 def row(task: str, method: str, peak: float, **more: Any) -> dict[str, Any]:
@@ -58,3 +58,19 @@ def test_of_one_task_nothing_is_said_over_all() -> None:
     one = RESULT | {"rows": [row("shuffle-11", "vanilla", 400.0), row("shuffle-11", "hybridthinker", 100.0)]}
     assert "over all tasks" not in markdown(one)
     assert len(tables(one)) == 1
+
+
+def test_peaks_and_passes_over_all_tasks_are_means_over_tasks() -> None:
+    """Each peak beside vanilla's on its own task, not sums of tokens, in which long tasks would count for more."""
+    more = [row("lists-11", "vanilla", 200.0), row("lists-11", "hybridthinker", 150.0, tokens_per_forward=1.0)]
+    rows = [one for one in RESULT["rows"] if one["task"] == "shuffle-11"] + more
+    lines = over_all(RESULT | {"rows": rows}).splitlines()
+    assert lines[2].endswith("| - | 100% | 2.43 |")
+    assert lines[3].endswith("| 50% | 1.72 |"), "a quarter and three quarters; 2.434 and 1"
+
+
+def test_without_a_vanilla_there_is_nothing_to_compare_with() -> None:
+    rows = [row("shuffle-11", "hybridthinker", 100.0), row("lists-11", "hybridthinker", 150.0)]
+    lines = over_all({"rows": rows, "over_tasks": over_tasks({"hybridthinker": [True, False]})}).splitlines()
+    assert lines[0] == "| over all tasks | right, % (95 %) | a pass |"
+    assert lines[2] == "| hybridthinker | 50 (0-100; 2) | 2.43 |"

@@ -19,7 +19,7 @@ import itertools
 
 from laconic.core import persist
 from laconic.data.schema import QAItem
-from laconic.errors import BackboneError, BudgetError, DataError, LaconicError, RecipeError
+from laconic.errors import BudgetError, DataError, LaconicError, RecipeError
 from laconic.methods.comet.config import CoMeTConfig
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.hybridthinker.model import HybridThinker
@@ -210,8 +210,12 @@ def test_any_pretrained_model_can_be_the_teacher(tmp_path: Path) -> None:
     run_recipe(recipe(tmp_path / "saved"), say=lambda _: None)
     for one, other in zip(lines(tmp_path)[1:], lines(tmp_path / "saved")[1:], strict=True):
         assert one["teacher/loss"] == pytest.approx(other["teacher/loss"], rel=1e-4)
+    (tmp_path / "aliased").mkdir()
+    aliased = {"pretrained": str(tmp_path / "model"), "aliases": {3: 10_000}}
+    with pytest.raises(LaconicError, match="The alias 3 -> 10000 lies outside"):
+        run_recipe(recipe(tmp_path / "aliased", teacher=aliased), say=lambda _: None)
     (tmp_path / "none").mkdir()
-    with pytest.raises(BackboneError, match=r"no config\.json"):
+    with pytest.raises(RecipeError, match=r"The teacher .* cannot be loaded: .* no config\.json"):
         run_recipe(recipe(tmp_path / "none", teacher={"pretrained": str(tmp_path / "none")}), say=lambda _: None)
 
 

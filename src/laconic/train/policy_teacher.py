@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from laconic.backbone import Backbone, load_backbone
 from laconic.core import persist
-from laconic.errors import LaconicError, RecipeError
+from laconic.errors import BackboneError, LaconicError, RecipeError
 from laconic.methods.tgpo.cache import CachedTeacher
 from laconic.methods.tgpo.config import ALONE
 from laconic.methods.tgpo.served import SERVED, ServedTeacher, check_url
@@ -112,8 +112,13 @@ def _kept(teacher: TeacherScorer, cache: str | None) -> TeacherScorer:
 
 
 def _pretrained(backbone: Backbone, own: Side, name: str, how: dict[str, Any]) -> TeacherScorer:
-    """Raises ``BackboneError`` where there is no such model."""
-    loaded = load_backbone(name, dtype=backbone.dtype, device=backbone.device)
+    """Raises ``RecipeError`` where there is no such model."""
+    try:
+        loaded = load_backbone(name, dtype=backbone.dtype, device=backbone.device)
+    except BackboneError as error:
+        raise RecipeError(
+            f"The teacher {name} cannot be loaded: {error.problem}", "Name a folder with a model, or one on a hub."
+        ) from error
     return LocalTeacher(loaded.model, loaded.tokenizer, own, **how)
 
 
