@@ -72,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lengths", type=int, nargs="*", default=[16_384, 32_768], help="of all methods")
     parser.add_argument("--comet-only", type=int, nargs="*", default=[262_144], help="lengths that others skip")
-    parser.add_argument("--repeats", type=int, default=3, help="of short rows: the median counts")
+    parser.add_argument("--repeats", type=int, default=5, help="of short rows, which take turns: the median counts")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/comet_speed.json"))
     parser.add_argument("--one", nargs=2, metavar=("METHOD", "TOKENS"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -81,13 +81,16 @@ def main() -> None:
         return
     rows = []
     for tokens in [*args.lengths, *args.comet_only]:
-        for method in METHODS if tokens in args.lengths else METHODS[:1]:
-            short = method != "full" and tokens in args.lengths  # long ones average by themselves
-            runs = [alone(__file__, method, tokens) for _ in range(args.repeats if short else 1)]
-            runs.sort(key=lambda run: run["seconds"])
-            middle = runs[len(runs) // 2]
-            rows.append({"method": method, "tokens": tokens, **middle, "runs_s": [run["seconds"] for run in runs]})
-            print(rows[-1], flush=True)
+        runs: dict[str, list[dict[str, float]]] = {}
+        for turn in range(args.repeats if tokens in args.lengths else 1):
+            for method in METHODS if tokens in args.lengths else METHODS[:1]:
+                if turn and method == "full":  # so long that it averages by itself
+                    continue
+                runs.setdefault(method, []).append(alone(__file__, method, tokens))
+                print(method, tokens, runs[method][-1], flush=True)
+        for method, found in runs.items():
+            middle = sorted(found, key=lambda run: run["seconds"])[len(found) // 2]
+            rows.append({"method": method, "tokens": tokens, **middle, "runs_s": [run["seconds"] for run in found]})
     save(args.out, "comet_speed", config=CONFIG.to_dict(), rows=rows)
 
 

@@ -20,7 +20,7 @@ from laconic.data.loaders import load_task
 from laconic.data.schema import QAItem
 from laconic.errors import BudgetError
 from laconic.eval.environment import environment
-from laconic.eval.metrics import evidence_recall, mean_with_interval
+from laconic.eval.metrics import evidence_recall, score_with_interval
 from laconic.methods.registry import load_method, load_methods
 from laconic.methods.roles import Compressor
 
@@ -47,7 +47,7 @@ def recall_rows(compressor: Compressor, items: Sequence[QAItem], factors: Sequen
             tokens[factor][1] += compressed.context_tokens
     rows = []
     for factor in factors:
-        mean, low, high = (round(100 * value, 1) for value in mean_with_interval(recalls[factor]))
+        mean, low, high = (round(100 * value, 1) for value in score_with_interval(recalls[factor]))
         delivered = round(tokens[factor][0] / tokens[factor][1], 2)
         row = {"factor": factor, "delivered_factor": delivered, "recall": mean, "low": low, "high": high}
         rows.append(row | {"items": len(recalls[factor]), "refused": refused[factor]})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.eval.metrics import contains, evidence_recall, exact_match, f1, mean_with_interval, normalise, rouge_l
+from laconic.eval.metrics import contains, evidence_recall, exact_match, f1, mean_with_interval, normalise, rouge_l, wilson
 
 texts = st.text(alphabet="abthe .,-2É", max_size=16)
 references = st.lists(texts, min_size=1, max_size=3)
@@ -50,3 +50,13 @@ def test_the_interval_lies_within_the_values(values: list[float], seed: int) -> 
     _, low, high = mean_with_interval(values, seed, draws=100)
     assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
     assert mean_with_interval(values, seed, draws=100) == mean_with_interval(values, seed, draws=100)
+
+
+@given(st.integers(1, 2000).flatmap(lambda count: st.tuples(st.integers(0, count), st.just(count))))
+def test_the_interval_of_a_share_holds_it_and_mirrors_that_of_the_others(case: tuple[int, int]) -> None:
+    right, count = case
+    share, low, high = wilson(right, count)
+    assert 0 <= low <= share <= high <= 1
+    assert low < high
+    _, other_low, other_high = wilson(count - right, count)
+    assert abs(low - (1 - other_high)) < 1e-9 and abs(high - (1 - other_low)) < 1e-9

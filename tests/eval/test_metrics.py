@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from laconic.eval.metrics import contains, evidence_recall, exact_match, f1, mean_with_interval, rouge_l
+from laconic.eval.metrics import (
+    contains,
+    evidence_recall,
+    exact_match,
+    f1,
+    mean_with_interval,
+    percent,
+    rouge_l,
+    score_with_interval,
+)
 
 
 def test_exact_match_normalises_as_squad_does() -> None:
@@ -50,3 +59,28 @@ def test_the_interval_holds_the_mean_and_repeats() -> None:
     assert low <= mean <= high
     assert mean == pytest.approx(0.6)
     assert (mean, low, high) == mean_with_interval(values)
+
+
+@pytest.mark.parametrize(
+    ("right", "count", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),  # Newcombe 1998, table I, method 3
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (10, 10, 0.7225, 1.0),
+    ],
+)
+def test_the_interval_of_right_and_wrong_is_wilsons(right: int, count: int, low: float, high: float) -> None:
+    found = score_with_interval([1.0] * right + [0.0] * (count - right))
+    assert found == pytest.approx((right / count, low, high), abs=5e-5)
+
+
+def test_scores_between_right_and_wrong_are_drawn_anew() -> None:
+    values = [0.0, 0.5, 1.0, 1.0]
+    assert score_with_interval(values) == mean_with_interval(values)
+
+
+def test_all_right_and_all_wrong_say_how_little_few_items_show() -> None:
+    assert percent(score_with_interval([True] * 16)) == {"mean": 100.0, "low": 80.64, "high": 100.0}
+    assert str(percent(score_with_interval([0.0] * 16))) == "{'mean': 0.0, 'low': 0.0, 'high': 19.36}", "and no -0.0"

@@ -54,19 +54,23 @@ class EvictingLayer(DynamicLayer):
         """Keys a mask must cover, and their offset."""
         return self.physical_length + query_length, 0
 
-    def take(self, columns: Tensor) -> None:
-        """Keep ``columns`` ``[B, K']`` of each row, in that order."""
-        heads, width = self.keys.shape[1], self.keys.shape[3]
+    def take(self, first: int, columns: Tensor) -> None:
+        """Keep what stands before column ``first``, and of the rest ``columns`` ``[B, K']`` of each row, in that order."""
+        self.evicted += self.physical_length - first - columns.shape[1]
         index = columns[:, None, :, None].to(self.keys.device)
-        self.evicted += self.physical_length - columns.shape[1]
-        self.keys = self.keys.gather(2, index.expand(-1, heads, -1, width))
         # some architectures have values of another width than keys
-        self.values = self.values.gather(2, index.expand(-1, heads, -1, self.values.shape[3]))
+        self.keys, self.values = (_taken(held, first, index) for held in (self.keys, self.values))
 
     def reset(self) -> None:
         drop_keys(self)
         super().reset()
         self.evicted = 0
+
+
+def _taken(held: Tensor, first: int, index: Tensor) -> Tensor:
+    """Only what moves is gathered: behind most passes that is a few columns at the end."""
+    moved = held.gather(2, index.expand(-1, held.shape[1], -1, held.shape[3]))
+    return torch.cat([held[:, :, :first], moved], dim=2) if first else moved
 
 
 class EvictingCache(Cache):
@@ -165,8 +169,10 @@ class EvictingCache(Cache):
         # a stable sort puts what goes before what stays and keeps the order of both: rows end up flush right
         columns = kept.int().argsort(dim=1, stable=True)[:, len(self.layout) - longest :]
         stays = kept.gather(1, columns)
+        # what stands before the first that goes stays where it is, but in rows that are padded anew
+        first = 0 if self._ragged else int(kept.all(dim=0).int().argmin())
         for layer in self.layers:
-            layer.take(columns)
+            layer.take(first, columns[:, first:])
         # rows that keep less show a dead key there; as padding nobody reads it
         self.layout = self.layout.map(lambda field: field.gather(1, columns))
         self.layout = Layout(

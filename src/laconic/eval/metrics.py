@@ -5,6 +5,7 @@ RAM's paper mixes conventions (its EM exceeds its F1), which is why ours is stat
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import string
@@ -80,9 +81,35 @@ def evidence_recall(evidence: Sequence[Range], kept: Iterable[Range]) -> float |
     return float(any(a <= start and end <= b for start, end in evidence for a, b in joined))
 
 
+def score_with_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean score of items with its 95 % interval: Wilson's where each is right or wrong, by bootstrap otherwise.
+
+    Items drawn anew from ten right ones are all right, so that a bootstrap would be sure of 100 %; Wilson's interval
+    reaches to 72 %.
+    """
+    if all(value in (0, 1) for value in values):
+        return wilson(sum(values), len(values))
+    return mean_with_interval(values)
+
+
+def wilson(right: float, count: int) -> tuple[float, float, float]:
+    """The share of right ones among ``count`` with its 95 % score interval (Wilson 1927)."""
+    z = 1.959964
+    share = right / count
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    reach = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    # where all are right or wrong the share is a bound by itself, which rounding must not miss
+    return share, max(0.0, min(centre - reach, share)), min(1.0, max(centre + reach, share))
+
+
 def mean_with_interval(values: Sequence[float], seed: int = 0, draws: int = 1000) -> tuple[float, float, float]:
-    """Mean with its 95 % bootstrap interval (seeded)."""
+    """Mean with its 95 % bootstrap interval (seeded); for differences, and scores between right and wrong."""
     draw = random.Random(seed)
     count = len(values)
     means = sorted(sum(draw.choices(values, k=count)) / count for _ in range(draws))
     return sum(values) / count, means[int(0.025 * draws)], means[int(0.975 * draws)]
+
+
+def percent(interval: tuple[float, float, float]) -> dict[str, float]:
+    """Mean, low and high as tables have them."""
+    return {name: round(100 * value, 2) for name, value in zip(("mean", "low", "high"), interval, strict=True)}

@@ -9,7 +9,7 @@ from laconic.eval.journal import Line
 
 
 def over_tasks(right: Mapping[str, Sequence[bool]]) -> list[Line]:
-    """A row for each method, in percent, with 95 % intervals by drawing problems anew.
+    """A row for each method, in percent, with 95 % intervals (differences: by drawing problems anew).
 
     Args:
         right: by method, whether it answered each problem right; all of them the same problems in the same order.
@@ -21,12 +21,14 @@ def over_tasks(right: Mapping[str, Sequence[bool]]) -> list[Line]:
     against = reference(right)
     rows = []
     for method, own in right.items():
-        row: Line = {"method": method, "items": len(own), "accuracy": _percent([float(one) for one in own])}
+        row: Line = {"method": method, "items": len(own), "accuracy": metrics.percent(metrics.score_with_interval(own))}
         if against is not None and method != against:
             others = right[against]
             row |= {
                 "against": against,
-                "difference": _percent([float(a) - float(b) for a, b in zip(own, others, strict=True)]),
+                "difference": metrics.percent(
+                    metrics.mean_with_interval([float(a) - float(b) for a, b in zip(own, others, strict=True)])
+                ),
             }
         rows.append(row)
     return rows
@@ -35,8 +37,3 @@ def over_tasks(right: Mapping[str, Sequence[bool]]) -> list[Line]:
 def reference(methods: Mapping[str, object] | Sequence[str]) -> str | None:
     """The one that others are compared with: the last vanilla, where there is one."""
     return next((name for name in reversed(list(methods)) if name.startswith("vanilla")), None)
-
-
-def _percent(values: Sequence[float]) -> dict[str, float]:
-    mean = metrics.mean_with_interval(values)
-    return {name: round(100 * value, 2) for name, value in zip(("mean", "low", "high"), mean, strict=True)}

@@ -205,9 +205,8 @@ def _line(setting: Setting, thinker: Thinker, problem: Problem, solution: Soluti
 
 
 def _row(setting: Setting, lines: Sequence[Line]) -> Line:
-    right = metrics.mean_with_interval([float(line["right"]) for line in lines])
     row: Line = {**asdict(setting), "items": len(lines)}
-    row["accuracy"] = {k: round(100 * v, 2) for k, v in zip(("mean", "low", "high"), right, strict=True)}
+    row["accuracy"] = metrics.percent(metrics.score_with_interval([line["right"] for line in lines]))
     row["ended"] = round(100 * sum(line["stopped_by"] == "end" for line in lines) / len(lines), 1)
     row |= {name: round(sum(line[name] for line in lines) / len(lines), 2) for name in MEANS}
     shares = [line["steps_right"] for line in lines if line["steps_right"] is not None]

@@ -186,16 +186,12 @@ def _row(setting: Setting, lines: Sequence[Line]) -> Line:
     for measure in MEASURES:
         values = [line[measure] for line in scored if line[measure] is not None]
         if values:
-            row[measure] = _percent(metrics.mean_with_interval(values))
+            row[measure] = metrics.percent(metrics.score_with_interval(values))
     tokens_in, tokens_seen = (sum(line[key] for line in scored) for key in ("document_tokens", "context_tokens"))
     row["delivered_factor"] = round(tokens_in / tokens_seen, 3)
     stages = dict.fromkeys(stage for line in scored for stage in line["seconds"])
     row["seconds"] = {s: round(sum(line["seconds"].get(s, 0.0) for line in scored) / len(scored), 4) for s in stages}
     return row
-
-
-def _percent(interval: tuple[float, float, float]) -> dict[str, float]:
-    return {name: round(100 * value, 2) for name, value in zip(("mean", "low", "high"), interval, strict=True)}
 
 
 def _pair(rows: Sequence[Line], cells: Sequence[Sequence[Line]]) -> None:
@@ -234,7 +230,7 @@ def _gap(lines: Sequence[Line], others: Sequence[Line]) -> Line:
     for measure in MEASURES:
         gaps = [a[measure] - b[measure] for a, b in both if a[measure] is not None and b[measure] is not None]
         if gaps:
-            gap[measure] = _percent(metrics.mean_with_interval(gaps))
+            gap[measure] = metrics.percent(metrics.mean_with_interval(gaps))
     return gap
 
 

@@ -105,7 +105,7 @@ class HeavyHitters(Vanilla):
                 dropped = total[:old].argsort()[:surplus]
                 stays = torch.ones(len(total), dtype=torch.bool, device=total.device)
                 stays[dropped] = False
-                layer.take(stays.nonzero().T)
+                layer.take(0, stays.nonzero().T)
                 total = total[stays]
             kept_scores.append(total)
         return kept_scores
