@@ -143,6 +143,18 @@ def test_a_finished_bottleneck_leaves_prompt_memory_and_restarts() -> None:
 # --- bookkeeping, against lists -------------------------------------------------------------------------------------
 
 
+def test_rows_that_keep_as_many_but_others_move_from_the_first_that_any_of_them_drops() -> None:
+    cache = EvictingCache(tiny_model())
+    cache.announce(batch([run(Kind.TEXT, torch.arange(5))] * 2, "left"))
+    numbers = torch.arange(10.0).reshape(2, 1, 5, 1)
+    cache.update(numbers, -numbers, 0)
+    cache.keep(torch.tensor([[1, 1, 0, 0, 1], [1, 0, 1, 0, 1]]) == 1)
+    layer = cache.layers[0]
+    assert layer.keys[:, 0, :, 0].tolist() == [[0, 1, 4], [5, 7, 9]]
+    assert layer.values[:, 0, :, 0].tolist() == [[0, -1, -4], [-5, -7, -9]]
+    assert cache.get_seq_length() == 5
+
+
 @given(st.integers(1, 3), st.data())
 def test_rows_hold_exactly_what_they_kept(rows: int, data: st.DataObject) -> None:
     """Fake keys whose value is their own serial number, through any sequence of blocks and evictions."""

@@ -5,7 +5,16 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from laconic.eval.metrics import contains, evidence_recall, exact_match, f1, mean_with_interval, normalise, rouge_l, wilson
+from laconic.eval.metrics import (
+    contains,
+    evidence_recall,
+    exact_match,
+    f1,
+    mean_with_interval,
+    normalise,
+    rouge_l,
+    wilson,
+)
 
 texts = st.text(alphabet="abthe .,-2É", max_size=16)
 references = st.lists(texts, min_size=1, max_size=3)
@@ -59,4 +68,5 @@ def test_the_interval_of_a_share_holds_it_and_mirrors_that_of_the_others(case: t
     assert 0 <= low <= share <= high <= 1
     assert low < high
     _, other_low, other_high = wilson(count - right, count)
-    assert abs(low - (1 - other_high)) < 1e-9 and abs(high - (1 - other_low)) < 1e-9
+    assert abs(low - (1 - other_high)) < 1e-9
+    assert abs(high - (1 - other_low)) < 1e-9

@@ -55,7 +55,7 @@ class EvictingLayer(DynamicLayer):
         return self.physical_length + query_length, 0
 
     def take(self, first: int, columns: Tensor) -> None:
-        """Keep what stands before column ``first``, and of the rest ``columns`` ``[B, K']`` of each row, in that order."""
+        """Keep all before column ``first``, and of the rest ``columns`` ``[B, K']`` of each row, in that order."""
         self.evicted += self.physical_length - first - columns.shape[1]
         index = columns[:, None, :, None].to(self.keys.device)
         # some architectures have values of another width than keys
