@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from laconic.core.files import task_names
 from laconic.errors import LaconicError
 
 app = typer.Typer(
@@ -150,7 +151,9 @@ def read(
 @app.command()
 def think(
     problem: Annotated[str, typer.Argument(help="What is to be solved, or - for stdin")],
-    method: Annotated[str, typer.Option(help="vanilla, lightthinker, hybridthinker or memosight")] = "hybridthinker",
+    method: Annotated[
+        str, typer.Option(help="vanilla, lightthinker, hybridthinker, memosight; anchors, with an --adapter")
+    ] = "hybridthinker",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest solution")] = 1024,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest word each time")] = 0.0,
     repetition_penalty: Annotated[float, typer.Option(help="Above 1: words said before become less likely")] = 1.0,
@@ -186,7 +189,8 @@ def eval_(
     task: Annotated[
         list[str],
         typer.Argument(
-            help="Task names, or .jsonl files with document, question, answers; of problems: question, answer"
+            help="Task names, or .jsonl files with document, question, answers; of problems: question, answer",
+            callback=task_names,
         ),
     ],
     method: Annotated[str, typer.Option(help="Names, separated by commas; all read, or all reason")] = "ram,bm25",
@@ -231,7 +235,10 @@ def eval_(
 
 @app.command()
 def label(
-    task: Annotated[list[str], typer.Argument(help="Task names, or .jsonl files with document, question, answers")],
+    task: Annotated[
+        list[str],
+        typer.Argument(help="Task names, or .jsonl files with document, question, answers", callback=task_names),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Where to write the labels")] = Path("runs/labels.json"),
     method: Annotated[str, typer.Option(help="The compressor that will be steered")] = "classifier",
     ratios: Annotated[str, typer.Option(help="So many drawn for each text, or a list: 0.1,0.3,0.5")] = "8",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -42,3 +42,8 @@ def names_file(name: str) -> bool:
         return name.endswith((".jsonl", ".jsonl.gz")) or Path(name).is_file()
     except (OSError, ValueError):  # too long for a file name, or with a null character: then it is no file's
         return False
+
+
+def task_names(given: Sequence[str]) -> list[str]:
+    """Names of tasks and files one by one: those of tasks may be joined by commas, as those of methods are."""
+    return [name for one in given for name in ([one] if names_file(one) else one.split(","))]
