@@ -19,11 +19,11 @@ import torch
 from measuring import alone, cost, sample_book, save
 
 from laconic.backbone import Backbone, load_backbone
-from laconic.cli.read import PORTION_CHUNKS
 from laconic.core.preallocated import preallocated_cache
 from laconic.generation.prefill import prefill
 from laconic.methods.comet.config import CoMeTConfig
 from laconic.methods.comet.model import CoMeT
+from laconic.methods.comet.reader import PORTION_CHUNKS
 from laconic.methods.comet.stream import ChunkStream
 
 CONFIG = CoMeTConfig(global_slots=16, fifo_slots=64, train="memory")

@@ -139,7 +139,9 @@ class Backbone:
         return self.token_ids(text.removeprefix(" ") if self._adds_a_space else text)
 
     def ids_of_pieces(self, pieces: Iterable[str]) -> Iterator[list[int]]:
-        """Token ids of a text that comes piece by piece, cut anywhere: together they are the whole's."""
+        """Token ids of a text that comes piece by piece, cut anywhere: together they are the whole's, but for text that
+        has no space between two words for long (``laconic.core.pieces``), where a token may be cut.
+        """
         encode = self.token_ids
         for words in whole_words(pieces):
             yield encode(words)

@@ -147,6 +147,27 @@ def test_an_interrupted_reading_goes_on(
     assert answers[0] == answers[1]
 
 
+def test_a_text_that_is_cut_into_other_tokens_now_is_not_gone_on_with(
+    run: Run, book: str, adapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, real = tmp_path / "cut.memory", ChunkStream.read
+    monkeypatch.setattr(cli_read, "PORTION_CHUNKS", 1)
+    calls: list[int] = []
+
+    def interrupted(self: ChunkStream, rows: list[torch.Tensor]) -> None:
+        calls.append(len(rows[0]))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        real(self, rows)
+
+    monkeypatch.setattr(ChunkStream, "read", interrupted)
+    assert run("read", book, "-o", str(out), "--adapter", adapter).status == 130
+    monkeypatch.setattr(ChunkStream, "read", real)
+    cut = Backbone.long_ids
+    monkeypatch.setattr(Backbone, "long_ids", lambda self, text: cut(self, text)[1:])
+    assert_refused(run("read", book, "-o", str(out), "--adapter", adapter), "tokens when", "Delete the file")
+
+
 def test_an_interrupt_within_a_portion_reads_nothing_twice(
     run: Run, book: str, adapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft.tuners.lora import LoraLayer
 from tiny import VOCABULARY, tiny_backbone, tiny_model, tiny_tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     Cohere2Config,
@@ -29,8 +29,8 @@ from transformers import (
 from laconic.backbone import Backbone
 from laconic.core.layout import Kind
 from laconic.errors import BackboneError, LaconicError
-from laconic.methods.comet.chunks import Piece, block_layout, compressed
-from laconic.methods.comet.config import CoMeTConfig
+from laconic.methods.comet.chunks import Piece, block_layout
+from laconic.methods.comet.config import CoMeTConfig, compressed
 from laconic.methods.comet.memory import LayerMemory, LayerState, Memory
 from laconic.methods.comet.model import CoMeT
 
@@ -241,7 +241,7 @@ def test_the_queue_holds_the_newest_real_entries(arch: str, plan: list[int], dat
 
 @torch.no_grad()
 def test_gate_limits() -> None:
-    """Invariant 9: a gate of 1 freezes the slots, one of 0 writes them anew; the first chunk is ungated."""
+    """Invariant 9: a gate of 1 freezes the slots, one of 0 writes them anew; the first chunk is ungated in any case."""
     ids, plan = words(36), [12, 12, 12]
     made = comet()
     for bias, frozen in ((1e4, True), (-1e4, False)):
@@ -251,6 +251,10 @@ def test_gate_limits() -> None:
         _, (first, second, _) = outputs(made, [ids], [plan])
         for a, b in zip(first.layers, second.layers, strict=True):
             assert torch.equal(a.slots, b.slots) is frozen
+        alone = comet(gate=False)
+        alone.load_state_dict(made.state_dict(), strict=False)
+        for a, b in zip(first.layers, outputs(alone, [ids], [plan])[1][0].layers, strict=True):
+            assert torch.equal(a.slots, b.slots), "the first chunk's"
     ungated = comet(gate=False)
     ungated.load_state_dict(made.state_dict(), strict=False)
     _, (expected, expected_second, _) = outputs(ungated, [ids], [plan])
@@ -258,6 +262,29 @@ def test_gate_limits() -> None:
         assert torch.equal(a.slots, b.slots)
     for a, b in zip(second.layers, expected_second.layers, strict=True):
         torch.testing.assert_close(a.slots, b.slots, atol=1e-6, rtol=1e-6)
+
+
+def test_a_gate_near_one_is_itself_under_autocast() -> None:
+    """bfloat16 has no number between .9961 and 1: slots would never change, nor the gate learn."""
+    nets = comet().memories[0]
+    assert isinstance(nets, LayerMemory)
+    assert nets.gate is not None
+    nn.init.zeros_(nets.gate.weight)
+    nn.init.constant_(nets.gate.bias, 7.0)
+    state = LayerState(torch.randn(1, 3, nets.gate.in_features // 2), torch.randn(1, 5, nets.gate.in_features // 2))
+    readouts, found = torch.randn_like(state.slots), {}
+    for mixed in (False, True):
+        nets.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            slots = nets.written(state.slots, readouts, torch.tensor([False]))
+            found[mixed] = [slots, nets.view(state), nets.entries(readouts)]
+        slots.sum().backward()
+        assert nets.gate.bias.grad is not None
+        found[mixed].append(nets.gate.bias.grad.clone())
+    assert found[True][0].dtype == torch.float32
+    assert not torch.equal(found[True][0], state.slots)
+    for a, b in zip(found[False], found[True], strict=True):
+        assert torch.equal(a, b)
 
 
 @torch.no_grad()

@@ -343,3 +343,22 @@ def test_a_saved_comet_is_the_same_again(tmp_path: Path) -> None:
     made.save_pretrained(tmp_path / "half", dtype=torch.bfloat16)
     half = CoMeT.from_pretrained(tmp_path / "half", made.backbone)
     assert {p.dtype for p in half.memories.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_memory_of_another_dtype_is_kept(tmp_path: Path, dtype: torch.dtype) -> None:
+    made = CoMeT(tiny_backbone(dtype=dtype), comet().config)
+    stream = ChunkStream(made)
+    stream.feed([words(31)])
+    save_memory(tmp_path / "a.memory", SavedMemory(stream, sources()))
+    loaded = load_memory(tmp_path / "a.memory", made).stream
+    for a, b in zip(stream.memory.layers, loaded.memory.layers, strict=True):
+        assert torch.equal(a.slots, b.slots)
+        assert torch.equal(a.queue, b.queue)
+
+
+def test_a_file_holds_one_text(tmp_path: Path) -> None:
+    stream = ChunkStream(comet(), batch=2)
+    stream.feed([words(31), words(31, 1)])
+    with pytest.raises(MemoryFileError, match="holds one text"):
+        save_memory(tmp_path / "a.memory", SavedMemory(stream, sources()))

@@ -189,11 +189,46 @@ def test_a_stream_that_broke_off_says_so(monkeypatch: pytest.MonkeyPatch, when: 
         with pytest.raises(LaconicError, match="halfway"):
             use([words(5, 3)])
     with pytest.raises(LaconicError, match="halfway"):
+        stream.close()
+    with pytest.raises(LaconicError, match="halfway"):
         save_memory("never.memory", SavedMemory(stream, [Source("a", "b", 1, 1)]))
     again = ChunkStream(made)
     again.feed([words(24)])
     again.close()
     assert torch.equal(before.feed([words(5, 3)]), again.feed([words(5, 3)]))
+
+
+@torch.no_grad()
+def test_an_interrupt_between_chunks_leaves_no_memory_to_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No chunk is open then, and what the memory has is a part of what was fed."""
+    made, calls = comet(), []
+    stream, real = ChunkStream(made), made.read_chunk
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(made, "read_chunk", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stream.feed([words(60)])
+    assert not any(stream.open)
+    with pytest.raises(LaconicError, match="halfway"):
+        stream.close()
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[], [words(3), words(3)], [torch.tensor([1.5])], [torch.tensor([-1])], [torch.tensor([10**6])], [words(4)[None]]],
+)
+def test_what_is_fed_are_token_ids_of_each_row(rows: list[torch.Tensor]) -> None:
+    stream = ChunkStream(comet())
+    for use in (stream.feed, stream.read):
+        with pytest.raises(LaconicError, match="fed"):
+            use(rows)
+    assert not stream.interrupted
+    assert stream.feed([words(3)]).isfinite().all(), "it is none the worse for it"
 
 
 @torch.no_grad()

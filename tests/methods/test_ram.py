@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -463,7 +465,13 @@ def test_14_a_merged_method_has_nothing_to_save(backbone: Backbone, tmp_path: Pa
     assert not (tmp_path / "saved").exists()
 
 
-def test_14_saving_replaces_a_saved_method_and_nothing_else(backbone: Backbone, tmp_path: Path) -> None:
+def full() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_14_saving_replaces_a_saved_method_and_nothing_else(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ram = RAM(backbone, small())
     (tmp_path / "empty").mkdir()
     for _ in range(2):
@@ -472,6 +480,13 @@ def test_14_saving_replaces_a_saved_method_and_nothing_else(backbone: Backbone, 
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
     (tmp_path / "notes").write_text("more of it")
+    with monkeypatch.context() as patch:  # the disk fills up when the new one takes the old one's place
+        real, calls = os.replace, []
+        patch.setattr(os, "replace", lambda *a: calls.append(a) or (full() if len(calls) == 2 else real(*a)))
+        with pytest.raises(AdapterError, match="No space"):
+            ram.save_pretrained(tmp_path / "empty")
+    assert RAM.from_pretrained(tmp_path / "empty", backbone), "the old one is back"
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "thesis", "notes"}
     for taken in ("thesis", "notes"):
         with pytest.raises(AdapterError, match="no saved method"):
             ram.save_pretrained(tmp_path / taken)

@@ -85,7 +85,9 @@ def test_a_long_one_is_written_in_turn() -> None:
             got = after.layers[layer].slots
             assert torch.allclose(got[[0, 2]], slots[[0, 2]], atol=1e-5)
             assert torch.equal(got[1], before.layers[layer].slots[1]), "this row has no interlude"
-            assert torch.equal(after.layers[layer].queue, seen.layers[layer].queue)
+            queue, live = after.layers[layer].queue, int(after.counts.live[1])
+            assert torch.equal(queue[[0, 2]], seen.layers[layer].queue[[0, 2]])
+            assert torch.equal(queue[1, -live:], before.layers[layer].queue[1, -live:])
     assert after.counts.shape == seen.counts.shape
 
 
@@ -104,6 +106,26 @@ def test_the_gradient_goes_through_what_the_memory_keeps_alone() -> None:
     assert all(p.grad is None for p in made.decoder.parameters())
     assert made.readouts.weight.grad is None
     assert not any(nets.global_norm._forward_pre_hooks for nets in made.memories)
+
+
+@pytest.mark.parametrize("others", [1, 3])
+def test_a_row_without_one_keeps_its_queue_and_the_gradient_through_it(others: int) -> None:
+    """Beside a row that reads, as alone; behind one chunk the queue is not full, behind three it is."""
+    made = comet(train="lora", global_slots=0)
+    short = replace(row(1), ids=row(1).ids[:24], labels=row(1).labels[:24], plan=[12, 12])
+    text = row(2, interlude=interlude(others, 10))
+    found = []
+    for batch in ([short], [short, text]):
+        made.zero_grad()
+        before = behind_first(made, batch)
+        after = read_over(made, batch, None, 0, before)
+        live = int(before.counts.live[0])
+        queues = [state.queue[0, -live:] for state in after.layers]
+        sum((queue**2).sum() for queue in queues).backward()
+        assert made.compression.weight.grad is not None
+        found.append([*queues, made.compression.weight.grad.clone()])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
 def test_a_queue_alone_takes_in_what_is_read() -> None:

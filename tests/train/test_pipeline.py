@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from laconic.data.needles import NEEDLES
-from laconic.methods.comet.chunks import compressed
+from laconic.methods.comet.config import compressed
 from laconic.methods.comet.memory import Counts
 from laconic.methods.comet.model import CoMeT, by_chunk
 from laconic.train.comet_recipe import CoMeTTrainer

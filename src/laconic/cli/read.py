@@ -22,12 +22,10 @@ from laconic.data.documents import Document, read_document
 from laconic.errors import DocumentError, LaconicError, MemoryFileError
 from laconic.methods.comet.files import SavedMemory, Source, load_memory, save_memory, text_digest
 from laconic.methods.comet.model import CoMeT
-from laconic.methods.comet.reader import CoMeTReader
+from laconic.methods.comet.reader import PORTION_CHUNKS, CoMeTReader
 from laconic.methods.comet.stream import ChunkStream
 from laconic.methods.registry import load_method
 
-# chunks between two looks at the clock
-PORTION_CHUNKS = 4
 # between two savings of an unfinished memory
 SAVE_SECONDS = 30.0
 # between documents that share a memory
@@ -145,10 +143,16 @@ def _read(saved: SavedMemory, ids: torch.Tensor, out: Path, progress: Progress |
 
     Raises:
         DocumentError: there is nothing to read.
+        MemoryFileError: the text is cut into other tokens than those that were read.
     """
     *before, source = saved.sources
     if not len(ids):
         raise DocumentError(f"The model's tokenizer finds no token in {source.name}.", "Give it another document.")
+    if source.read and source.tokens != len(ids):
+        raise MemoryFileError(
+            f"{source.name} had {source.tokens:,} tokens when {out} was begun, and has {len(ids):,} now.",
+            "Delete the file to read anew, or choose another name.",
+        )
     step = PORTION_CHUNKS * saved.stream.comet.config.chunk_tokens
     bar = progress.add_task(source.name, total=len(ids), completed=source.read) if progress else None
     last_saved = time.monotonic()

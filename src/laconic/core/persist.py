@@ -76,8 +76,14 @@ def save_method(
         if target.exists():
             retired = Path(tempfile.mkdtemp(prefix=".replaced-", dir=target.parent))
             os.replace(target, retired / target.name)
-            os.replace(scratch, target)
-            shutil.rmtree(retired, ignore_errors=True)
+            try:
+                os.replace(scratch, target)
+            except OSError:
+                os.replace(retired / target.name, target)
+                raise
+            finally:
+                if target.exists():
+                    shutil.rmtree(retired, ignore_errors=True)
         else:
             os.replace(scratch, target)
     except (OSError, SafetensorError) as error:  # the disk is full, say

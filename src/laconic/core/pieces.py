@@ -12,11 +12,15 @@ PATIENCE = 20_000
 
 
 def whole_words(pieces: Iterable[str]) -> Iterator[str]:
-    """The same text, its pieces ending before a space between two words: their tokens are those of the whole."""
+    """The same text, its pieces ending before a space between two words: their tokens are those of the whole.
+
+    Where no such space comes for ``PATIENCE`` characters a piece ends anyway, perhaps inside a token.
+    """
     held = ""
     for piece in pieces:
+        searched = max(len(held) - 1, 0)  # a gap has a character behind it; what was held had none
         held += piece
-        gaps = [match.start() for match in _GAP.finditer(held)]
+        gaps = [match.start() for match in _GAP.finditer(held, searched)]
         cut = gaps[-1] if gaps else len(held) * (len(held) > PATIENCE)
         if cut:
             yield held[:cut]

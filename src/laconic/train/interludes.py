@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from laconic.data.haystacks import Haystacks
 from laconic.methods.comet.memory import LayerState, Memory
@@ -84,7 +85,9 @@ def read_over(comet: CoMeT, batch: Sequence[Example], capacity: int | None, numb
         for time in range(int(times.max()) if readouts else 0):  # no readouts, no slots
             written = nets.written(slots, readouts[time % len(readouts)], old)
             slots = torch.where((time < times)[:, None, None], written, slots)
-        layers.append(LayerState(slots, after.queue))
+        # a row without an interlude keeps its own queue, and the gradient through it
+        own = functional.pad(before.queue, (0, 0, after.queue.shape[1] - before.queue.shape[1], 0))
+        layers.append(LayerState(slots, torch.where((times > 0)[:, None, None], after.queue, own)))
     return Memory(tuple(layers), seen.counts)
 
 

@@ -1,6 +1,6 @@
 """CoMeT's weights spread over processes by FSDP2, alone or together with the pipeline over chunks.
 
-The unit is a cell, a decoder layer with its memory networks, gathered whole for a chunk (section 4 of the card). With
+The unit is a cell, a decoder layer with its memory networks, gathered whole for a chunk. With
 both, processes form a mesh (pipeline, data): texts are shared along the first, weights along the second, so that no
 process waits for weights of a layer that its neighbour has not come to.
 """

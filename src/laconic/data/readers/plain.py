@@ -19,6 +19,7 @@ _HARMLESS = frozenset("\t\n\r\f\v\x1b\x85")
 # a stray control character is an accident of conversion, many are a binary file
 _CONTROL_SHARE = 0.002
 _CHECKED = 200_000
+_BEGINNINGS = (b"\xc2", b"\xc3", b"\xe2", b"\xf0")
 
 
 def read_plain(data: bytes, name: str) -> str:
@@ -63,7 +64,8 @@ def _cut_off(data: bytes) -> bytes:
     """The beginning of a character at the end of UTF-8; nothing where the bytes are rather of another encoding.
 
     One byte above ASCII behind nothing but ASCII is more likely an accented letter of an older encoding; but for the
-    two that begin most accented letters of UTF-8, and that there are capitals hardly any text ends with.
+    four that begin most of UTF-8's accented letters, dashes, quotes and emoji: hardly any text ends with what these are
+    there, two capitals, an \u00e2 and an \u00f0.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
@@ -71,7 +73,7 @@ def _cut_off(data: bytes) -> bytes:
     except UnicodeDecodeError:
         return b""
     rest = decoder.getstate()[0]
-    return rest if len(rest) > 1 or not text.isascii() or rest in (b"\xc2", b"\xc3") else b""
+    return rest if len(rest) > 1 or not text.isascii() or rest in _BEGINNINGS else b""
 
 
 def _guessed(data: bytes) -> str | None:

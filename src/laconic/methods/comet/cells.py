@@ -1,6 +1,6 @@
 """One layer on one chunk: the unit that is computed, computed again, sharded, compiled and run in any order.
 
-Cell (layer, chunk) needs (layer - 1, chunk) and (layer, chunk - 1) alone (section 2.3 of the card).
+Cell (layer, chunk) needs (layer - 1, chunk) and (layer, chunk - 1) alone.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class Cell(nn.Module):
     Args:
         stack: the decoder's layers.
         index: of this one.
+        nets: its memory networks.
     """
 
     def __init__(self, stack: LayerStack, index: int, nets: LayerMemory) -> None:

@@ -1,4 +1,4 @@
-"""The layout of a chunk (section 2.2): memory in front, text with compression tokens between, readouts at the end.
+"""The layout of a chunk: memory in front, text with compression tokens between, readouts at the end.
 
 A chunk may come in several blocks: a prompt, then token by token, then what closes it. What stands where depends only
 on the chunk's own count of text tokens, so that any way of cutting it into blocks gives the same sequence. One rule
@@ -37,11 +37,6 @@ class Piece:
 def fed(tokens: int, stride: int) -> int:
     """Tokens of an open chunk, compression tokens among them, after so many text tokens."""
     return tokens + (max(tokens - 1, 0) // stride if stride else 0)
-
-
-def compressed(tokens: int, stride: int) -> int:
-    """Compression tokens b of a closed chunk of so many text tokens."""
-    return -(-tokens // stride) if stride else 0
 
 
 def block_layout(pieces: Sequence[Piece], origins: Sequence[int], config: CoMeTConfig) -> Layout:

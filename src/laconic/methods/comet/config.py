@@ -57,8 +57,8 @@ class CoMeTConfig(Options):
 
     @property
     def positions(self) -> int:
-        """Positions that a full chunk takes behind a full memory (section 2.2): it never needs more."""
-        entries = -(-self.chunk_tokens // self.stride) if self.stride else 0
+        """Positions that a full chunk takes behind a full memory: it never needs more."""
+        entries = compressed(self.chunk_tokens, self.stride)
         return self.held_slots + self.fifo_slots + self.chunk_tokens + entries + self.global_slots
 
     @classmethod
@@ -69,3 +69,8 @@ class CoMeTConfig(Options):
             "gate_bias": 0.0, "plain_start": False, "train": "full",
         }  # fmt: skip
         return cls(**(values | changes))
+
+
+def compressed(tokens: int, stride: int) -> int:
+    """Compression tokens b of a closed chunk of so many text tokens."""
+    return -(-tokens // stride) if stride else 0

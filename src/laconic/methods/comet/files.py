@@ -26,7 +26,7 @@ from laconic.methods.comet.stream import ChunkStream
 
 #: 2: knows the backbone's settings; 3: more of them, and its tokenizer; 4: slots may be deep
 FORMAT = 4
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 HEADER = "laconic.memory"
 
 
@@ -66,7 +66,8 @@ def save_memory(path: str | os.PathLike[str], saved: SavedMemory) -> None:
     """Write a memory file; an older one is replaced only by a complete new one.
 
     Raises:
-        MemoryFileError: a state is not finite or half done, nothing says what was read, or the file cannot be written.
+        MemoryFileError: a state is not finite or half done, it is of several texts, nothing says what was read, or the
+            file cannot be written.
     """
     stream, comet = saved.stream, saved.stream.comet
     if stream.interrupted:
@@ -74,7 +75,8 @@ def save_memory(path: str | os.PathLike[str], saved: SavedMemory) -> None:
     if not saved.sources:
         raise MemoryFileError("Nothing says what this memory has read.", "Give it a Source for each document.")
     memory = stream.memory
-    assert memory.counts.batch == 1, "a memory file holds one row"
+    if memory.counts.batch != 1:
+        raise MemoryFileError(f"A memory file holds one text, and these are {memory.counts.batch}.", "Read one by one.")
     live = int(memory.counts.live[0])
     tensors = {
         "slots": torch.stack([state.slots[0] for state in memory.layers]).cpu(),
@@ -108,7 +110,7 @@ def save_memory(path: str | os.PathLike[str], saved: SavedMemory) -> None:
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise MemoryFileError(
             f"{path} cannot be written: {getattr(error, 'strerror', None) or error}.",
-            "Choose a file in a folder you may write to.",
+            "Make room, or choose a file in a folder you may write to.",
         ) from error
 
 

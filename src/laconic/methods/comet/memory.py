@@ -1,4 +1,4 @@
-"""What CoMeT carries from chunk to chunk, and how one layer updates it (section 2.4).
+"""What CoMeT carries from chunk to chunk, and how one layer updates it.
 
 Shapes: B rows, m slots that hold d states each (g = m d), t live entries of the queue, b new entries, D width.
 """
@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from laconic.methods.comet.config import CoMeTConfig
+from laconic.core.modes import no_autocast
+from laconic.methods.comet.config import CoMeTConfig, compressed
 
 # of the norms before a memory; what reads a memory normalises it again
 EPSILON = 1e-6
@@ -74,7 +75,7 @@ class Counts:
             capacity: most entries of the queue.
         """
         read = torch.tensor(list(lengths)) * torch.tensor(list(closes))
-        entries = (read + stride - 1) // stride if stride else torch.zeros_like(read)
+        entries = torch.tensor([compressed(tokens, stride) for tokens in read.tolist()])
         return Counts((self.live + entries).clamp(max=capacity), self.chunks + (read > 0), self.tokens + read)
 
     @property
@@ -134,7 +135,8 @@ class LowRankAdapter(nn.Module):
 
 
 class LayerMemory(nn.Module):
-    """The memory networks of one layer; they compute in a dtype of their own, float32 unless changed.
+    """The memory networks of one layer; they compute in a dtype of their own, float32 unless changed, under autocast
+    too: in bfloat16 a gate of .9985 is 1, which takes nothing in and has no gradient.
 
     Args:
         width: D of the backbone.
@@ -158,7 +160,9 @@ class LayerMemory(nn.Module):
 
     def view(self, state: LayerState) -> Tensor:
         """What the layer reads: the adapted slots G and the queue T, ``[B, g + t, D]`` in the queue's dtype."""
-        return torch.cat([self.global_adapter(state.slots).to(state.queue.dtype), state.queue], dim=1)
+        with no_autocast(state.slots.device):
+            slots = self.global_adapter(state.slots)
+        return torch.cat([slots.to(state.queue.dtype), state.queue], dim=1)
 
     def written(self, slots: Tensor, readouts: Tensor, fresh: Tensor) -> Tensor:
         """The slots after a chunk: in each, what its gate gives up of one place moves to the next (``global_depth``).
@@ -167,17 +171,20 @@ class LayerMemory(nn.Module):
             readouts: the layer's outputs at the readout tokens, ``[B, m, D]``.
             fresh: bool ``[B]``, rows for which this was the first chunk: their slots are the candidate, ungated.
         """
-        candidate = self.global_norm(readouts.to(slots.dtype))
-        newest, depth = slots[:, : candidate.shape[1]], slots.shape[1] // candidate.shape[1]
-        pushed = torch.cat([candidate, slots], dim=1)[:, : slots.shape[1]]
-        if self.gate is not None:
-            kept = torch.sigmoid(self.gate(torch.cat([candidate, newest], dim=-1))).repeat(1, depth, 1)
-            pushed = kept * slots + (1 - kept) * pushed
-        return torch.where(fresh[:, None, None], candidate.repeat(1, depth, 1), pushed)
+        with no_autocast(slots.device):
+            candidate = self.global_norm(readouts.to(slots.dtype))
+            newest, depth = slots[:, : candidate.shape[1]], slots.shape[1] // candidate.shape[1]
+            pushed = torch.cat([candidate, slots], dim=1)[:, : slots.shape[1]]
+            if self.gate is not None:
+                kept = torch.sigmoid(self.gate(torch.cat([candidate, newest], dim=-1))).repeat(1, depth, 1)
+                pushed = kept * slots + (1 - kept) * pushed
+            return torch.where(fresh[:, None, None], candidate.repeat(1, depth, 1), pushed)
 
     def entries(self, outputs: Tensor) -> Tensor:
         """What enters the queue for the outputs at compression tokens, ``[B, b, D]``."""
-        return self.queue_adapter(self.queue_norm(outputs.to(self.queue_norm.weight.dtype))).to(outputs.dtype)
+        with no_autocast(outputs.device):
+            entries: Tensor = self.queue_adapter(self.queue_norm(outputs.to(self.queue_norm.weight.dtype)))
+        return entries.to(outputs.dtype)
 
 
 @dataclass(frozen=True)

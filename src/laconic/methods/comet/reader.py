@@ -18,7 +18,7 @@ from laconic.methods.comet.memory import Memory
 from laconic.methods.comet.model import CoMeT
 from laconic.methods.comet.stream import ChunkStream
 
-#: chunks that are read at once of a text that comes piece by piece
+#: chunks that are read at once of a text that comes piece by piece, and between two looks at the clock
 PORTION_CHUNKS = 4
 
 
@@ -44,7 +44,7 @@ class Whole:
 
 
 class CoMeTReader(Reader):
-    """Answers from a memory; a question is never cut by the end of a chunk.
+    """Answers from a memory; a question that fits into a chunk is not cut by its end.
 
     Args:
         comet: reads and answers.

@@ -1,4 +1,4 @@
-"""Text into a CoMeT in any portions: reading without end, and writing without end (sections 2.6 and 5 of the card).
+"""Text into a CoMeT in any portions: reading without end, and writing without end.
 
 A chunk that is not full yet stays open, with a cache of its keys and values; when it is full and more text comes, it is
 folded into the memory and its cache is dropped. Prompt and answer are the same to it.
@@ -105,9 +105,18 @@ class ChunkStream:
         self._append(rows, ends=False)
 
     def _append(self, rows: Sequence[Tensor], ends: bool) -> None:
-        assert len(rows) == len(self.open), f"{len(rows)} rows were fed to a stream of {len(self.open)}"
+        if len(rows) != len(self.open):
+            raise LaconicError(f"{len(rows)} rows were fed to a stream of {len(self.open)}.", "Feed each of them.")
+        for row in rows:
+            self._check(row)
         with self._undivided():
             self._append_all([row.to(self.comet.backbone.device, torch.long) for row in rows], ends)
+
+    def _check(self, row: Tensor) -> None:
+        vocabulary = self.comet.decoder.get_input_embeddings().num_embeddings
+        whole = row.ndim == 1 and not row.is_floating_point()
+        if not whole or (len(row) and not 0 <= int(row.min()) <= int(row.max()) < vocabulary):
+            raise LaconicError("What was fed are no token ids of this decoder.", "Feed 1-D tensors of its tokenizer's.")
 
     @contextmanager
     def _undivided(self) -> Iterator[None]:
@@ -148,8 +157,8 @@ class ChunkStream:
         """Fold the open chunks of some rows (all of them) into the memory, full or not, and return it."""
         which = which or [True] * len(self.tail)
         pieces = [Piece(count, 0, chosen and count > 0) for count, chosen in zip(self.open, which, strict=True)]
-        if any(piece.closes for piece in pieces):
-            with self._undivided():
+        with self._undivided():
+            if any(piece.closes for piece in pieces):
                 self._block([row[:0] for row in self.tail], pieces)
         return self.memory
 

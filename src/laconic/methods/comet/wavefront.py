@@ -1,4 +1,4 @@
-"""Chunks side by side: layer i of one chunk while layer i - 1 of the next is computed (section 2.3 of the card).
+"""Chunks side by side: layer i of one chunk while layer i - 1 of the next is computed.
 
 A chunk follows its neighbour through the layers one behind it, each on a thread of its own. What is computed is what
 one chunk after the other computes; on a CPU it keeps the cores busy that small matrices leave idle.
