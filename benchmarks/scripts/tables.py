@@ -1,8 +1,8 @@
-"""Write the measured tables of README.md from the committed result files.
+"""Write the measured tables of README.md and docs/results.md from the committed result files.
 
     python benchmarks/scripts/tables.py
 
-Numbers reach the README only through here.
+Numbers reach those pages only through here; the README has the first of each method.
 """
 
 from __future__ import annotations
@@ -223,13 +223,8 @@ def pipeline_speed(result: dict) -> str:
 
 
 def reasoned(title: str) -> Callable[[dict], str]:
-    """Over all tasks, then how often right by task."""
-
-    def draw(result: dict) -> str:
-        shares = recalled("Right, by task, in %, with 95 % interval and problems:", "accuracy")
-        return f"{title}\n\n{reasoning_report.over_all(result)}\n\n{shares(result)}"
-
-    return draw
+    """Over all tasks."""
+    return lambda result: f"{title}\n\n{reasoning_report.over_all(result)}"
 
 
 def reasoning_speed(result: dict) -> str:
@@ -249,8 +244,27 @@ def reasoning_speed(result: dict) -> str:
     return "\n".join(lines)
 
 
-#: by the name of the block in the README: result files, each with what draws it
-BLOCKS: dict[str, list[tuple[str, Callable[[dict], str]]]] = {
+PASSKEYS = recalled("**Is a passkey found?** Whole answers in %, with 95 % interval and questions.")
+SAVED = reasoned(
+    "**What is saved, and is the answer still right?** The adapters that ship; peaks of the cache are beside that of "
+    "the vanilla that was trained on, `a pass` are tokens; means over tasks (`benchmarks/scripts/reasoning.py`; steps, "
+    "tokens and guesses by task: `benchmarks/results/reasoning_shipped.table.md`)."
+)
+
+#: by the name of a block on a page: result files, each with what draws it
+Blocks = dict[str, list[tuple[str, Callable[[dict], str]]]]
+README: Blocks = {
+    "numbers": [("evidence_recall.json", recall), ("ram_speed.json", speed)],
+    "numbers of CoMeT": [
+        ("comet_passkey.json", PASSKEYS),
+        ("comet_million.json", million),
+        ("comet_speed.json", comet_speed),
+    ],
+    "numbers of reasoning": [("reasoning_shipped.json", SAVED), ("reasoning_speed.json", reasoning_speed)],
+    "numbers of PoC": [("poc.json", poc_tables.floors)],
+    "numbers of TGPO": [("healing.json", tgpo_tables.healed)],
+}
+ALL: Blocks = {
     "numbers": [
         ("evidence_recall.json", recall),
         ("ram_ablation.json", ablation),
@@ -260,15 +274,28 @@ BLOCKS: dict[str, list[tuple[str, Callable[[dict], str]]]] = {
         ("ram_speed.json", speed),
     ],
     "numbers of CoMeT": [
-        (
-            "comet_passkey.json",
-            recalled("**Is a passkey found?** Whole answers in %, with 95 % interval and questions."),
-        ),
+        ("comet_passkey.json", PASSKEYS),
         ("comet_passkey_128k.json", recalled("**And at 128k tokens?** As above.")),
         ("comet_million.json", million),
         ("comet_passkey_fresh.json", recalled("**And other keys, not looked at before?** As above, `--seed 1`.")),
-        ("comet_babilong.json", recalled("**A story's facts hidden in a book** (BABILong), as above.")),
+        (
+            "comet_passkey_rivals.json",
+            recalled(
+                "**And by others?** Read by the counterpart without a memory, which holds as much as CoMeT does, or "
+                "(`full`) everything (`benchmarks/scripts/comet_long.py`, as all that follows)."
+            ),
+        ),
+        (
+            "comet_kinds.json",
+            recalled(
+                "**Facts of other kinds**, 4k tokens: one of three numbers, all values of a name, all names of a "
+                "value, a value by its key. Share of what was to be said, as above.",
+                "contains",
+            ),
+        ),
+        ("comet_babilong.json", recalled("**A story's facts hidden in a book** (BABILong qa1), as above.")),
         ("comet_babilong_64k.json", recalled("**And at 64k tokens?** As above.")),
+        ("comet_babilong_others.json", recalled("**And BABILong's other questions?** As above.")),
         (
             "comet_summaries.json",
             recalled("**Answers of several sentences about long texts**, ROUGE-L in %, as above.", "rouge_l"),
@@ -289,14 +316,10 @@ BLOCKS: dict[str, list[tuple[str, Callable[[dict], str]]]] = {
         ("llmlingua.json", poc_tables.beside),
     ],
     "numbers of reasoning": [
+        ("reasoning_shipped.json", SAVED),
         (
             "reasoning_shipped.json",
-            reasoned(
-                "**What is saved, and is the answer still right?** The adapters that ship; peaks of the cache are "
-                "beside that of the vanilla that was trained on, `a pass` are tokens; means over tasks "
-                "(`benchmarks/scripts/reasoning.py`; steps, tokens and guesses by task: "
-                "`benchmarks/results/reasoning_shipped.table.md`)."
-            ),
+            recalled("Right, by task, in %, with 95 % interval and problems:", "accuracy"),
         ),
         (
             "reasoning_untrained.json",
@@ -317,16 +340,17 @@ BLOCKS: dict[str, list[tuple[str, Callable[[dict], str]]]] = {
 
 
 def main() -> None:
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    for block, sections in BLOCKS.items():
-        results = [(load(name), draw) for name, draw in sections]
-        parts = [draw(result) for result, draw in results if result is not None]
-        start, end = f"<!-- {block} -->", f"<!-- end of {block} -->"
-        before, rest = text.split(start, 1)
-        _, after = rest.split(end, 1)
-        text = before + start + "\n" + "\n\n".join(parts) + "\n" + end + after
-    readme.write_text(text)
+    for name, blocks in {"README.md": README, "docs/results.md": ALL}.items():
+        page = ROOT / name
+        text = page.read_text()
+        for block, sections in blocks.items():
+            results = [(load(file), draw) for file, draw in sections]
+            parts = [draw(result) for result, draw in results if result is not None]
+            start, end = f"<!-- {block} -->", f"<!-- end of {block} -->"
+            before, rest = text.split(start, 1)
+            _, after = rest.split(end, 1)
+            text = before + start + "\n" + "\n\n".join(parts) + "\n" + end + after
+        page.write_text(text)
 
 
 if __name__ == "__main__":
