@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from laconic.eval.seeds import mean_with_t_interval, over_seeds
+from laconic.eval.seeds import mean_with_t_interval, over_seeds, over_seeds_and_tasks
 
 
 def test_the_interval_is_students() -> None:
@@ -35,3 +35,28 @@ def test_seeds_of_a_method_become_a_row() -> None:
     assert found[0]["accuracy"] == {"mean": 81.0, "low": 78.52, "high": 83.48}
     assert found[0]["generated_tokens"] == 81
     assert found[1]["accuracy"] == {"mean": 50.0, "low": None, "high": None}
+
+
+def test_methods_are_compared_seed_by_seed_over_all_tasks() -> None:
+    """Tasks count the same; what all seeds of both methods have in common is no difference."""
+
+    def row(task: str, method: str, right: float, peak: float, passes: float) -> dict:
+        counts = {"items": 50, "peak_tokens": peak, "tokens_per_forward": passes}
+        return {"task": task, "method": method, "accuracy": {"mean": right}} | counts
+
+    rows = []
+    for seed, (easy, hard) in enumerate([(90.0, 50.0), (92.0, 60.0), (94.0, 70.0)]):
+        for task, right, peak in (("easy", easy, 100.0), ("hard", hard, 400.0)):
+            rows.append(row(task, f"vanilla, seed {seed}", right, peak, 1.0))
+            rows.append(row(task, f"memosight, seed {seed}", right - seed, peak / 2 if task == "easy" else 100.0, 2.5))
+    seeds = {name: [f"{name}, seed {n}" for n in range(3)] for name in ("vanilla", "memosight")}
+    vanilla, memosight = over_seeds_and_tasks(rows, seeds, "vanilla")
+    assert vanilla["accuracy"]["mean"] == 76
+    assert "difference" not in vanilla
+    assert (vanilla["peak"], vanilla["tokens_per_forward"]) == (1, 1)
+    # 0, -1 and -2: s = 1, 4.303 / sqrt(3)
+    assert memosight["difference"] == {"mean": -1, "low": -3.48, "high": 1.48}
+    assert memosight["accuracy"]["mean"] == 75
+    assert memosight["peak"] == pytest.approx((0.5 + 0.25) / 2)
+    assert memosight["tokens_per_forward"] == 2.5
+    assert memosight["seeds"] == 3

@@ -1,4 +1,4 @@
-"""One method trained several times: what its seeds agree on."""
+"""Methods trained several times: what their seeds agree on."""
 
 from __future__ import annotations
 
@@ -47,10 +47,46 @@ def over_seeds(rows: Sequence[Line], seeds: Mapping[str, Sequence[str]]) -> list
             own = [row for row in rows if row["task"] == task and row["method"] in names]
             if not own:
                 continue
-            accuracy = mean_with_t_interval([row["accuracy"]["mean"] for row in own])
-            shown = [round(value, 2) if math.isfinite(value) else None for value in accuracy]
             line: dict[str, Any] = {"task": task, "method": method, "seeds": len(own), "items": own[0]["items"]}
-            line["accuracy"] = dict(zip(("mean", "low", "high"), shown, strict=True))
+            line["accuracy"] = _shown([row["accuracy"]["mean"] for row in own])
             line |= {name: round(sum(row[name] for row in own) / len(own), 3) for name in _MEANS}
             found.append(line)
     return found
+
+
+def over_seeds_and_tasks(
+    rows: Sequence[Line], seeds: Mapping[str, Sequence[str]], against: str
+) -> list[dict[str, Any]]:
+    """A row for each method: what its seeds do over all tasks, each task counting the same.
+
+    Args:
+        rows, seeds: as for ``over_seeds``; all methods with the same seeds in the same order.
+        against: the method that the others are compared with, seed by seed.
+
+    Returns:
+        Accuracy in % and, but for ``against`` itself, its difference to that one's; mean, low and high over seeds. The
+        mean peak in the cache as a share of that one's on the same task, and tokens in a pass.
+    """
+    by_name = {name: [row for row in rows if row["method"] == name] for names in seeds.values() for name in names}
+    right = {name: sum(row["accuracy"]["mean"] for row in own) / len(own) for name, own in by_name.items()}
+    found = []
+    for method, names in seeds.items():
+        line: dict[str, Any] = {"method": method, "seeds": len(names), "accuracy": _shown([right[n] for n in names])}
+        pairs = list(zip(names, seeds[against], strict=True))
+        if method != against:
+            line["difference"] = _shown([right[own] - right[other] for own, other in pairs])
+        peaks = [
+            row["peak_tokens"] / other["peak_tokens"]
+            for own, name in pairs
+            for row, other in zip(by_name[own], by_name[name], strict=True)
+        ]
+        passes = [row["tokens_per_forward"] for name in names for row in by_name[name]]
+        line |= {"peak": round(sum(peaks) / len(peaks), 4), "tokens_per_forward": round(sum(passes) / len(passes), 3)}
+        found.append(line)
+    return found
+
+
+def _shown(values: Sequence[float]) -> dict[str, float | None]:
+    interval = mean_with_t_interval(values)
+    shown = [round(value, 2) if math.isfinite(value) else None for value in interval]
+    return dict(zip(("mean", "low", "high"), shown, strict=True))
