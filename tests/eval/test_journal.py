@@ -61,7 +61,7 @@ class FakeReader:
         if max(lengths) > self.window:
             raise BudgetError("too long.", "Raise --factor.")
         self.batches.append(lengths)
-        return [Answer("the mill", context, 1, 1, 1, 1, {"decode": 0.25}) for context in compressed]
+        return [Answer("the mill", context, 1, 1, 1, 1, {"encode": 0.25, "decode": 0.25}) for context in compressed]
 
 
 def method(compressor: Words, reader: FakeReader) -> LoadedMethod:
@@ -200,7 +200,7 @@ def test_nothing_kept_word_for_word_recalls_nothing(tmp_path: Path) -> None:
 
 def test_the_bill_and_the_environment_are_recorded(tmp_path: Path) -> None:
     result = run(tmp_path / "r.json", {"a": method(Words(), FakeReader())}, [item("1", 8)], notes={"seed": 3})
-    assert result["rows"][0]["seconds"] == {"encode": 0.5, "decode": 0.25}
+    assert result["rows"][0]["seconds"] == {"encode": 0.75, "decode": 0.25}
     assert journal(tmp_path / "r.json")[0]["delivered_factor"] == 2.0
     assert result["notes"] == {"seed": 3}
     assert result["rouge"]["stemmer"] is True

@@ -50,6 +50,16 @@ def by_hand(made: CoMeTReader, text: str, question: str, new: int) -> list[int]:
     return said
 
 
+def test_the_bill_of_a_text_that_was_read_before_has_its_reading() -> None:
+    """Answering reads too, if there is anything left: one must not take the other's place in the bill."""
+    made = reader()
+    read = replace(made.read(context(made, TEXT)), seconds={"encode": 1.0, "read": 100.0})
+    answer = made.answer(read, QUESTIONS[0], 2)
+    assert set(answer.stages) == {"encode", "read", "prefill", "decode"}
+    assert answer.stages["encode"] == 1
+    assert answer.stages["read"] == pytest.approx(100 + answer.seconds["read"])
+
+
 @pytest.mark.parametrize("repeats", [1, 2, 3, 4, 5])
 @torch.no_grad()
 def test_an_answer_is_what_training_would_see(repeats: int) -> None:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from laconic.cli.ask_request import Request
-from laconic.core.results import Answer, peak_memory_mb
+from laconic.core.results import Answer, added, peak_memory_mb
 
 SHOWN_PASSAGES = 3
 
@@ -26,7 +26,7 @@ def as_json(request: Request, backbone: str, answer: Answer, loading: dict[str, 
         "floor": request.floor,
         "delivered_factor": round(context.delivered_factor, 3),
         "evidence": [{"start": s.start, "end": s.end, "text": s.text, "score": s.score} for s in context.evidence],
-        "seconds": {stage: round(value, 4) for stage, value in (loading | context.seconds | answer.seconds).items()},
+        "seconds": {stage: round(value, 4) for stage, value in added(loading, answer.stages).items()},
         "peak_memory_mb": round(peak_memory_mb(), 1),
         "peak_cache_bytes": answer.peak_cache_bytes,
         "notes": context.notes,
@@ -49,7 +49,7 @@ def show(people: Console, request: Request, answer: Answer, loading: dict[str, f
     seen = f"{context.context_tokens:,} tokens ({context.delivered_factor:.1f}x shorter, {asked})"
     table.add_row("decoder saw", seen)
     table.add_row("peak cache", f"{answer.peak_cache_tokens:,} tokens, {answer.peak_cache_bytes / 2**20:.1f} MiB")
-    stages = loading | context.seconds | answer.seconds
+    stages = added(loading, answer.stages)
     table.add_row("seconds", "  ".join(f"{stage} {value:.2f}" for stage, value in stages.items()))
     table.add_row("peak memory", f"{peak_memory_mb():,.0f} MiB")
     people.print()

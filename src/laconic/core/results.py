@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +46,12 @@ class Stopwatch:
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
             torch.mps.synchronize()
+
+
+def added(*bills: Mapping[str, float]) -> dict[str, float]:
+    """Seconds by stage of several bills together; a stage can stand in more than one of them."""
+    stages = dict.fromkeys(stage for bill in bills for stage in bill)
+    return {stage: sum(bill.get(stage, 0.0) for bill in bills) for stage in stages}
 
 
 def peak_memory_mb() -> float:
@@ -125,3 +131,8 @@ class Answer:
     peak_cache_tokens: int
     peak_cache_bytes: int
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Seconds by stage, the context's and the answer's own together."""
+        return added(self.context.seconds, self.seconds)

@@ -174,7 +174,7 @@ def _line(setting: Setting, item: QAItem, answer: Answer) -> Line:
         "delivered_factor": round(answer.context.delivered_factor, 4),
         "generated_tokens": answer.generated_tokens,
         "peak_cache_tokens": answer.peak_cache_tokens,
-        "seconds": {k: round(v, 4) for k, v in (answer.context.seconds | answer.seconds).items()},
+        "seconds": {k: round(v, 4) for k, v in answer.stages.items()},
     }
 
 

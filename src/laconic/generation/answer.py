@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from laconic.backbone import Backbone, text_ends
 from laconic.core.preallocated import preallocated_cache
-from laconic.core.results import Answer, Compressed, Stopwatch
+from laconic.core.results import Answer, Compressed, Stopwatch, added
 from laconic.core.segments import require_question
 from laconic.errors import BudgetError
 from laconic.generation.greedy import greedy_decode
@@ -72,7 +72,7 @@ class Reader:
         watch = Stopwatch(self.backbone.device)
         with watch("read"):
             prefill(self.decoder, rows[None], cache)
-        seconds = compressed.seconds | watch.seconds
+        seconds = added(compressed.seconds, watch.seconds)
         return replace(compressed, text=None, embeddings=None, cache=cache, next_position=len(rows), seconds=seconds)
 
     def answer(

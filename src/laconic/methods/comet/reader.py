@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from laconic.backbone import Backbone
-from laconic.core.results import Answer, Compressed, Stopwatch
+from laconic.core.results import Answer, Compressed, Stopwatch, added
 from laconic.core.segments import require_text, require_whole_characters
 from laconic.errors import BackboneError, DocumentError, LaconicError
 from laconic.generation.answer import Reader, answer_line
@@ -69,7 +69,7 @@ class CoMeTReader(Reader):
         watch = Stopwatch(self.backbone.device)
         with watch("read"):
             stream.feed([self._ids(compressed)])
-        return self.resume(stream, replace(compressed, seconds=compressed.seconds | watch.seconds))
+        return self.resume(stream, replace(compressed, seconds=added(compressed.seconds, watch.seconds)))
 
     def read_pieces(self, pieces: Iterable[str], stream: ChunkStream | None = None) -> ChunkStream:
         """Read text that comes piece by piece, however long, without ever holding all of it.

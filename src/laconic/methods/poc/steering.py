@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from laconic.backbone import Backbone
-from laconic.core.results import Compressed, Stopwatch, whole
+from laconic.core.results import Compressed, Stopwatch, added, whole
 from laconic.core.segments import require_question, require_text
 from laconic.errors import AdapterError, BudgetError
 from laconic.methods.poc.calibration import Promise
@@ -132,7 +132,7 @@ class PoC:
             compressed = compress_each(self.compressor, self.predictor, context, query, ratios)
         else:
             compressed = self._at(choice.ratio, context, query, skip, promise)
-        compressed = replace(compressed, seconds=watch.seconds | compressed.seconds)
+        compressed = replace(compressed, seconds=added(watch.seconds, compressed.seconds))
         return Steered(compressed, choice, self.promises.words(floor, promise, delta), margin)
 
     def curve(self, context: str, query: str | None = None) -> TextCurve:
