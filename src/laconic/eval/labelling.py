@@ -42,7 +42,7 @@ POOL, TOGETHER = 8, 24
 
 
 def metric_of(task: str) -> str:
-    return "rouge_l" if task.startswith(SUMMARIES) else "f1"
+    return "rouge_l" if Path(task).name.startswith(SUMMARIES) else "f1"
 
 
 def drawn_ratios(count: int, draw: random.Random) -> list[float]:

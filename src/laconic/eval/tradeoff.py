@@ -90,15 +90,17 @@ def compare(policies: Mapping[str, Outcomes], against: str, *, draws: int = 1000
     for _ in range(draws):
         chosen = draw.choices(range(texts), k=texts)
         some = {name: one.of(chosen) for name, one in policies.items()}
-        # a draw of texts can move where a policy begins
+        # a draw of texts can move where a policy begins, and can have none that some policy compresses
         start = max(low, common_range(some)[0])
+        if start >= high:
+            continue
         base = performance_at_ratio(some[against], start, high)
         for name, one in some.items():
             differences[name].append(performance_at_ratio(one, start, high) - base)
     found = {}
     for name, seen in differences.items():
         seen.sort()
-        ends = seen[int(0.025 * draws)], seen[int(0.975 * draws)]
+        ends = seen[int(0.025 * len(seen))], seen[int(0.975 * len(seen))]
         found[name] = Compared(value[name], value[name] - value[against], *ends)
     return found
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from laconic.core.results import Compressed, Span
+from laconic.core.results import Compressed, Span, added
 from laconic.core.segments import Range, segment
 from laconic.errors import BudgetError, LaconicError
 from laconic.methods.poc.predictor import CurvePredictor, TextCurve
@@ -67,9 +67,7 @@ def compress_each(
         gap = "\n" if "\n" in chunk[len(chunk.rstrip()) :] else " "
         parts.append(found.text.strip() + gap)
         evidence += [replace(span, start=span.start + start, end=span.end + start) for span in found.evidence]
-        seconds = {
-            stage: seconds.get(stage, 0.0) + found.seconds.get(stage, 0.0) for stage in {**seconds, **found.seconds}
-        }
+        seconds = added(seconds, found.seconds)
     text = "".join(parts) if found is None else "".join(parts).rstrip()
     tokens, left = len(pieces.ids), predictor.backbone.count_tokens(text)
     asked = sum(ratio * length for ratio, length in zip(ratios, pieces.lengths, strict=True)) / tokens

@@ -65,5 +65,5 @@ def check_steerable(name: str, protect: Collection[str] = (), classifier: str | 
 def compressor_digest(name: str, compressor: Compressor) -> str:
     """What a compressor is, for labels and predictors: its name, and a digest of what it was trained to."""
     version = getattr(compressor, "version", "")
-    protect = ",".join(getattr(compressor, "protect", ()))
+    protect = ",".join(sorted(set(getattr(compressor, "protect", ()))))
     return " ".join(part for part in (name, version, protect) if part)

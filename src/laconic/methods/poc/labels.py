@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -180,6 +181,8 @@ def _labelled(line: Mapping[str, Any], path: Path) -> Labelled:
         texts = (str(line[name]) for name in ("id", "task", "document", "context", "question"))
         ident, task, document, context, question = texts
         features = [float(value) for value in line.get("features", [])]
+        if not all(map(math.isfinite, (float(line["whole"]), *scores.values(), *delivered.values(), *features))):
+            raise ValueError("not all of it are finite numbers")
         return Labelled(ident, task, document, context, question, float(line["whole"]), scores, delivered, features)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(

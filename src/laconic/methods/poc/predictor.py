@@ -26,7 +26,7 @@ from laconic.core.method import TrainedMethod
 from laconic.core.segments import require_question, require_text
 from laconic.core.sharing import first_layers
 from laconic.core.visibility import attention_mask, isolated_groups
-from laconic.errors import BudgetError, LaconicError
+from laconic.errors import LaconicError, QuestionError
 from laconic.methods.poc.config import PoCConfig
 from laconic.methods.poc.promises import FILE as PROMISES
 from laconic.methods.poc.promises import Promises
@@ -138,8 +138,7 @@ class CurvePredictor(TrainedMethod):
 
         Raises:
             DocumentError: the text is empty.
-            QuestionError: the predictor reads questions, and there is none.
-            BudgetError: the question alone fills the window.
+            QuestionError: the predictor reads questions, and there is none, or it alone fills the window.
         """
         require_text(context)
         return TextCurve(self, self.chunks(context, query), features)
@@ -149,7 +148,7 @@ class CurvePredictor(TrainedMethod):
         ahead = self.backbone.token_ids(require_question(query) + "\n") if self.config.query else []
         width = self.config.chunk_tokens
         if len(ahead) + width + 1 > self.backbone.window:
-            raise BudgetError(
+            raise QuestionError(
                 f"A question of {len(ahead)} tokens leaves no room for {width} in the window of "
                 f"{self.backbone.window}.",
                 "Shorten the question.",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from laconic.backbone import Backbone
 from laconic.core.results import Compressed, Stopwatch, added, whole
 from laconic.core.segments import require_question, require_text
-from laconic.errors import AdapterError, BudgetError
+from laconic.errors import AdapterError, BudgetError, DataError
 from laconic.methods.poc.calibration import Promise
 from laconic.methods.poc.chunked import choose_each, compress_each
 from laconic.methods.poc.labels import Made
@@ -102,7 +102,9 @@ class PoC:
             BudgetError: a floor or least ratio out of range.
             DocumentError: the text is empty.
             QuestionError: the compressor or the predictor reads questions, and there is none.
-            LaconicError: no such promise, or one that the held-out texts cannot give.
+            LaconicError: no such promise.
+
+        Where too few texts were held out to prove a promise, nothing is cut, and a note says so.
         """
         check_floor(floor)
         check_promise(promise, delta)
@@ -118,10 +120,16 @@ class PoC:
             require_question(query)
         if (reason := skip(least_ratio)) is not None:  # it pays at no ratio, so there is nothing to predict
             return self._left_alone(context, policy, floor, promise, delta, reason)
+        try:
+            margin = self.promises.margin(floor, promise, delta)
+        except DataError as error:
+            reason = f"{error.problem.rstrip('.')}: the text is as it was"
+            return self._left_alone(context, policy, floor, promise, delta, reason)
         watch = Stopwatch(self.predictor.backbone.device)
-        margin = self.promises.margin(floor, promise, delta)
+        with watch("score"):  # the compressor's own pass, which is remembered
+            features = self._features(context, query)
         with watch("predict"):
-            curve = self.curve(context, query)
+            curve = self.predictor.curve(context, query, features)
             if each_chunk:
                 choices, choice = choose_each(curve, floor, policy, least_ratio)
             else:
@@ -131,16 +139,20 @@ class PoC:
             ratios = [one.ratio for one in choices]
             compressed = compress_each(self.compressor, self.predictor, context, query, ratios)
         else:
-            compressed = self._at(choice.ratio, context, query, skip, promise)
+            compressed, ratio = self._at(choice.ratio, context, query, skip, promise)
+            if ratio != choice.ratio:
+                choice = self._moved(choice, ratio, curve)
         compressed = replace(compressed, seconds=added(watch.seconds, compressed.seconds))
         return Steered(compressed, choice, self.promises.words(floor, promise, delta), margin)
 
     def curve(self, context: str, query: str | None = None) -> TextCurve:
         """What is predicted of a text at any ratio."""
-        features = None
+        return self.predictor.curve(context, query, self._features(context, query))
+
+    def _features(self, context: str, query: str | None) -> Sequence[float] | None:
         if self.predictor.config.features and isinstance(self.compressor, Telling):
-            features = self.compressor.features(context, query)
-        return self.predictor.curve(context, query, features)
+            return self.compressor.features(context, query)
+        return None
 
     def _left_alone(
         self, context: str, policy: Policy, floor: float, promise: Promise, delta: float, reason: str
@@ -152,22 +164,29 @@ class PoC:
         """One ratio for the text; under a promise, one that was measured."""
         # above 1 selection gives up, yet the text as it is meets every floor up to 1
         found = select(curve, aim if aim <= 1.0 else math.inf, policy=policy, least_ratio=least_ratio)
-        choice = replace(found, ratio=self.promises.ratio(found.ratio, promise), feasible=True)
-        if choice.ratio != found.ratio:
-            choice = replace(choice, retention=1.0 if choice.ratio >= 1 else float(curve([choice.ratio])[0]))
-        return choice
+        choice, ratio = replace(found, feasible=True), self.promises.ratio(found.ratio, promise)
+        return choice if ratio == choice.ratio else self._moved(choice, ratio, curve)
+
+    def _moved(self, choice: Choice, ratio: float, curve: Curve) -> Choice:
+        """The same at another ratio, which its curve then has too."""
+        if ratio >= 1:
+            return replace(choice, ratio=1.0, retention=1.0)
+        retention = float(curve([ratio])[0])
+        return replace(choice, ratio=ratio, retention=retention, curve=sorted([*choice.curve, (ratio, retention)]))
 
     def _at(
         self, ratio: float, context: str, query: str | None, skip: Callable[[float], str | None], promise: Promise
-    ) -> Compressed:
+    ) -> tuple[Compressed, float]:
+        """The text at a ratio, or at the next gentler one that leaves some of it, and that ratio; or left alone."""
+        chosen = ratio
         reason = "nothing may be cut: the text is as it was" if ratio >= 1 else skip(ratio)
         while reason is None:
             try:
-                return self.compressor.compress(context, query, ratio=ratio)
+                return self.compressor.compress(context, query, ratio=ratio), ratio
             except BudgetError:  # less than one segment: the next gentler ratio of the search's first look, or measured
                 ratio = self.promises.ratio((math.floor(ratio * PARTS + 1e-9) + 1) / PARTS, promise)
-                reason = "no part of it is short enough: the text is as it was" if ratio >= 1 else None
-        return whole(context, self.predictor.backbone.count_tokens(context), reason)
+                reason = "no part of it is short enough: the text is as it was" if ratio >= 1 else skip(ratio)
+        return whole(context, self.predictor.backbone.count_tokens(context), reason), chosen
 
 
 def told(curve: Curve) -> list[tuple[float, float]]:

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from laconic.backbone import Backbone
 from laconic.core.segments import Range, require_question
-from laconic.errors import BudgetError
+from laconic.errors import QuestionError
 from laconic.methods.pruning.words import WordPruner, mean_by_word
 
 #: tokens of a text that are scored in one row, and tokens before them that the row begins with
@@ -36,8 +36,7 @@ class Contrastive(WordPruner):
     """A word's score is how much likelier, in nats, the question before the text makes its tokens on average.
 
     Raises (besides ``WordPruner.compress``):
-        QuestionError: there is no question.
-        BudgetError: the question leaves no room in the window.
+        QuestionError: there is no question, or it leaves no room in the window.
     """
 
     query_aware = True
@@ -45,7 +44,7 @@ class Contrastive(WordPruner):
     def scores(self, text: str, words: Sequence[Range], query: str | None) -> list[float]:
         question = self.backbone.token_ids(require_question(query) + "\n")
         if len(question) + 2 * BEFORE > self.backbone.window:  # pieces may be shorter, down to 64 tokens
-            raise BudgetError(
+            raise QuestionError(
                 f"A question of {len(question)} tokens leaves no room in the window of {self.backbone.window}.",
                 "Shorten the question.",
             )

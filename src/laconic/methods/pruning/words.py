@@ -72,7 +72,8 @@ class WordPruner(ABC):
             ranking = sorted(range(len(words)), key=lambda i: (not safe[i], -scores[i], i))
             least = max(1, sum(safe))
             count = self._affordable(context, words, ranking, allowed, least)
-            text = rendered(context, words, ranking[:count])
+            # where every word is protected nothing may be cut, white space neither
+            text = context if all(safe) else rendered(context, words, ranking[:count])
             delivered = self.backbone.count_tokens(text)
         if budget is not None and delivered > budget:
             kept = f"{sum(safe)} protected words" if any(safe) else "a single word"
@@ -106,7 +107,8 @@ class WordPruner(ABC):
         def fits(count: int) -> bool:
             return self.backbone.count_tokens(rendered(context, words, ranking[:count])) <= allowed
 
-        low, high = least, len(words)  # the first is taken as it is, the second is known not to fit
+        # the first is taken as it is, the second is known not to fit, unless white space around the text is too much
+        low, high = least, len(words) + (context != context.strip())
         estimate = self._estimate(context, words, ranking, allowed)
         slack = 2 + estimate // 50
         for guess in (estimate - slack, estimate + slack):
