@@ -77,8 +77,7 @@ def main() -> None:
     for name, problems in tasks.items():
         one = {}
         for method, thinker in methods.items():
-            solution = thinker.solve([problems[0].question], max_new_tokens=args.max_new_tokens)[0]
-            one[method] = (solution.prompt_tokens, solution.bill.live)
+            one[method] = thinker.solve([problems[0].question], max_new_tokens=args.max_new_tokens)[0]
         curves.draw(one, args.out.with_suffix(f".{name}.png"), f"{name}: {problems[0].question[:60]}...")
 
 

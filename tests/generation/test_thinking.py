@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -89,10 +90,9 @@ def test_decoding_with_eviction_is_the_training_mask(arch: str, kind: str, schem
 def test_company_changes_nothing(kind: str) -> None:
     """Prompts of different lengths, steps that end at different times, rows that finish early."""
     model = thinker(kind)
-    budgets = [40, 40, 40]
     together = run(model, PROBLEMS)
-    for problem, found, budget in zip(PROBLEMS, together, budgets, strict=True):
-        assert run(model, [problem], budget)[0] == found
+    for problem, found in zip(PROBLEMS, together, strict=True):
+        assert run(model, [problem])[0] == found
     stops = {0: 7, 1: 40, 2: 19}  # rows leave the batch at different times
     early = run(model, PROBLEMS, stops=lambda row, words: len(words) >= stops[row])
     for row, (few, all_of_them) in enumerate(zip(early, together, strict=True)):
@@ -108,7 +108,9 @@ def test_company_changes_no_drawn_word(kind: str) -> None:
     assert together[0].words != together[1].words  # each row draws for itself
     alone = run(model, PROBLEMS[:1], seed=5, **options)[0]
     assert alone == together[0]
-    assert run(model, PROBLEMS[2:], seed=7, **options)[0].words == together[2].words
+    other = run(model, PROBLEMS[:1] * 3, seed=6, **options)
+    drawn = {tuple(one.words) for one in [*other, *run(model, PROBLEMS[:1] * 3, seed=5, **options)]}
+    assert len(drawn) == 6, "another seed is another for every row"
 
 
 def settings(**changes: Any) -> list[Any]:
@@ -178,6 +180,42 @@ def test_guesses_change_no_word(
             assert lost <= found.words.count(model.step_end) + 1  # ends of steps are fed anew
         if how == "wrong":
             assert sum(found.accepted) == 0
+
+
+@pytest.mark.parametrize("two_passes", [False, True])
+@pytest.mark.parametrize(("arch", "scheme"), [("llama", "sequential"), ("mistral", "uniform"), ("gemma3", "uniform")])
+@pytest.mark.parametrize("kind", ["memosight", "memosight, retaining"])
+def test_rows_accept_as_many_guesses_as_they_like(
+    kind: str, arch: str, scheme: str, two_passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MemoSight's invariant 12: guesses that stand seldom, often, nearly always side by side; rows that stop early."""
+    options = {"layout": scheme, "max_step_tokens": 9}
+    model, without = thinker(kind, arch, foresight=3, **options), thinker(kind, arch, foresight=0, **options)
+    for name, parameter in without.own_parameters().items():
+        parameter.data.copy_(model.own_parameters()[name].data)
+    lengths = [len(model.prompt_ids(problem)) for problem in PROBLEMS]
+    wanted = run(without, PROBLEMS, 30)
+    draw, asked, chances = random.Random(1), Counter[tuple[int, int]](), (0.3, 0.7, 0.95)
+
+    def guess(self: Chooser, row: int, at: tuple[int, int]) -> Guess:
+        said = len(self.said[row])
+        place = said - lengths[row] + asked[row, said]
+        asked[row, said] += 1
+        right = wanted[row].words[place] if place < len(wanted[row].words) else 7
+        return Guess(right if draw.random() < chances[row] else (right + 1) % 100, None)
+
+    monkeypatch.setattr(Chooser, "guess", guess)
+    found = run(model, PROBLEMS, 30, two_passes=two_passes)
+    asked.clear()
+    stops = (30, 17, 23)
+    early = run(model, PROBLEMS, 30, two_passes=two_passes, stops=lambda row, words: len(words) >= stops[row])
+    for one, few, other, stop in zip(found, early, wanted, stops, strict=True):
+        assert (one.words, one.live, one.stopped_by, one.end) == (other.words, other.live, other.stopped_by, other.end)
+        assert few.words == other.words[:stop]
+        assert few.live == other.live[:stop]
+        assert sum(one.accepted) > 0
+    passes = [one.forwards for one in found]
+    assert passes[0] > passes[1] > passes[2], "more guesses that stand, fewer passes"
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

@@ -305,8 +305,21 @@ def test_generate_streams_stops_and_refuses(capsys: pytest.CaptureFixture[str]) 
         return model.decoder.generate(prompt, attention_mask=torch.ones_like(prompt), **settings)
 
     assert generate(stopping_criteria=StoppingCriteriaList([After()]))[0, prompt.shape[1] :].tolist() == words[:5]
-    generate(custom_generate=model.generating(TextStreamer(model.backbone.tokenizer)))
-    assert capsys.readouterr().out.strip() == model.backbone.tokenizer.decode(words).strip()
+    tokenizer = model.backbone.tokenizer
+    for skip, shown in ((True, words), (False, [*prompt[0].tolist(), *words])):
+        generate(custom_generate=model.generating(TextStreamer(tokenizer, skip_prompt=skip)))
+        assert capsys.readouterr().out.strip() == tokenizer.decode(shown).strip()
+    for slip in (
+        {"prefix_allowed_tokens_fn": lambda row, said: [5, 6]},
+        {"guidance_scale": 1.5},
+        {"encoder_repetition_penalty": 1.2},
+    ):
+        with pytest.raises(LaconicError, match="Leave it out"):
+            generate(**slip)
+    with pytest.raises(LaconicError, match="embeddings"):
+        model.decoder.generate(
+            inputs_embeds=model.decoder.get_input_embeddings()(prompt), custom_generate=model.generating()
+        )
     torch.manual_seed(3)
     one = generate(do_sample=True, temperature=0.7)
     torch.manual_seed(3)

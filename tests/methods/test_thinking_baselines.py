@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from transformers import DynamicCache
 from laconic.core.layout import Kind
 from laconic.core.thoughts import Trace, lay_out
 from laconic.core.visibility import visible
-from laconic.errors import BudgetError
+from laconic.errors import BudgetError, LaconicError
 from laconic.methods.baselines.heavy_hitters import HeavyHitters
 from laconic.methods.baselines.window_thinker import WindowThinker
 
@@ -33,10 +34,22 @@ def test_scored_eviction_keeps_the_rules_of_decoding(saved: Path) -> None:
         model.solve(PROBLEMS[:1], max_new_tokens=0)
     with pytest.raises(BudgetError, match="window"):
         model.solve(["why " * 600])
-    with pytest.raises(TypeError, match="top_k"):
+    with pytest.raises(LaconicError, match="top_k"):
         model.solve(PROBLEMS[:1], top_k=3)
+    with pytest.raises(LaconicError, match="behind generate"):
+        model.generating()
     near = model.solve(["why " * 125], max_new_tokens=99)[0].bill
     assert near.stopped_by == "window" or len(near.words) < 20
+
+
+def test_seconds_of_scored_eviction_are_those_of_all_problems(saved: Path) -> None:
+    """As of problems solved side by side: an evaluation divides them among these."""
+    model = HeavyHitters.from_pretrained(saved, backbone_of("llama"))
+    before = time.perf_counter()
+    seconds = [sum(one.seconds.values()) for one in model.solve(PROBLEMS, max_new_tokens=8)]
+    took = time.perf_counter() - before
+    assert seconds[0] == seconds[1] == seconds[2]
+    assert took / 2 < seconds[0] <= took
 
 
 def test_of_a_step_only_its_end_stays_and_that_has_read_its_step_alone() -> None:
@@ -120,5 +133,5 @@ def test_scored_eviction_keeps_the_most_attended_and_the_most_recent(saved: Path
             break
     assert found.bill.words == words
     assert found.bill.live[-1] == 9
-    with pytest.raises(TypeError, match="temperature"):
+    with pytest.raises(LaconicError, match="temperature"):
         model.solve(PROBLEMS[:1], temperature=0.5)

@@ -17,7 +17,7 @@ from laconic.core.thoughts import Trace, lay_out
 from laconic.core.visibility import visible
 from laconic.data.problems import Problem, same_words
 from laconic.data.puzzles import PUZZLES, puzzle
-from laconic.errors import DataError, RecipeError
+from laconic.errors import BackboneError, DataError, RecipeError
 from laconic.methods.thinking.model import Thinker
 from laconic.train.loop import LoopConfig, run
 from laconic.train.thinking import Drawn, Row, ThinkingStage, labels_in_rows, lay_out_rows
@@ -337,3 +337,15 @@ def test_what_is_asked_in_evaluation_is_never_trained_on() -> None:
         )
         assert len(asked) > 50
         assert not trained & asked
+
+
+def test_a_decoder_that_changes_its_logits_is_not_trained_on_others() -> None:
+    model = thinker("vanilla", "gemma3")
+    config = model.decoder.config.get_text_config()
+    config.final_logit_softcapping = 5.0
+    try:
+        with pytest.raises(BackboneError, match="final_logit_softcapping"):
+            ThinkingStage(model)
+    finally:
+        config.final_logit_softcapping = None
+    assert ThinkingStage(model)

@@ -67,8 +67,7 @@ def run(
     for number, (name, problems) in enumerate(tasks.items()):
         one = {}
         for method, thinker in thinkers.items():
-            solution = thinker.solve([problems[0].question], max_new_tokens=max_new_tokens)[0]
-            one[method] = (solution.prompt_tokens, solution.bill.live)
+            one[method] = thinker.solve([problems[0].question], max_new_tokens=max_new_tokens)[0]
         stems = [Path(task).name.partition(".")[0] for task in tasks]  # two files may be called alike
         own = stems[number] if stems.count(stems[number]) == 1 else f"{stems[number]}-{number}"
         curves.draw(one, out.with_suffix(f".{own}.png"), f"{name}: {problems[0].question[:60]}...")

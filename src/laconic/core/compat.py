@@ -172,5 +172,5 @@ def require_plain_head(model: PreTrainedModel) -> None:
         if getattr(config, name, None) not in (None, 1.0):
             raise BackboneError(
                 f"{type(model).__name__} changes its logits behind the head ({name}).",
-                "Chunked log-probabilities know plain heads alone: use another model.",
+                "Losses and log-probabilities are of plain heads alone: use another model.",
             )

@@ -221,7 +221,7 @@ def _row(setting: Setting, lines: Sequence[Line]) -> Line:
 
 
 def _acceptance(lines: Sequence[Line]) -> list[float]:
-    """The share of guesses that stood, first, second and further words."""
+    """The share of guesses that stood, of first, second and further words, each where those before it stood."""
     most = max((len(line["offered"]) for line in lines), default=0)
     totals = [
         [sum(line[key][place] for line in lines if place < len(line[key])) for key in ("accepted", "offered")]

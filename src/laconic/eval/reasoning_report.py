@@ -57,7 +57,7 @@ def markdown(result: dict[str, Any]) -> str:
     """One row per task and method, in Markdown; steps are those of the worked solution, where there is one."""
     lines = [
         "| task | method | right, % (95 %) | all steps right, % | steps right, % | tokens written | "
-        "peak cache tokens | of vanilla's | tokens a pass | guesses that stand |",
+        "peak cache tokens | of vanilla's | tokens a pass | guesses that stand, where the one before stood |",
         "|" + "---|" * 10,
     ]
     for row in result["rows"]:

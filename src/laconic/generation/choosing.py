@@ -7,6 +7,7 @@ distribution as without guesses.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import NamedTuple
@@ -91,7 +92,7 @@ class Chooser:
     ) -> None:
         self.said, self.processors, self.sample = said, processors, sample
         self.never_guessed = list(never_guessed)
-        self.generators = [torch.Generator().manual_seed(seed + row) for row in range(len(said))]
+        self.generators = [torch.Generator().manual_seed(_seed_of(seed, row)) for row in range(len(said))]
         self._scores = torch.empty(0)
         self._best: list[list[int]] = []
 
@@ -156,6 +157,11 @@ class Chooser:
     def _draw(self, row: int, weights: Tensor) -> int:
         # on the CPU in float64: the same seed gives the same words on any device
         return int(torch.multinomial(weights.double().cpu(), 1, generator=self.generators[row]))
+
+
+def _seed_of(seed: int, row: int) -> int:
+    """Of a row: another one's only by chance, whatever seeds are tried one after the other."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{row}".encode(), digest_size=7).digest(), "big")
 
 
 def _likeliest(scores: Tensor) -> list[list[int]]:

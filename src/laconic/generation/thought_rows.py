@@ -28,9 +28,10 @@ class Thoughts:
             that did not stand left out.
         peak_fed: the same with those.
         token_bytes: what one token takes in the cache, over all layers.
-        offered: how many guesses were made of the first word behind one that stands, of the second, and so on.
+        offered: how many guesses were looked at of the first word behind one that stands, of the second, and so on: a
+            second one only where the first stood.
         accepted: how many of those stood.
-        forced: places of the words that the model did not say: ends of steps that grew too long.
+        forced: places of the words that the model was not asked for: ends of steps that grew too long.
     """
 
     words: list[int] = field(default_factory=list)

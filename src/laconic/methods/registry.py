@@ -184,9 +184,11 @@ def _comet(backbone: Backbone, adapter: str | os.PathLike[str] | None) -> Loaded
 
 
 def _untrained(title: str, backbone: Backbone) -> AdapterError:
+    behind = " start=FOLDER_OF_A_VANILLA" if title.lower() in THINKERS and title.lower() != "vanilla" else ""
     return AdapterError(
         f"There is no trained {title} for {backbone.name}.",
-        f"Train one with `laconic train recipes/{title.lower()}/cpu.yaml backbone=...` and name it with --adapter.",
+        f"Train one with `laconic train recipes/{title.lower()}/cpu.yaml backbone=...{behind}` and name it with "
+        "--adapter.",
     )
 
 

@@ -11,6 +11,7 @@ import random
 import torch
 from torch import nn
 
+from laconic.core.compat import require_plain_head
 from laconic.core.layout import IGNORE, Kind, Layout, concatenate, run
 from laconic.core.positions import sequential
 from laconic.core.segments import segment
@@ -53,6 +54,7 @@ class ReaderStage(nn.Module):
 
     def __init__(self, ram: RAM) -> None:
         super().__init__()
+        require_plain_head(ram.decoder)
         self.ram = ram
 
     def forward(self, group: Group) -> tuple[torch.Tensor, dict[str, float]]:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from laconic.core.compat import require_plain_head
 from laconic.core.layout import Kind, batch, run
 from laconic.core.positions import sequential
 from laconic.core.visibility import Rule, attention_mask, causal
@@ -26,6 +27,7 @@ class SFTStage(nn.Module):
 
     def __init__(self, sft: SFT, recent: int | None = None) -> None:
         super().__init__()
+        require_plain_head(sft.decoder)
         self.sft = sft
         self.rule: Rule = causal if recent is None else sinks_and_recent(SINK_TOKENS, recent)
 

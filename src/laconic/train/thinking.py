@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from laconic.core.compat import require_plain_head
 from laconic.core.layout import IGNORE, Kind, Layout, batch, concatenate
 from laconic.core.thoughts import Trace, documents_apart, lay_out
 from laconic.core.visibility import attention_mask
@@ -81,6 +82,7 @@ class ThinkingStage(nn.Module):
 
     def __init__(self, thinker: Thinker, foresight_weight: float = 0.0) -> None:
         super().__init__()
+        require_plain_head(thinker.decoder)  # the loss is of the head's product
         self.thinker, self.foresight_weight = thinker, foresight_weight
 
     def forward(self, rows: Sequence[Row]) -> tuple[Tensor, dict[str, float]]:

@@ -8,18 +8,21 @@ time, with eager attention, which alone shows what is attended to: its seconds s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Cache
+from transformers.generation.streamers import BaseStreamer
 
 from laconic.core.cache import EvictingLayer
-from laconic.core.results import Stopwatch
+from laconic.core.results import Stopwatch, added
 from laconic.core.sharing import layer_list
-from laconic.errors import BudgetError
+from laconic.errors import BudgetError, LaconicError
 from laconic.generation.thinking import Forgets, model_ends
 from laconic.generation.thought_rows import Thoughts
+from laconic.methods.thinking.generate import Generating
 from laconic.methods.thinking.solving import Solution, solution_of
 from laconic.methods.vanilla.model import Vanilla
 
@@ -46,17 +49,25 @@ class HeavyHitters(Vanilla):
         """As ``Thinker.solve``, greedily.
 
         Raises:
-            TypeError: an option that would have words chosen otherwise.
+            LaconicError: an option that would have words chosen otherwise.
             BudgetError: no words are asked for, or a prompt fills the window.
         """
         plain = {"repetition_penalty": 1.0, "temperature": 0.0, "seed": options.get("seed")}
         changed = {name for name, value in options.items() if name not in plain or value != plain[name]}
         if changed:
-            raise TypeError(f"scored eviction decodes greedily, without {', '.join(sorted(changed))}")
+            raise LaconicError(
+                f"Scored eviction decodes greedily, without {', '.join(sorted(changed))}.", "Leave it out."
+            )
         if max_new_tokens < 1:
             raise BudgetError(f"{max_new_tokens} new tokens are none.", "Ask for 1 or more.")
         self.decoder.set_attn_implementation("eager")
-        return [self._solve(self.prompt_ids(problem), max_new_tokens) for problem in problems]
+        found = [self._solve(self.prompt_ids(problem), max_new_tokens) for problem in problems]
+        seconds = added(*(one.seconds for one in found))  # as of problems that are solved side by side
+        return [replace(one, seconds=seconds) for one in found]
+
+    def generating(self, streamer: BaseStreamer | None = None) -> Generating:
+        """Raises ``LaconicError``: the loop behind ``generate`` keeps all."""
+        raise LaconicError("Scored eviction is not there behind generate.", "Call solve.")
 
     def _solve(self, prompt: list[int], max_new_tokens: int) -> Solution:
         cache = Cache(layer_class_to_replicate=EvictingLayer)

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from transformers import (
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
     EosTokenCriteria,
     GenerationConfig,
     LogitsProcessorList,
     MaxLengthCriteria,
+    PrefixConstrainedLogitsProcessor,
     PreTrainedModel,
     RepetitionPenaltyLogitsProcessor,
     StoppingCriteriaList,
+    UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 from transformers.generation.streamers import BaseStreamer
 
@@ -23,6 +27,14 @@ from laconic.generation.choosing import Processor, sparing
 from laconic.generation.thinking import think
 from laconic.generation.thought_rows import Thoughts
 
+#: processors of transformers that no loop of ours can ask
+UNFIT = (
+    PrefixConstrainedLogitsProcessor,
+    UnbatchedClassifierFreeGuidanceLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
+    EncoderNoRepeatNGramLogitsProcessor,
+)
+
 if TYPE_CHECKING:
     from laconic.methods.thinking.model import Thinker
 
@@ -30,12 +42,15 @@ if TYPE_CHECKING:
 class Generating:
     """What ``generate`` calls in place of its own loop.
 
-    Greedy or sampled, batched (padding on the left), with any logits processors and stopping criteria. Processors see
-    a row alone, without its padding, and one word behind another, however many are made in a pass.
+    Greedy or sampled, batched (padding on the left), with stopping criteria and logits processors, but for those that
+    remember what they saw or go by a row's number. Processors see a row alone, without its padding, and one word behind
+    another, however many are made in a pass; they are asked about guesses too. Stop texts are given as
+    ``StoppingCriteriaList([StopStringCriteria(tokenizer, texts)])``: ``generate`` hands no tokenizer on to a function
+    (transformers 5.23).
 
     Args:
-        streamer: gets the words of a single row as they come. It is named here, since ``generate`` hands none on to a
-            function (transformers 5.23).
+        streamer: gets the prompt, the words of a single row as they come, and the end. It is named here, since
+            ``generate`` hands none on either.
     """
 
     def __init__(self, thinker: Thinker, streamer: BaseStreamer | None = None) -> None:
@@ -53,11 +68,19 @@ class Generating:
         """Token ids ``[B, T]``: prompts, words and the end that was said, padded on the right.
 
         Raises:
-            LaconicError: another model's ``generate``, beams, padding on the right, a dictionary as output, or a
-                streamer for several rows.
+            LaconicError: another model's ``generate``, beams, padding on the right, embeddings as prompt, a dictionary
+                as output, a processor that cannot be asked so, or a streamer for several rows.
         """
         assert generation_config is not None, "generate of transformers hands its settings on"
+        if inputs.get("inputs_embeds") is not None:
+            raise LaconicError("A prompt is given as embeddings.", "Give token ids.")
         self._check(model, generation_config, len(input_ids))
+        for processor in logits_processor or []:
+            if isinstance(processor, UNFIT):
+                raise LaconicError(
+                    f"{type(processor).__name__} goes by a row's number, or remembers what it saw.",
+                    "Leave it out: here rows come and go, and several words are made in a pass.",
+                )
         # not a parameter of its own: generate would hand over what is named here twice
         prompts = self._prompts(input_ids, inputs.get("attention_mask"))
         room = generation_config.max_length - input_ids.shape[1]
@@ -68,6 +91,8 @@ class Generating:
             said = torch.tensor([[*prompts[row], *words]], device=input_ids.device)
             return any(bool(one(said, None).any()) for one in criteria)
 
+        if self.streamer is not None:
+            self.streamer.put(input_ids.cpu())  # as generate does: a streamer may skip it
         found = think(
             self.thinker,
             prompts,
@@ -80,6 +105,8 @@ class Generating:
             on_word=self._stream,
         )
         if self.streamer is not None:
+            if found[0].end is not None:
+                self.streamer.put(torch.tensor([found[0].end]))
             self.streamer.end()
         padding = generation_config.pad_token_id
         pad = int(ends[0] if padding is None and ends else padding or 0)

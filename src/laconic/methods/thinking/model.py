@@ -218,7 +218,8 @@ class Thinker(TrainedMethod):
         ids = self.backbone.token_ids(step)
         if not ids:
             raise DataError("A step is empty.", "Leave empty steps out.")
-        if self.step_end in ids:
+        # as text too: two line ends can be another token than one
+        if self.step_end in ids or self.config.step_end in step:
             raise DataError(
                 f"The step {step[:60]!r} holds {self.config.step_end!r}, which ends a step.",
                 "Segment there, or choose another step_end.",
