@@ -29,7 +29,13 @@ CHANGES: dict[str, list[str]] = {
     "tgpo": [],
     "rkl": [],
     "gkd": [],  # beta 0: forward KL
-    "kdrl": [],
+    # a squared log-ratio has another scale than guidance: it has the weights of its paper (2506.02208)
+    "kdrl": [
+        "stages.0.tgpo.teacher_weight=0.005",
+        "stages.0.tgpo.teacher_weight_least=0.001",
+        "stages.0.tgpo.teacher_schedule=cosine",
+        "stages.0.tgpo.teacher_batches=25",
+    ],
     "grpo": ["stages.0.teacher=null"],
 }
 

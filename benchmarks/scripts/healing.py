@@ -39,7 +39,13 @@ RECIPE = ROOT / "recipes" / "tgpo" / "cpu.yaml"
 CHANGES: dict[str, list[str]] = {
     "tgpo": [],
     "rkl": [],
-    "kdrl": [],
+    # a squared log-ratio has another scale than guidance: it has the weights of its paper (2506.02208)
+    "kdrl": [
+        "stages.0.tgpo.teacher_weight=0.005",
+        "stages.0.tgpo.teacher_weight_least=0.001",
+        "stages.0.tgpo.teacher_schedule=cosine",
+        "stages.0.tgpo.teacher_batches=18",
+    ],
     "gkd": [],
     "grpo": ["stages.0.teacher=null"],
     "luffy": ["stages.0.teacher=null", "stages.0.given=1"],
@@ -75,7 +81,7 @@ def main() -> None:
         training[arm] = [json.loads(line) for line in lines]
         methods[f"after {arm}"] = load_thinker("hybridthinker", backbone, folder)
     whole: dict[str, Thinker] = {"uncompressed": load_thinker("vanilla", backbone)}
-    before = started(recipe, backbone, args.runs / "start")
+    before = started(recipe | {"seed": args.seed}, backbone, args.runs / "start")
     tasks = {name: reasoning_task(name, args.limit) for name in args.tasks}
     result = evaluate_reasoning(
         whole | {"before": before} | methods,

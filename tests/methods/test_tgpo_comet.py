@@ -145,7 +145,7 @@ def test_gradients_go_through_all_that_wrote_the_memory() -> None:
         assert wanted is not None
         assert wanted.any()
         # sums over many tokens: what is rounded is rounded beside the largest
-        assert (gradient - wanted).abs().max() <= 1e-4 * wanted.abs().max(), name
+        assert (gradient - wanted).abs().max() <= 3e-4 * wanted.abs().max(), name
 
 
 def test_it_answers_as_its_reader_does() -> None:

@@ -123,6 +123,26 @@ def test_a_servers_soft_target_is_the_teachers(server: Server, top: int) -> None
         served(server, target="sample")
 
 
+def test_a_server_whose_choices_the_student_does_not_have_says_nothing_of_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the student said is told beside them, and is not what the teacher would say."""
+    tell = server.answer
+
+    def strange(body: dict[str, Any]) -> dict[str, Any]:
+        found = tell(body)
+        for choice, row in zip(found["choices"][::-1], body["prompt"], strict=True):
+            for entry, said in zip(choice["prompt_logprobs"][1:], row[1:], strict=True):
+                own = entry[str(said)]
+                entry.clear()
+                entry |= {str(said): own, "5000": {"logprob": -0.001, "rank": 1}}
+        return found
+
+    monkeypatch.setattr(server, "answer", strange)
+    with pytest.raises(TeacherError, match="None of the tokens"):
+        served(server).score(*ragged())
+
+
 @pytest.mark.parametrize("target", ["argmax", "soft"])
 def test_answers_without_a_word_have_no_scores(server: Server, target: str) -> None:
     prompt, prompt_mask, answer, answer_mask = ragged(3)

@@ -20,7 +20,7 @@ trl = pytest.importorskip("trl")
 from policies import quick  # noqa: E402
 
 from laconic.data.problems import Problem, same_words  # noqa: E402
-from laconic.errors import DataError, LaconicError, RewardError  # noqa: E402
+from laconic.errors import BudgetError, DataError, LaconicError, RewardError  # noqa: E402
 from laconic.generation.thinking import think  # noqa: E402
 from laconic.methods.tgpo.config import COMPUTED_AGAIN  # noqa: E402
 from laconic.methods.tgpo.rewards import Rewarded, answer_reward, math_reward, steps_reward  # noqa: E402
@@ -239,6 +239,9 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     torn = tmp_path / "b" / "checkpoint-3"  # a kill in the middle of a save
     torn.mkdir()
     shutil.copy(tmp_path / "b" / "checkpoint-2" / "trained.safetensors", torn)
+    shutil.copytree(tmp_path / "b" / "checkpoint-2", tmp_path / "b" / "checkpoint-4")
+    last = tmp_path / "b" / "checkpoint-4" / "trainer_state.json"  # or of what is written last
+    last.write_text(last.read_text()[:200])
     again = thinker("lightthinker")
     second = trainer_of(again, tmp_path / "b", teacher=teacher_of(again), **saved)
     second.train()
@@ -320,6 +323,57 @@ def test_a_reward_that_raises_in_mid_run_leaves_a_checkpoint(tmp_path: Path) -> 
     assert not hasattr(model.decoder, "soft")
 
 
+@pytest.mark.parametrize("saved", [{}, {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 1}])
+def test_behind_an_error_it_goes_on_as_if_nothing_had_been(saved: dict[str, Any], tmp_path: Path) -> None:
+    """The roll-outs that it broke off are drawn again."""
+    calls = []
+
+    def once(problem: Problem, text: str) -> float:
+        calls.append(text)
+        if len(calls) == 9:
+            raise RuntimeError("gone")
+        return by_length(problem, text)
+
+    whole = thinker("lightthinker")
+    trainer_of(whole, tmp_path / "a", max_steps=4).train()
+    with pytest.raises(RewardError, match="gone"):
+        trainer_of(thinker("lightthinker"), tmp_path / "b", once, max_steps=4, **saved).train()
+    again = thinker("lightthinker")
+    trainer_of(again, tmp_path / "b", once, max_steps=4, **saved).train()
+    for name, p in weights(whole).items():
+        torch.testing.assert_close(weights(again)[name], p, atol=1e-6, rtol=1e-5)
+
+
+def test_a_run_can_begin_anew_beside_its_checkpoints(tmp_path: Path) -> None:
+    saved = {"save_strategy": "steps", "save_steps": 1, "max_steps": 2}
+    trainer_of(thinker("lightthinker"), tmp_path, **saved).train()
+    anew = trainer_of(thinker("lightthinker"), tmp_path, **saved)
+    anew.train(resume_from_checkpoint=False)
+    assert len(anew.state.log_history) > 2, "both steps were made"
+
+
+def test_the_same_weights_with_other_positions_or_another_dtype_are_another_teacher() -> None:
+    """Its version is what scores are cached under."""
+    model = thinker("vanilla")
+    known, plain = set(), teacher_of(model)
+    config = plain.model.config
+    for change in ("nothing", "positions", "dtype"):
+        if change == "positions":
+            config.rope_parameters = config.rope_parameters | {"rope_theta": 77.0}
+        if change == "dtype":
+            plain.model.to(torch.bfloat16)
+        known.add(plain.version)
+    assert len(known) == 3
+
+
+def test_what_exceeds_the_teachers_window_is_found_before(tmp_path: Path) -> None:
+    model = thinker("vanilla")
+    teacher = teacher_of(model)
+    teacher.model.config.max_position_embeddings = 12
+    with pytest.raises(BudgetError, match="teacher's window of 12"):
+        trainer_of(model, tmp_path, teacher=teacher)
+
+
 def test_what_cannot_be_trained_is_refused_before(tmp_path: Path) -> None:
     model = thinker("vanilla")
     student = ThinkingStudent(model)
@@ -343,8 +397,19 @@ def test_what_cannot_be_trained_is_refused_before(tmp_path: Path) -> None:
     with pytest.raises(LaconicError, match="window"):
         StudentTrainer(student, quick(tmp_path, objective="luffy"), long, by_length, [], given=1)
     halved = {"steps_per_generation": 2, "save_strategy": "steps", "save_steps": 3}
-    with pytest.raises(LaconicError, match="inside a batch"):
-        StudentTrainer(student, quick(tmp_path, objective="grpo", **halved), ASKED, by_length, [])
+    odd = {"steps_per_generation": 3, "gradient_accumulation_steps": 2, "save_strategy": "steps", "save_steps": 1}
+    odd |= {"per_device_train_batch_size": 2}
+    for inside in (halved, odd):
+        with pytest.raises(LaconicError, match="inside a batch"):
+            StudentTrainer(student, quick(tmp_path, objective="grpo", **inside), ASKED, by_length, [])
+    with pytest.raises(LaconicError, match="save_only_model"):
+        StudentTrainer(student, quick(tmp_path, objective="grpo", save_only_model=True), ASKED, by_length, [])
+    for objective in ("rkl", "kdrl", "gkd"):
+        with pytest.raises(LaconicError, match="temperature"):
+            quick(tmp_path, objective=objective, temperature=0.7)
+    for name, value in (("teacher_batches", None), ("teacher_by_problem", "no"), ("log_gradients", 1)):
+        with pytest.raises(LaconicError, match=name):
+            quick(tmp_path, objective="tgpo", **{name: value})
 
 
 def test_luffy_with_nothing_given_is_grpo(tmp_path: Path) -> None:
@@ -384,7 +449,7 @@ def test_how_a_batch_is_cut_changes_nothing(objective: str, tmp_path: Path) -> N
     assert max(float((p - start[name]).norm()) for name, p in found[0].items()) > 1e-2
     for other in found[1:]:
         for name, p in found[0].items():
-            torch.testing.assert_close(other[name], p, atol=1e-6, rtol=1e-5)
+            torch.testing.assert_close(other[name], p, atol=1e-5, rtol=1e-4)
 
 
 def work(rank: int, world: int, port: int, folder: str, objective: str) -> None:

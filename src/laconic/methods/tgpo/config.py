@@ -27,6 +27,8 @@ REWARDLESS = ("gkd", "sft")
 FROM_GIVEN = ("luffy", "sft")
 #: those whose loss is the policy's alone
 ONE_TERM = ("grpo", "rkl", "adv_match", "adv_state")
+#: those that compare what was drawn, at whatever temperature, with a teacher that knows none
+AT_ONE = ("rkl", "kdrl", "gkd")
 #: loss types of TRL whose normaliser the teacher's term can share
 LOSS_TYPES = ("dapo", "grpo", "bnpo", "dr_grpo")
 
@@ -91,7 +93,17 @@ def check_options(options: Mapping[str, Any]) -> None:
         # TRL's own may be null
         if type(default) is float and name in TGPOConfig.__annotations__ and not isinstance(known[name], int | float):
             raise LaconicError(f"{name} is {known[name]!r}, which is no number.", "Leave it out, or give one.")
+    for name, default in _defaults().items():
+        own = name in TGPOConfig.__annotations__
+        if own and type(default) in (bool, int) and type(known[name]) is not type(default):
+            kind = "neither true nor false" if type(default) is bool else "no whole number"
+            raise LaconicError(f"{name} is {known[name]!r}, which is {kind}.", "Leave it out, or give one.")
     objective = known["objective"]
+    if objective in AT_ONE and known["temperature"] != 1:
+        raise LaconicError(
+            f"{objective} compares words drawn at a temperature of {known['temperature']} with a teacher at 1.",
+            "Set temperature: 1.0.",
+        )
     if objective != "grpo" and known["loss_type"] not in LOSS_TYPES:
         raise LaconicError(
             f"The loss type {known['loss_type']} has no normaliser to share.", f"Choose one of {', '.join(LOSS_TYPES)}."

@@ -151,6 +151,11 @@ class ServedTeacher:
         own = self.vocabulary.aliases.get(said, said)
         if own not in known:
             raise TeacherError(f"{self.url} has no score for token {said}.", "Does it know all the student's tokens?")
+        if len(known) == 1 and known[own] < max(one["logprob"] for one in entry.values()):  # type: ignore[union-attr]
+            raise TeacherError(
+                f"None of the tokens that {self.url} finds likeliest is one that the student has.",
+                "Ask for more of them (top), or use a teacher of the student's vocabulary.",
+            )
         likeliest = sorted(known.items(), key=lambda pair: (-pair[1], pair[0]))  # of equals the lowest id
         likeliest += [(0, -math.inf)] * (self.top - len(likeliest))
         return likeliest[: self.top], known[own]

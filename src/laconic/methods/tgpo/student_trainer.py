@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -70,15 +72,17 @@ class StudentTrainer(TGPOTrainer):
                 "Layers that are computed again in the backward pass do not see a memory.",
                 f"Set {COMPUTED_AGAIN} to False.",
             )
+        windows = {"the window": student.window, "the teacher's window": getattr(teacher, "window", None)}
         for problem in problems:  # found out now, and not when its turn comes
             asked = len(student.prompt(problem))
             said = max(args.max_completion_length, len(student.given(problem).words) if given else 0)
-            if asked + said > student.window:
-                raise BudgetError(
-                    f"The problem {problem.id} has {asked} tokens, which with {said} of an answer exceed the window "
-                    f"of {student.window}.",
-                    "Take shorter ones (of documents, excerpts), or lower the limit.",
-                )
+            for whose, window in windows.items():
+                if window is not None and asked + said > window:
+                    raise BudgetError(
+                        f"The problem {problem.id} has {asked} tokens, which with {said} of an answer exceed {whose} "
+                        f"of {window}.",
+                        "Take shorter ones (of documents, excerpts), or lower the limit.",
+                    )
         self.student, self.problems, self.groups, self.given_of_group = student, list(problems), groups, given
         self.pace = pace
         self._given_now: list[bool] = []
@@ -181,8 +185,12 @@ class StudentTrainer(TGPOTrainer):
     # --- the loop -------------------------------------------------------------------------------------------------
 
     def train(self, resume_from_checkpoint: Any = None, **named: Any) -> Any:
-        """As ``TGPOTrainer``'s, from the newest whole checkpoint in ``output_dir`` if there is one."""
-        resume = resume_from_checkpoint or self._newest()
+        """As ``TGPOTrainer``'s, from the newest whole checkpoint in ``output_dir`` if there is one.
+
+        Args:
+            resume_from_checkpoint: another one, or False to begin anew.
+        """
+        resume = self._newest() if resume_from_checkpoint in (None, True) else resume_from_checkpoint
         with self._whole_model():
             return super().train(resume_from_checkpoint=resume, **named)
 
@@ -193,11 +201,7 @@ class StudentTrainer(TGPOTrainer):
             RecipeError: it is of another number of processes, which would see other batches.
         """
         folders = Path(self.args.output_dir).glob("checkpoint-*")
-        whole = [
-            folder
-            for folder in folders
-            if all((folder / name).exists() for name in (WEIGHTS, "optimizer.pt", "trainer_state.json"))
-        ]
+        whole = [folder for folder in folders if _is_whole(folder)]
         if not whole:
             return None
         newest = max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]))
@@ -260,15 +264,27 @@ class StudentTrainer(TGPOTrainer):
         return {f"{g}.{i}": p for g, (own, _) in enumerate(self.groups) for i, p in enumerate(own)}
 
 
+def _is_whole(folder: Path) -> bool:
+    """Whether a checkpoint was written to its end, which is the state of the trainer."""
+    try:
+        json.loads((folder / "trainer_state.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return all((folder / name).exists() for name in (WEIGHTS, "optimizer.pt"))
+
+
 def _check(args: TGPOConfig) -> None:
     """Raise ``LaconicError`` for options of TRL that a student's own roll-outs and scores would pass over."""
     plain = {"beta": 0, "use_vllm": False, "top_p": 1, "top_k": 0, "min_p": None, "repetition_penalty": 1}
     plain |= {"generation_kwargs": None, "use_transformers_continuous_batching": False}
     plain |= {"mask_truncated_completions": False}  # it would take an answer that ends with its line for cut off
+    plain |= {"save_only_model": False}  # nothing could be gone on from
     for name, value in plain.items():
         if getattr(args, name) not in (value, value or None):
             raise LaconicError(f"{name} is {getattr(args, name)}, which students do not have.", f"Leave {name} out.")
-    updates = max(1, args.steps_per_generation * args.num_iterations // args.gradient_accumulation_steps)
+    # after so many updates one ends where a batch of roll-outs does
+    parts = args.steps_per_generation * args.num_iterations
+    updates = math.lcm(parts, args.gradient_accumulation_steps) // args.gradient_accumulation_steps
     if args.save_strategy == "steps" and args.save_steps % updates:
         raise LaconicError(
             f"A checkpoint after {args.save_steps} updates lies inside a batch of roll-outs, of {updates}, and could "

@@ -6,6 +6,8 @@ teacher says behind the prompt and the first t tokens.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
@@ -122,7 +124,15 @@ class LocalTeacher:
     @property
     def version(self) -> str:
         known = f"{self.vocabulary.size} {sorted(self.vocabulary.aliases.items())} {named(self.target, self.top)}"
-        return f"{fingerprint(self.model.named_parameters(), torch.bfloat16)} {known}"
+        # the same weights compute other scores in another dtype, or with other positions
+        config = json.dumps(self.model.config.to_dict(), sort_keys=True, default=str)
+        settings = hashlib.sha256(f"{self.model.dtype} {config}".encode()).hexdigest()[:16]
+        return f"{fingerprint(self.model.named_parameters(), torch.bfloat16)} {settings} {known}"
+
+    @property
+    def window(self) -> int | None:
+        """Positions it has; None where nothing says so."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
 
     @torch.no_grad()
     def score(self, prompt: Tensor, prompt_mask: Tensor, answer: Tensor, answer_mask: Tensor) -> Scores:
@@ -159,7 +169,10 @@ class LocalTeacher:
 
     def _score(self, prompt: Tensor, prompt_mask: Tensor, answer: Tensor, answer_mask: Tensor) -> Scores:
         if bool((answer * answer_mask >= self.vocabulary.size).any()):
-            raise TeacherError("The student said a token that no tokenizer knows.", "Never sample a head's padding.")
+            raise TeacherError(
+                "The student said a token that no tokenizer knows: a row of padding of its head.",
+                "Train it on written solutions first, or cut its head to the tokenizer's size.",
+            )
         hidden = self._read(prompt, prompt_mask, answer, answer_mask)
         real = answer_mask.bool().to(hidden.device)
         told = [

@@ -8,6 +8,8 @@ teacher's tokens come from the very states that the policy's loss is made of.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -64,6 +66,7 @@ class TGPOTrainer(GRPOTrainer):
         self.teacher = teacher
         self.last = LastStates(self.accelerator, self.temperature)
         self._weight_now = 0.0
+        self._chance: Tensor | None = None
         self._rewards = torch.zeros(0)  # of all processes' answers of the batch just rolled out
 
     def train(self, *positional: Any, **named: Any) -> Any:
@@ -77,9 +80,23 @@ class TGPOTrainer(GRPOTrainer):
         try:
             return super().train(*positional, **named)
         except LaconicError:
-            if self.state.global_step and self.accelerator.num_processes == 1:
-                self._save_checkpoint(self.model, None)
+            there = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}").exists()
+            if self.state.global_step and self.accelerator.num_processes == 1 and not there:
+                with self._as_before():
+                    self._save_checkpoint(self.model, None)
             raise
+
+    def _maybe_log_save_evaluate(self, *positional: Any, **named: Any) -> None:
+        super()._maybe_log_save_evaluate(*positional, **named)
+        self._chance = torch.get_rng_state()
+
+    @contextmanager
+    def _as_before(self) -> Iterator[None]:
+        """Chance as it was behind the last update, so that what an error broke off since is drawn again."""
+        with torch.random.fork_rng():
+            if self._chance is not None:
+                torch.set_rng_state(self._chance)
+            yield
 
     # --- roll-outs ------------------------------------------------------------------------------------------------
 
