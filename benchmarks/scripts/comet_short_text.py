@@ -3,9 +3,9 @@
     python benchmarks/scripts/comet_short_text.py --out benchmarks/results/comet_short_text.json
 
 Beside CoMeT stands its backbone untuned, and tuned without a memory (``sft``) on those of CoMeT's stages that mix all
-tasks. Perplexity, of pieces of books that nothing was trained on: the first chunk is short text; later ones CoMeT reads
-behind its memory, the others alone or (``sft, full``) behind all of the text. Then answers from single paragraphs of
-SQuAD.
+tasks, ``told`` among them. Perplexity, of pieces of books that nothing was trained on: the first chunk is short text;
+later ones CoMeT reads behind its memory, the others alone or (``sft, full``) behind all of the text. Then answers from
+single paragraphs of SQuAD.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from measuring import SFT
+from measuring import SFT_TOLD
 from running_text import Reader, apart, behind_memory, perplexities, pieces
 
 from laconic.backbone import load_backbone
@@ -31,7 +31,7 @@ TASK = "squad_paragraphs_dev"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--comet", type=Path, help="a saved CoMeT; without it the one that ships")
-    parser.add_argument("--sft", type=Path, default=SFT, help="the backbone tuned without a memory")
+    parser.add_argument("--sft", type=Path, default=SFT_TOLD, help="the backbone tuned without a memory")
     parser.add_argument("--texts", type=int, default=100, help="pieces of books")
     parser.add_argument("--chunks", type=int, default=4, help="of each piece")
     parser.add_argument("--limit", type=int, default=300, help="questions about paragraphs")

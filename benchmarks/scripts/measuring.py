@@ -20,6 +20,8 @@ from laconic.core.files import write_whole
 
 #: the embedded backbone tuned without a memory (recipes/sft/cpu.yaml)
 SFT = Path(__file__).resolve().parents[1] / "adapters" / "sft-smollm2"
+#: the same, trained on by the longest of CoMeT's later stages (recipes/sft/told.yaml, its first)
+SFT_TOLD = SFT.with_name("sft-told-smollm2")
 #: vanilla trained on, as long as HybridThinker is from there (recipes/vanilla/more.yaml)
 VANILLA = SFT.with_name("vanilla-smollm2")
 

@@ -294,24 +294,25 @@ ALL: Blocks = {
     ],
     "numbers of CoMeT": [
         ("comet_passkey.json", PASSKEYS),
-        ("comet_passkey_128k.json", recalled("**And at 128k tokens?** As above.")),
         ("comet_million.json", million),
         ("comet_passkey_fresh.json", recalled("**And other keys, not looked at before?** As above, `--seed 1`.")),
         (
             "comet_passkey_rivals.json",
             recalled(
-                "**And by others?** Read by the counterpart without a memory, which holds as much as CoMeT does, or "
-                "(`full`) everything (`benchmarks/scripts/comet_long.py`, as all that follows)."
+                "**And by others?** Read by the backbone tuned without a memory, which sees as many tokens as CoMeT's "
+                "memory and open chunk hold, or (`full`) everything; and by RAM (`benchmarks/scripts/comet_long.py`, "
+                "as the next tables)."
             ),
         ),
         (
             "comet_kinds.json",
             recalled(
                 "**Facts of other kinds**, 4k tokens: one of three numbers, all values of a name, all names of a "
-                "value, a value by its key. Share of what was to be said, as above.",
+                "value. Share of what was to be said, as above.",
                 "contains",
             ),
         ),
+        ("comet_pairs.json", recalled("**And a value by its key?** ROUGE-L in %, as above.", "rouge_l")),
         ("comet_babilong.json", recalled("**A story's facts hidden in a book** (BABILong qa1), as above.")),
         ("comet_babilong_64k.json", recalled("**And at 64k tokens?** As above.")),
         ("comet_babilong_others.json", recalled("**And BABILong's other questions?** As above.")),
