@@ -312,7 +312,7 @@ ALL: Blocks = {
                 "contains",
             ),
         ),
-        ("comet_pairs.json", recalled("**And a value by its key?** ROUGE-L in %, as above.", "rouge_l")),
+        ("comet_pairs.json", recalled("**And a value by its key?** Whole answers in %, as above.")),
         ("comet_babilong.json", recalled("**A story's facts hidden in a book** (BABILong qa1), as above.")),
         ("comet_babilong_64k.json", recalled("**And at 64k tokens?** As above.")),
         ("comet_babilong_others.json", recalled("**And BABILong's other questions?** As above.")),
