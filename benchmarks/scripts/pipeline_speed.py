@@ -3,9 +3,10 @@
     python benchmarks/scripts/pipeline_speed.py --out benchmarks/results/pipeline_speed.json
 
 Three times, forward and back: one process on all chunks; two processes that do half of them each and do not talk, which
-is what the machine can give; two processes in the pipeline. Utilisation is the second over the third. The ideal of the
-schedule is L / (L + P - 1); ``simulate`` says what is left of it with uneven chunks and slow links, for any number of
-processes.
+is what the machine can give; two processes in the pipeline. Utilisation is the second over the third, the median of
+pairs that ran one after the other, with the least and the most, as a machine has better and worse seconds. The ideal of
+the schedule is L / (L + P - 1); ``simulate`` says what is left of it with uneven chunks and slow links, for any number
+of processes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import socket
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,7 +34,7 @@ from laconic.methods.comet.model import CoMeT
 from laconic.train.pipeline import ChunkPipeline
 
 CHUNK, ROWS, PROCESSES = 64, 4, 2
-REPEATS = 3
+REPEATS = 7
 
 
 def simulate(layers: int, work: Sequence[float], link: float = 0.0) -> float:
@@ -66,15 +68,10 @@ def step(model: CoMeT, rows: list[torch.Tensor], plans: list[list[int]]) -> None
     total.backward()
 
 
-def timed(work: object, ready: object = lambda: None) -> float:
-    """Median seconds, after one run that warms up."""
-    seconds = []
-    for _ in range(REPEATS + 1):
-        ready()  # type: ignore[operator]
-        started = time.perf_counter()
-        work()  # type: ignore[operator]
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:])
+def timed(work: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
 def texts(chunks: int) -> tuple[list[torch.Tensor], list[list[int]]]:
@@ -97,19 +94,17 @@ def work(rank: int, port: int, chunks: int, out: str) -> None:
     def apart() -> None:
         step(model, *texts(chunks // PROCESSES))
 
-    def everybody(task: object) -> object:
-        def together() -> None:
-            task()  # type: ignore[operator]
+    def together(task: Callable[[], None]) -> float:
+        def everybody() -> None:
+            task()
             dist.barrier()
 
-        return together
+        dist.barrier()
+        return timed(everybody)
 
-    times = {
-        "apart_s": timed(everybody(apart), dist.barrier),
-        "pipeline_s": timed(everybody(shared), dist.barrier),
-    }
+    pairs = [(together(apart), together(shared)) for _ in range(REPEATS + 1)]
     if rank == 0:
-        Path(out).write_text(json.dumps(times))
+        Path(out).write_text(json.dumps(pairs[1:]))  # the first warms up
     dist.destroy_process_group()
 
 
@@ -123,15 +118,24 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = []
     for chunks in args.chunks:
-        one = timed(lambda chunks=chunks: step(model, *texts(chunks)))
+        one = [timed(partial(step, model, *texts(chunks))) for _ in range(3)][1:]
         with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
             free.close()
             mp.spawn(work, (port, chunks, f"{folder}/times"), nprocs=PROCESSES)
-            times = json.loads(Path(folder, "times").read_text())
+            pairs = json.loads(Path(folder, "times").read_text())
+        shares = sorted(apart / shared for apart, shared in pairs)
         rows.append(
-            {"chunks": chunks, "one_process_s": one, **times, "utilisation": times["apart_s"] / times["pipeline_s"]}
+            {
+                "chunks": chunks,
+                "one_process_s": statistics.median(one),
+                "apart_s": statistics.median(apart for apart, _ in pairs),
+                "pipeline_s": statistics.median(shared for _, shared in pairs),
+                "utilisation": statistics.median(shares),
+                "utilisation_least": shares[0],
+                "utilisation_most": shares[-1],
+            }
         )
         print(rows[-1], flush=True)
     ideal = layers / (layers + PROCESSES - 1)
@@ -139,6 +143,7 @@ def main() -> None:
         "benchmark": "pipeline_speed",
         "layers": layers,
         "processes": PROCESSES,
+        "repeats": REPEATS,
         "ideal": ideal,
         "rows": rows,
         "simulated": {str(p): simulate(layers, [1.0] * p) for p in (2, 4, 8, 16)},

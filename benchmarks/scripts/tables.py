@@ -189,7 +189,7 @@ def comet_speed(result: dict) -> str:
     lines = [
         f"**What does reading cost?** {machine['cpus']} CPU cores, {dtype}, one process to a run, "
         f"{'one run' if runs == 1 else f'the median of {runs} runs of short rows'}; "
-        "runs differ by some percent (`benchmarks/scripts/comet_speed.py`).\n",
+        "runs differ by up to a half (`benchmarks/scripts/comet_speed.py`).\n",
         "| tokens | read by | seconds | tokens/s | of no memory's | peak MiB | state, KiB |",
         "|---" * 7 + "|",
     ]
@@ -201,9 +201,6 @@ def comet_speed(result: dict) -> str:
             f"| {row['tokens']:,} | {row['method']} | {row['seconds']:.1f} | {row['tokens_per_second']:.0f} | "
             f"{share} | {row['peak_mb']:.0f} | {state} |"
         )
-    if any(row["method"] == "side by side" for row in result["rows"]):
-        told = "Measured before chunks were read side by side unless told otherwise: `comet` is one by one here."
-        lines.append(f"\n{told}")
     return "\n".join(lines)
 
 
@@ -211,13 +208,14 @@ def pipeline_speed(result: dict) -> str:
     lines = [
         f"**Training on a text that {result['processes']} processes share**, forward and back, chunks of 64 tokens: "
         "how much is left of what they do side by side without each other; the schedule's ideal is "
-        f"{result['ideal']:.1%} (`benchmarks/scripts/pipeline_speed.py`).\n",
+        f"{result['ideal']:.1%}; medians of {result['repeats']}, the least and the most "
+        "(`benchmarks/scripts/pipeline_speed.py`).\n",
         "| chunks | one process, s | side by side, s | pipeline, s | utilisation |\n|---|---|---|---|---|",
     ]
     for row in result["rows"]:
         lines.append(
             f"| {row['chunks']} | {row['one_process_s']:.1f} | {row['apart_s']:.1f} | {row['pipeline_s']:.1f} | "
-            f"{row['utilisation']:.1%} |"
+            f"{row['utilisation']:.0%} ({row['utilisation_least']:.0%} to {row['utilisation_most']:.0%}) |"
         )
     return "\n".join(lines)
 
