@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import socket
@@ -356,6 +357,7 @@ def test_the_same_weights_with_other_positions_or_another_dtype_are_another_teac
     """Its version is what scores are cached under."""
     model = thinker("vanilla")
     known, plain = set(), teacher_of(model)
+    plain.model = copy.deepcopy(plain.model)  # other tests have the same weights
     config = plain.model.config
     for change in ("nothing", "positions", "dtype"):
         if change == "positions":
@@ -369,6 +371,7 @@ def test_the_same_weights_with_other_positions_or_another_dtype_are_another_teac
 def test_what_exceeds_the_teachers_window_is_found_before(tmp_path: Path) -> None:
     model = thinker("vanilla")
     teacher = teacher_of(model)
+    teacher.model = copy.deepcopy(teacher.model)
     teacher.model.config.max_position_embeddings = 12
     with pytest.raises(BudgetError, match="teacher's window of 12"):
         trainer_of(model, tmp_path, teacher=teacher)
