@@ -36,3 +36,8 @@ def test_text_without_such_spaces_is_searched_once() -> None:
     started = time.process_time()
     assert "".join(whole_words(text)) == text
     assert time.process_time() - started < 5
+
+
+def test_a_space_at_a_pieces_end_is_found_with_the_next() -> None:
+    assert list(whole_words(["one ", "two"])) == ["one", " two"]
+    assert list(whole_words(["one", " two"])) == ["one", " two"]

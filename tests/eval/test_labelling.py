@@ -15,8 +15,9 @@ from laconic.core.results import Answer, Compressed
 from laconic.core.segments import Range
 from laconic.data.schema import QAItem
 from laconic.errors import AdapterError, BudgetError, DataError, LaconicError
-from laconic.eval.labelling import Plan, build_labels, drawn_ratios
+from laconic.eval.labelling import Plan, build_labels, drawn_ratios, metric_of
 from laconic.generation.answer import Reader
+from laconic.methods.poc.compressors import compressor_digest
 from laconic.methods.poc.labels import Made, read_labels, split_of
 from laconic.methods.poc.promises import retention_at
 from laconic.methods.pruning.words import WordPruner
@@ -230,3 +231,26 @@ def test_a_text_that_no_ratio_is_possible_of_is_skipped_and_the_rest_can_be_read
     assert json.loads((tmp_path / "labels.json").read_text())["counts"]["skipped"] == 1
     _, read = read_labels([tmp_path / "labels.json"])
     assert [one.id for one in read] == ["1"]
+
+
+def test_a_files_metric_does_not_hang_on_how_it_is_named() -> None:
+    for name in ("qmsum_own.jsonl", "./qmsum_own.jsonl", "/data/qmsum_own.jsonl", "squality_test"):
+        assert metric_of(name) == "rouge_l"
+    assert metric_of("qmsum/own.jsonl") == metric_of("squad_excerpts_dev") == "f1"
+
+
+def test_a_compressor_that_protects_the_same_is_the_same() -> None:
+    orders = (["numbers", "names"], ["names", "numbers"], ["names", "numbers", "names"])
+    assert len({compressor_digest("counting", Counting(BACKBONE, protect=kinds)) for kinds in orders}) == 1
+    assert compressor_digest("counting", Counting(BACKBONE)) == "counting"
+
+
+def test_labels_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    build(tmp_path / "good.json")
+    for change in ("whole", "scores"):
+        content = json.loads((tmp_path / "good.json").read_text())
+        line = content["items"][0]
+        line[change] = float("nan") if change == "whole" else dict.fromkeys(line["scores"], float("nan"))
+        (tmp_path / "odd.json").write_text(json.dumps(content))
+        with pytest.raises(DataError, match="no label"):
+            read_labels([tmp_path / "odd.json"])

@@ -241,6 +241,8 @@ def test_a_ratio_that_cannot_be_delivered_gives_way_to_the_next() -> None:
     assert found.compressed.requested_ratio == pytest.approx(6 / 19)
     assert found.choice.ratio == pytest.approx(6 / 19), "what was chosen is what was delivered"
     assert found.choice.retention == pytest.approx(predictor().curve(TEXT)([6 / 19])[0])
+    told = [round(ratio, 6) for ratio, _ in found.choice.curve]
+    assert len(told) == len(set(told)), "6 / 19 had been asked before"
     refused = method.compress(TEXT, floor=0.0, skip=lambda ratio: "dear" if ratio > 0.1 else None)
     assert refused.compressed.text == TEXT, "the gentler ratio is asked about too"
     assert refused.compressed.notes == ["dear"]

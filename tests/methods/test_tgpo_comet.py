@@ -122,6 +122,7 @@ def test_a_temperature_sharpens_what_is_drawn() -> None:
 def test_gradients_go_through_all_that_wrote_the_memory() -> None:
     """As through the method's own reading of the same chunks, however far back a chunk lies."""
     made, own = student()
+    made.double()  # in float32 it depends on the machine how much is rounded
     prompts = [own.prompt(problem) for problem in ASKED]
     plans = [own._plan(prompt) for prompt in prompts]
     words = [[11, 12, 13], [14], [15, 16]]
@@ -145,7 +146,7 @@ def test_gradients_go_through_all_that_wrote_the_memory() -> None:
         assert wanted is not None
         assert wanted.any()
         # sums over many tokens: what is rounded is rounded beside the largest
-        assert (gradient - wanted).abs().max() <= 3e-4 * wanted.abs().max(), name
+        assert (gradient - wanted).abs().max() <= 1e-9 * wanted.abs().max(), name
 
 
 def test_it_answers_as_its_reader_does() -> None:

@@ -452,7 +452,7 @@ def test_how_a_batch_is_cut_changes_nothing(objective: str, tmp_path: Path) -> N
     assert max(float((p - start[name]).norm()) for name, p in found[0].items()) > 1e-2
     for other in found[1:]:
         for name, p in found[0].items():
-            torch.testing.assert_close(other[name], p, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(other[name], p, atol=1e-6, rtol=1e-5)
 
 
 def work(rank: int, world: int, port: int, folder: str, objective: str) -> None:

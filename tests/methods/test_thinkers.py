@@ -309,6 +309,16 @@ def test_generate_streams_stops_and_refuses(capsys: pytest.CaptureFixture[str]) 
     for skip, shown in ((True, words), (False, [*prompt[0].tolist(), *words])):
         generate(custom_generate=model.generating(TextStreamer(tokenizer, skip_prompt=skip)))
         assert capsys.readouterr().out.strip() == tokenizer.decode(shown).strip()
+    end = words[5]
+    told: list[int] = []
+
+    class Recorder(TextStreamer):
+        def put(self, value: torch.Tensor) -> None:
+            told.extend(value.flatten().tolist())
+
+    said = generate(custom_generate=model.generating(Recorder(tokenizer)), eos_token_id=end)[0].tolist()
+    assert told == said, "the end too"
+    assert said[-1] == end
     for slip in (
         {"prefix_allowed_tokens_fn": lambda row, said: [5, 6]},
         {"guidance_scale": 1.5},

@@ -349,3 +349,12 @@ def test_a_decoder_that_changes_its_logits_is_not_trained_on_others() -> None:
     finally:
         config.final_logit_softcapping = None
     assert ThinkingStage(model)
+
+
+def test_a_step_that_holds_its_end_in_another_token_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two line ends can be one token, which is not that of one."""
+    model = thinker("vanilla")
+    monkeypatch.setattr(type(model.backbone), "token_ids", lambda self, text: [5, 6])
+    with pytest.raises(DataError, match="which ends a step"):
+        model.trace("Why?", [f"one{model.config.step_end * 2}two"])
+    assert model.trace("Why?", ["one two"]).steps

@@ -172,7 +172,8 @@ class PoC:
         if ratio >= 1:
             return replace(choice, ratio=1.0, retention=1.0)
         retention = float(curve([ratio])[0])
-        return replace(choice, ratio=ratio, retention=retention, curve=sorted([*choice.curve, (ratio, retention)]))
+        others = [point for point in choice.curve if abs(point[0] - ratio) > 1e-9]  # it may have been asked before
+        return replace(choice, ratio=ratio, retention=retention, curve=sorted([*others, (ratio, retention)]))
 
     def _at(
         self, ratio: float, context: str, query: str | None, skip: Callable[[float], str | None], promise: Promise
