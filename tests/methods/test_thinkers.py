@@ -112,7 +112,7 @@ def test_folders_of_another_method_or_backbone_are_refused(tmp_path: Path) -> No
         load_thinker("memosight", backbone_of("llama"), tmp_path / "light")
     with pytest.raises(AdapterError, match="made for"):
         load_thinker("lightthinker", backbone_of("qwen3"), tmp_path / "light")
-    with pytest.raises(AdapterError, match="no trained"):
+    with pytest.raises(AdapterError, match=r"no trained .* start=FOLDER_OF_A_VANILLA"):
         load_thinker("lightthinker", backbone_of("llama"))
     with pytest.raises(LaconicError, match="no method 'ram' that reasons"):
         load_thinker("ram", backbone_of("llama"))

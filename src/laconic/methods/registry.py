@@ -184,11 +184,13 @@ def _comet(backbone: Backbone, adapter: str | os.PathLike[str] | None) -> Loaded
 
 
 def _untrained(title: str, backbone: Backbone) -> AdapterError:
-    behind = " start=FOLDER_OF_A_VANILLA" if title.lower() in THINKERS and title.lower() != "vanilla" else ""
+    name = title.lower()
+    other = " backbone=..." if shipped_adapter(backbone, "vanilla") is None else ""
+    if other and name in THINKERS and name != "vanilla":  # its recipe goes on from the vanilla that ships
+        other += " start=FOLDER_OF_A_VANILLA"
     return AdapterError(
         f"There is no trained {title} for {backbone.name}.",
-        f"Train one with `laconic train recipes/{title.lower()}/cpu.yaml backbone=...{behind}` and name it with "
-        "--adapter.",
+        f"Train one with `laconic train recipes/{name}/cpu.yaml{other}` and name it with --adapter.",
     )
 
 
