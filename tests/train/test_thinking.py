@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -277,7 +279,8 @@ def test_traces_that_cannot_be_laid_out_are_refused() -> None:
     ("key", "value"),
     [
         ("task", []), ("task", ["gsm8k_test"]), ("task", "shuffle"), ("difficulty", [0]), ("difficulty", []),
-        ("segmenter", "word"), ("segmenter", ["line"]), ("limit", 0), ("rows", True), ("pack", 0), ("soft_rate", 0),
+        ("segmenter", "word"), ("segmenter", ["line"]), ("segmenter", 0),
+        ("segmenter", True), ("limit", 0), ("rows", True), ("pack", 0), ("soft_rate", 0),
     ],
 )  # fmt: skip
 def test_slips_in_a_stage_are_found(key: str, value: Any) -> None:
@@ -295,6 +298,25 @@ def test_a_problem_that_has_no_room_is_found_before_training_and_named() -> None
     trainer.task(model, stage, {"gsm8k_train": [fits]}, 0)
     with pytest.raises(RecipeError, match=r"gsm8k_train, problem long: .* no room in 40"):
         trainer.task(model, stage, {"gsm8k_train": [fits, long]}, 0)
+
+
+@pytest.mark.parametrize("cut", [2, 5, 99])
+def test_a_stage_cuts_solutions_by_a_number_of_tokens(
+    cut: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "the sum of the ships is twelve"
+    record = {"id": "a", "question": "How many?", "answer": f"{text}\n#### 12", "final": "12"}
+    with gzip.open(tmp_path / "gsm8k_train.jsonl.gz", "wt") as file:
+        file.write(json.dumps(record) + "\n")
+    monkeypatch.setenv("LACONIC_DATA", str(tmp_path))
+    trainer, model = ThinkingTrainer(KINDS["lightthinker"][0]), thinker("lightthinker", max_step_tokens=100)
+    tokenizer = model.backbone.tokenizer
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    pieces = [tokenizer.decode(ids[start : start + cut]).strip() for start in range(0, len(ids), cut)]
+    stage = STAGE | {"task": ["gsm8k_train"], "segmenter": cut, "rows": 1}
+    trainer.check(stage, "here")
+    [[one]] = trainer.task(model, stage, trainer.data(stage), 0).batch(0, 0, 1)
+    assert [tokenizer.decode(step).strip() for step in one.trace.steps] == [*pieces, "The answer is 12."]
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

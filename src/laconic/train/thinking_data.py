@@ -9,7 +9,7 @@ from typing import Any
 from laconic.core.thoughts import Trace
 from laconic.data.problems import Problem
 from laconic.data.puzzles import PUZZLES, puzzle
-from laconic.data.segmenters import SEGMENTERS
+from laconic.data.segmenters import SEGMENTERS, Tokens, by_tokens
 from laconic.data.solutions import TRAINABLE, load_problems
 from laconic.errors import RecipeError
 from laconic.methods.thinking.model import Thinker
@@ -39,19 +39,27 @@ def check_problems(stage: dict[str, Any], where: str, look: str) -> None:
 def check_written(stage: dict[str, Any], where: str, look: str) -> None:
     """Raise ``RecipeError`` for a slip in the keys of stages on written solutions."""
     cut = stage["segmenter"]
-    if cut is not None and not (isinstance(cut, str) and cut in SEGMENTERS):
-        raise RecipeError(f"{where}: segmenter must be null or one of {', '.join(SEGMENTERS)}.", look)
+    if cut is not None and not positive(cut) and not (isinstance(cut, str) and cut in SEGMENTERS):
+        names = ", ".join(SEGMENTERS)
+        raise RecipeError(f"{where}: segmenter must be null, one of {names}, or a number of tokens.", look)
     if stage["pack"] is not None and not positive(stage["pack"]):
         raise RecipeError(f"{where}: pack must be null, or a whole number of tokens.", look)
 
 
-def load_solutions(stage: dict[str, Any]) -> dict[str, list[Problem]]:
+def load_solutions(stage: dict[str, Any], tokenizer: Tokens | None = None) -> dict[str, list[Problem]]:
     """Problems of the stage's files by name, shorter solutions first.
+
+    Args:
+        tokenizer: for steps of a number of tokens; without it, solutions are cut as each file is written.
 
     Raises:
         DataError: a file is missing, or must not be trained on.
     """
-    cut = SEGMENTERS[stage["segmenter"]] if stage.get("segmenter") else None
+    asked = stage.get("segmenter")
+    if isinstance(asked, int):
+        cut = by_tokens(asked, tokenizer) if tokenizer is not None else None
+    else:
+        cut = SEGMENTERS[asked] if asked else None
     names = [name for name in stage["task"] if name not in PUZZLES]
     return {
         name: sorted(load_problems(name, training=True, segmenter=cut), key=lambda p: sum(map(len, p.steps)))

@@ -55,6 +55,8 @@ class ThinkingTrainer(OnDecoder):
         soft = [tokens.weight for tokens in method.soft_tokens if len(tokens)]
         if on_own_answers(stage):
             return policy().thinking_task(method, stage, data, decoder, seed)
+        if isinstance(stage["segmenter"], int):
+            data = load_solutions(stage, method.backbone.tokenizer)  # which was not there when files were looked for
         for name, problems in data.items():
             for problem in problems:  # found out now, and not when it is drawn
                 try:
