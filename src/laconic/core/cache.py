@@ -16,7 +16,8 @@ Use: ``keys = cache.announce(block)``; run the model on the block with
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -54,23 +55,31 @@ class EvictingLayer(DynamicLayer):
         """Keys a mask must cover, and their offset."""
         return self.physical_length + query_length, 0
 
-    def take(self, first: int, columns: Tensor) -> None:
-        """Keep all before column ``first``, and of the rest ``columns`` ``[B, K']`` of each row, in that order."""
-        self.evicted += self.physical_length - first - columns.shape[1]
-        index = columns[:, None, :, None].to(self.keys.device)
-        # some architectures have values of another width than keys
-        self.keys, self.values = (_taken(held, first, index) for held in (self.keys, self.values))
-
     def reset(self) -> None:
         drop_keys(self)
         super().reset()
         self.evicted = 0
 
 
-def _taken(held: Tensor, first: int, index: Tensor) -> Tensor:
-    """Only what moves is gathered: behind most passes that is a few columns at the end."""
-    moved = held.gather(2, index.expand(-1, held.shape[1], -1, held.shape[3]))
-    return torch.cat([held[:, :, :first], moved], dim=2) if first else moved
+def take(layers: Sequence[EvictingLayer], columns: Tensor) -> None:
+    """Keep ``columns`` ``[B, K']`` of each row, in that order."""
+    places: dict[tuple[int, torch.device], Tensor] = {}
+    for layer in layers:
+        layer.evicted += layer.physical_length - columns.shape[1]
+        for name in ("keys", "values"):
+            held: Tensor = getattr(layer, name)
+            where = held.shape[1], held.device
+            if where not in places:
+                places[where] = _places(columns.to(held.device), *held.shape[1:3])
+            # whole vectors of keys are chosen: many times as fast on a CPU as gathering their numbers
+            kept = held.reshape(-1, held.shape[3]).index_select(0, places[where])
+            setattr(layer, name, kept.view(*held.shape[:2], -1, held.shape[3]))
+
+
+def _places(columns: Tensor, heads: int, held: int) -> Tensor:
+    """Where the columns of all rows and heads stand, if ``[B, heads, held]`` is one line."""
+    rows = torch.arange(len(columns) * heads, device=columns.device).view(-1, heads, 1)
+    return (rows * held + columns[:, None, :]).flatten()
 
 
 class EvictingCache(Cache):
@@ -153,7 +162,7 @@ class EvictingCache(Cache):
         self.layout = block if self.layout is None else concatenate([self.layout, block])
 
     def keep(self, kept: Tensor) -> None:
-        """Evict all keys but some, one gather per layer.
+        """Evict all keys but some, with one selection for the keys of a layer and one for its values.
 
         Args:
             kept: bool ``[B, K]`` over the columns of ``layout``; padding is dropped in any case.
@@ -169,10 +178,7 @@ class EvictingCache(Cache):
         # a stable sort puts what goes before what stays and keeps the order of both: rows end up flush right
         columns = kept.int().argsort(dim=1, stable=True)[:, len(self.layout) - longest :]
         stays = kept.gather(1, columns)
-        # what stands before the first that goes stays where it is, but in rows that are padded anew
-        first = 0 if self._ragged else int(kept.all(dim=0).int().argmin())
-        for layer in self.layers:
-            layer.take(first, columns[:, first:])
+        take(cast(list[EvictingLayer], self.layers), columns)
         # rows that keep less show a dead key there; as padding nobody reads it
         self.layout = self.layout.map(lambda field: field.gather(1, columns))
         self.layout = Layout(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import Cache
 from transformers.generation.streamers import BaseStreamer
 
-from laconic.core.cache import EvictingLayer
+from laconic.core.cache import EvictingLayer, take
 from laconic.core.results import Stopwatch, added
 from laconic.core.sharing import layer_list
 from laconic.errors import BudgetError, LaconicError
@@ -116,7 +116,7 @@ class HeavyHitters(Vanilla):
                 dropped = total[:old].argsort()[:surplus]
                 stays = torch.ones(len(total), dtype=torch.bool, device=total.device)
                 stays[dropped] = False
-                layer.take(0, stays.nonzero().T)
+                take([layer], stays.nonzero().T)
                 total = total[stays]
             kept_scores.append(total)
         return kept_scores
