@@ -92,6 +92,23 @@ def test_a_window_reads_the_first_and_the_last_tokens(saved: Path) -> None:
     assert found.bill.peak_tokens <= max(len(said), 12 + 1)
 
 
+@pytest.mark.parametrize("tokens", [6, 12, 40])
+def test_scored_eviction_is_the_same_in_company(saved: Path, tokens: int) -> None:
+    """Prompts of other lengths beside it, some below and some above what may be held, and rows that end earlier."""
+    model = HeavyHitters.from_pretrained(saved, backbone_of("llama"))
+    model.tokens = tokens
+    problems = [*PROBLEMS, "Is it?", "why " * 125]
+    together = model.solve(problems, max_new_tokens=30)
+    stopped = set()
+    for problem, found in zip(problems, together, strict=True):
+        alone = model.solve([problem], max_new_tokens=30)[0].bill
+        assert (found.bill.words, found.bill.live, found.bill.stopped_by) == (alone.words, alone.live, alone.stopped_by)
+        assert (found.bill.peak_bytes, found.bill.forwards) == (alone.peak_bytes, alone.forwards)
+        assert alone.peak_tokens == max([len(model.prompt_ids(problem)), *alone.live[: alone.forwards]])
+        stopped.add(alone.stopped_by)
+    assert len(stopped) > 1
+
+
 @torch.no_grad()
 def test_scored_eviction_keeps_the_most_attended_and_the_most_recent(saved: Path) -> None:
     """Against a cache that is cut by hand, layer by layer; and without a limit it is the plain decoder."""

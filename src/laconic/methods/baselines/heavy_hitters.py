@@ -1,14 +1,13 @@
 """Scored eviction on reasoning (H2O, arXiv 2306.14048): nothing is trained for it.
 
 Behind every word a layer that holds more than its budget drops the token that has been attended to least so far, all
-heads and words summed; the most recent half of the budget is safe. Layers keep different tokens. One problem at a
-time, with eager attention, which alone shows what is attended to: its seconds say nothing.
+heads and words summed; the most recent half of the budget is safe. Layers keep different tokens, but as many of them,
+so that problems are solved side by side. Eager attention alone shows what is attended to: seconds say nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,8 +16,9 @@ from transformers import Cache
 from transformers.generation.streamers import BaseStreamer
 
 from laconic.core.cache import EvictingLayer, take
-from laconic.core.results import Stopwatch, added
+from laconic.core.results import Stopwatch
 from laconic.core.sharing import layer_list
+from laconic.core.visibility import additive
 from laconic.errors import BudgetError, LaconicError
 from laconic.generation.thinking import Forgets, model_ends
 from laconic.generation.thought_rows import Thoughts
@@ -60,70 +60,105 @@ class HeavyHitters(Vanilla):
             )
         if max_new_tokens < 1:
             raise BudgetError(f"{max_new_tokens} new tokens are none.", "Ask for 1 or more.")
+        prompts = [self.prompt_ids(problem) for problem in problems]
+        for prompt in prompts:
+            if len(prompt) >= self.backbone.window:
+                raise BudgetError(f"A prompt of {len(prompt)} tokens fills the window.", "Shorten the problem.")
+        if not prompts:
+            return []
         self.decoder.set_attn_implementation("eager")
-        found = [self._solve(self.prompt_ids(problem), max_new_tokens) for problem in problems]
-        seconds = added(*(one.seconds for one in found))  # as of problems that are solved side by side
-        return [replace(one, seconds=seconds) for one in found]
+        watch = Stopwatch(self.backbone.device)
+        with watch("decode"), _Attended(layer_list(self.decoder.base_model)[1]) as attended:
+            bills = self._decode(prompts, max_new_tokens, attended)
+        return [solution_of(self, prompt, bill, (), watch.seconds) for prompt, bill in zip(prompts, bills, strict=True)]
 
     def generating(self, streamer: BaseStreamer | None = None) -> Generating:
         """Raises ``LaconicError``: the loop behind ``generate`` keeps all."""
         raise LaconicError("Scored eviction is not there behind generate.", "Call solve.")
 
-    def _solve(self, prompt: list[int], max_new_tokens: int) -> Solution:
-        cache = Cache(layer_class_to_replicate=EvictingLayer)
+    def _decode(self, prompts: Sequence[list[int]], most: int, attended: _Attended) -> list[Thoughts]:
+        """Rows are padded on the left, in all layers alike: what is padding has the lowest score, and goes first."""
+        cache, ends, device = Cache(layer_class_to_replicate=EvictingLayer), model_ends(self), self.backbone.device
+        bills = [Thoughts() for _ in prompts]
+        live = list(bills)
+        said = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        real = said.clone()  # tokens that are held, by row
+        fed = nn.utils.rnn.pad_sequence([torch.tensor(p) for p in prompts], batch_first=True, padding_side="left")
         scores: list[Tensor] = []
-        thoughts, ends, watch = Thoughts(), model_ends(self), Stopwatch(self.backbone.device)
-        if len(prompt) >= self.backbone.window:
-            raise BudgetError(f"A prompt of {len(prompt)} tokens fills the window.", "Shorten the problem.")
-        fed, position = prompt, 0
-        with watch("decode"), _Attended(layer_list(self.decoder.base_model)[1]) as attended:
-            while True:
-                ids = torch.tensor([fed], device=self.backbone.device)
-                where = torch.arange(position, position + len(fed), device=ids.device)[None]
-                out = self.decoder(ids, position_ids=where, past_key_values=cache, use_cache=True)
-                held = cache.layers[0].keys.shape[-2]
-                thoughts.peak_tokens = thoughts.peak_fed = max(thoughts.peak_tokens, held)
-                scores = self._evict(cache, scores, attended.take())
-                position += len(fed)
-                word = int(out.logits[0, -1].argmax())
+        while live:
+            held, count = scores[0].shape[1] if scores else 0, fed.shape[1]
+            attended.spoken = torch.arange(count, device=device) >= count - real[:, None]
+            out = self.decoder(
+                fed.to(device),
+                position_ids=(torch.arange(count, device=device) + said[:, None] - count).clamp(min=0),
+                attention_mask=self._mask(real, held, count),
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            token_bytes = sum(2 * layer.keys[:1, :, :1].nbytes for layer in cache.layers)
+            for bill, tokens in zip(live, real.tolist(), strict=True):
+                bill.token_bytes = token_bytes
+                bill.peak_tokens = bill.peak_fed = max(bill.peak_tokens, tokens)
+            scores = self._evict(cache, scores, attended.take(), real)
+            real = real.clamp(max=self.tokens)
+            words = out.logits[:, -1].argmax(-1).tolist()
+            for bill, word, place, tokens in zip(live, words, said.tolist(), real.tolist(), strict=True):
+                bill.forwards += bool(bill.words)
                 if word in ends:
-                    thoughts.stopped_by = "end"
-                    break
-                thoughts.words.append(word)
-                thoughts.live.append(cache.layers[0].keys.shape[-2] + 1)
-                thoughts.forwards += fed is not prompt
-                if len(thoughts.words) == max_new_tokens:
-                    thoughts.stopped_by = "length"
-                    break
-                if position >= self.backbone.window:
-                    thoughts.stopped_by = "window"
-                    break
-                fed = [word]
-        thoughts.token_bytes = sum(2 * layer.keys[:, :, 0].nbytes for layer in cache.layers)
-        return solution_of(self, prompt, thoughts, (), watch.seconds)
+                    bill.stopped_by = "end"
+                    continue
+                bill.words.append(word)
+                bill.live.append(tokens + 1)
+                if len(bill.words) == most:
+                    bill.stopped_by = "length"
+                elif place >= self.backbone.window:
+                    bill.stopped_by = "window"
+            going = torch.tensor(
+                [n for n, bill in enumerate(live) if not bill.stopped_by], dtype=torch.long, device=device
+            )
+            if len(going) < len(live):
+                live = [live[n] for n in going.tolist()]
+                cache.batch_select_indices(going)
+                scores = [one[going] for one in scores]
+            said, real = said[going] + 1, real[going] + 1
+            fed = torch.tensor([bill.words[-1:] for bill in live], device=device)
+        return bills
 
-    def _evict(self, cache: Cache, scores: list[Tensor], attended: list[Tensor]) -> list[Tensor]:
-        """Add what was attended to now, per layer ``[K]``, and drop the least of what is not recent."""
+    def _mask(self, real: Tensor, held: int, count: int) -> Tensor:
+        """Of so many tokens fed behind so many held: they read what is no padding, up to themselves."""
+        columns = torch.arange(held + count, device=real.device)
+        seen = (columns >= len(columns) - real[:, None, None]) & (columns <= columns[held:, None])
+        return additive(seen, self.backbone.dtype)
+
+    def _evict(self, cache: Cache, scores: list[Tensor], attended: list[Tensor], real: Tensor) -> list[Tensor]:
+        """Add what was attended to now, per layer ``[B, K]``, and drop the least of what is not recent."""
         kept_scores = []
-        for number, (layer, now) in enumerate(zip(cache.layers, attended, strict=True)):
+        for number, (layer, total) in enumerate(zip(cache.layers, attended, strict=True)):
             assert isinstance(layer, EvictingLayer)
-            total = now
+            length = total.shape[1]
             if scores:
-                total[: len(scores[number])] += scores[number]
-            surplus = len(total) - self.tokens
+                total[:, : scores[number].shape[1]] += scores[number]
+            total.masked_fill_(torch.arange(length, device=total.device) < length - real[:, None], -torch.inf)
+            surplus = length - self.tokens
             if surplus > 0:
-                old = len(total) - self.tokens // 2
-                dropped = total[:old].argsort()[:surplus]
-                stays = torch.ones(len(total), dtype=torch.bool, device=total.device)
-                stays[dropped] = False
-                take([layer], stays.nonzero().T)
-                total = total[stays]
+                dropped = total[:, : length - self.tokens // 2].argsort(dim=1, stable=True)[:, :surplus]
+                stays = torch.ones_like(total, dtype=torch.bool).scatter(1, dropped, False)
+                columns = stays.nonzero()[:, 1].view(len(total), -1)
+                take([layer], columns)
+                total = total.gather(1, columns)
             kept_scores.append(total)
         return kept_scores
 
 
 class _Attended:
-    """Sums what every layer attends to, by hooks on its attention."""
+    """Sums what every layer attends to, ``[B, K]``, by hooks on its attention.
+
+    Attributes:
+        spoken: which of the tokens fed count, ``[B, Q]``: all but padding.
+    """
+
+    spoken: Tensor
 
     def __init__(self, layers: nn.ModuleList) -> None:
         self.layers, self.handles, self.found = layers, list[Any](), list[Tensor]()
@@ -138,7 +173,8 @@ class _Attended:
             handle.remove()
 
     def _note(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
-        self.found.append(outputs[1][0].float().sum((0, 1)))  # weights [B, N, Q, K]
+        weights = outputs[1].float().masked_fill(~self.spoken[:, None, :, None], 0.0)  # [B, N, Q, K]
+        self.found.append(weights.sum((1, 2)))
 
     def take(self) -> list[Tensor]:
         found, self.found = self.found, []
