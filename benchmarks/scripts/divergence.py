@@ -6,12 +6,15 @@ A student is warmed up on worked solutions for 0, 5 or 40 steps (the fewer, the 
 from its own answers by each objective, on the same problems (``recipes/tgpo/divergence.yaml``). How far apart they are
 at the start is measured: how likely the student finds the teacher's token, and the teacher the student's.
 For each knob and objective: problems solved (greedily, of 32) at the end, over seeds, and after how many answers the
-final share of reverse KL is first reached. A run that was cut short goes on where it was.
+final share of reverse KL is first reached. A run that was cut short goes on where it was; trainings that are in the
+journal beside the result, whoever made them, are not made again, so that parts of the table can come from several
+calls.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -19,6 +22,7 @@ from typing import Any
 
 from laconic.core.files import write_whole
 from laconic.eval.environment import environment
+from laconic.eval.journal import Journal
 from laconic.eval.progress import draw_progress
 from laconic.eval.seeds import mean_with_t_interval
 from laconic.train.recipe import load_recipe, run_recipe
@@ -50,26 +54,40 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "divergence.json")
     args = parser.parse_args()
     recipe = load_recipe(RECIPE, args.set)
+    journal = Journal(args.out)
     logs: dict[int, dict[str, list[list[dict[str, Any]]]]] = {}
     for steps in args.warm:
         logs[steps] = {objective: [] for objective in args.objectives}
         for seed in args.seeds:
-            start = warmed(recipe, steps, args.runs / f"warm-{steps}-{seed}", seed)
             for objective in args.objectives:
-                print(f"--- {steps} steps of warming up, {objective}, seed {seed}", flush=True)
-                output = args.runs / f"{objective}-{steps}-{seed}"
-                run_recipe(learning(recipe, args.runs), changes(objective, start, output, seed))
-                logs[steps][objective].append(whole_log(output / "learn" / "log.jsonl"))
+                logs[steps][objective].append(learnt(journal, recipe, steps, objective, seed, args.runs))
     rows = [row for steps in args.warm for row in table(steps, logs[steps])]
     for row in rows:
         print(row)
-    result = {"rows": rows, "logs": logs, "recipe": recipe, "seeds": args.seeds, "environment": environment()}
+    result = {"rows": rows, "recipe": recipe, "seeds": args.seeds, "environment": environment()}
     write_whole(args.out, json.dumps(result, indent=1) + "\n")
     for steps in args.warm:
         first = {name: asked(runs[0]) for name, runs in logs[steps].items()}
         draw_progress(
             first, args.out.with_suffix(f".{steps}.png"), f"{steps} steps of warming up, seed {args.seeds[0]}"
         )
+
+
+def learnt(
+    journal: Journal, recipe: dict[str, Any], steps: int, objective: str, seed: int, runs: Path
+) -> list[dict[str, Any]]:
+    """The log of a training, which is made if the journal has none by this recipe."""
+    made_by = json.dumps([recipe | {"output": None, "seed": seed}, CHANGES[objective]], sort_keys=True)
+    key = hashlib.sha256(made_by.encode()).hexdigest()[:12], f"{steps} steps, {objective}, seed {seed}"
+    if key not in journal.done:
+        print(f"--- {key[1]}", flush=True)
+        start = warmed(recipe, steps, runs / f"warm-{steps}-{seed}", seed)
+        output = runs / f"{objective}-{steps}-{seed}"
+        run_recipe(learning(recipe, runs), changes(objective, start, output, seed))
+        new = whole_log(output / "learn" / "log.jsonl")
+        journal.add({"setting": key[0], "item": key[1], "log": new, "environment": environment()})
+    log: list[dict[str, Any]] = journal.done[key]["log"]
+    return log
 
 
 def warmed(recipe: dict[str, Any], steps: int, output: Path, seed: int) -> str | None:
