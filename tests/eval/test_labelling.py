@@ -125,6 +125,19 @@ def test_what_is_done_is_not_done_again_and_a_torn_line_is(tmp_path: Path) -> No
     assert [set(line["scores"]) for line in more["items"]] == [{0.5}, {0.5}]
 
 
+def test_the_journal_holds_no_text_and_is_enough_to_make_the_result_from(tmp_path: Path) -> None:
+    out = tmp_path / "labels.json"
+    build(out)
+    before = read_labels([out])
+    written = out.with_suffix(".items.jsonl").read_text()
+    assert not any(text in written for one in ITEMS for text in (one.document, one.question))
+    out.unlink()
+    _, compressor, reader = build(out)
+    assert compressor.looks == 0
+    assert reader.contexts == []
+    assert read_labels([out]) == before
+
+
 def test_shards_part_the_work_and_are_read_together(tmp_path: Path) -> None:
     many = [item(number, f"w{number} two three four five", f"w{number}") for number in range(5)]
     for part in range(2):

@@ -1,7 +1,8 @@
 """Making labels: texts x ratios x a reader, cached text by text, in shards, with what it will cost.
 
 Every text is compressed to all of its ratios after one look of the compressor; what comes out the same at two ratios is
-read once. Finished texts are lines of a journal beside the result, so that a run that was cut off goes on.
+read once. Finished texts are lines of a journal beside the result, so that a run that was cut off goes on. The journal
+has digests, ratios and scores, and none of the texts: whoever has those makes the result from it in no time.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def build_labels(
         if first // POOL % 3 == 0 or done == len(left):
             ahead = seconds / done * (len(left) - done)
             say(f"{done} of {len(left)} texts, {read / seconds:,.0f} tokens/s, {ahead / 60:.0f} min to go")
-    lines = [journal.done[_key(made, task, plan), _digest(item)] for task, item in wanted]
+    lines = [journal.done[_key(made, task, plan), _digest(item)] | _texts(item) for task, item in wanted]
     kept = [line for line in lines if "skipped" not in line]
     counts = {
         "texts": len(kept),
@@ -146,9 +147,6 @@ def _label(method: LoadedMethod, made: Made, plan: Plan, pool: Sequence[tuple[st
         texts = {ratio: _content(ratio, context) for ratio, context in contexts.items()}
         distinct = {texts[ratio]: context for ratio, context in contexts.items()}
         line |= {
-            "document": item.document_id,
-            "context": item.document,
-            "question": item.question,
             "delivered": {ratio: round(one.delivered_ratio, 5) for ratio, one in contexts.items() if ratio < 1},
             "features": features_of(method.compressor, item),
             "tokens_read": sum(one.context_tokens for one in distinct.values()),
@@ -163,6 +161,10 @@ def _label(method: LoadedMethod, made: Made, plan: Plan, pool: Sequence[tuple[st
         found = {ratio: score(answers[place, text], item.answers) for ratio, text in line.pop("texts").items()}
         line |= {"whole": found.pop(1.0), "scores": found}
     return lines
+
+
+def _texts(item: QAItem) -> Line:
+    return {"document": item.document_id, "context": item.document, "question": item.question}
 
 
 def features_of(compressor: Compressor | None, item: QAItem) -> list[float]:
