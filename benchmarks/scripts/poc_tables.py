@@ -74,6 +74,22 @@ def breakeven(result: dict) -> str:
     return "\n".join(lines)
 
 
+def speed(result: dict) -> str:
+    lines = [
+        f"**What does stating a floor cost?** Seconds on {result['environment']['cpus']} CPU cores, "
+        f"{result['dtype'].removeprefix('torch.')}, median and 95th percentile of {result['pieces']} pieces of a book: "
+        "the classifier's pass, which any compression needs; predicting and choosing; cutting; the reader's pass over "
+        "the whole text (`benchmarks/scripts/poc_speed.py`).\n",
+        "| tokens | score | predict | cut | read | predict, of reading | score and cut, of reading |",
+        "|" + "---|" * 7,
+    ]
+    for row in result["rows"]:
+        stages = [f"{row[name]['p50']:.3f}, {row[name]['p95']:.3f}" for name in ("score", "predict", "cut", "read")]
+        shares = [f"{row[name]:.1%}" for name in ("predict, of reading", "score and cut, of reading")]
+        lines.append(f"| {row['tokens']:,} | " + " | ".join([*stages, *shares]) + " |")
+    return "\n".join(lines)
+
+
 def beside(result: dict) -> str:
     by_tokens: dict[int, dict[str, dict]] = {}
     for row in result["rows"]:

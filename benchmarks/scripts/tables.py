@@ -348,6 +348,7 @@ ALL: Blocks = {
         ("poc.json", poc_tables.predicted),
         ("evidence_recall_classifier.json", poc_tables.evidence),
         ("breakeven.json", poc_tables.breakeven),
+        ("poc_speed.json", poc_tables.speed),
         ("llmlingua.json", poc_tables.beside),
     ],
     "numbers of reasoning": [
