@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from thinkers import PROBLEMS, backbone_of, thinker
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
 
+from laconic.core.cache import EvictingLayer
 from laconic.core.layout import Kind
 from laconic.core.thoughts import Trace, lay_out
 from laconic.core.visibility import visible
-from laconic.errors import BudgetError, LaconicError
+from laconic.errors import BackboneError, BudgetError, LaconicError
 from laconic.methods.baselines.heavy_hitters import HeavyHitters
 from laconic.methods.baselines.window_thinker import WindowThinker
 
@@ -38,8 +39,34 @@ def test_scored_eviction_keeps_the_rules_of_decoding(saved: Path) -> None:
         model.solve(PROBLEMS[:1], top_k=3)
     with pytest.raises(LaconicError, match="behind generate"):
         model.generating()
-    near = model.solve(["why " * 125], max_new_tokens=99)[0].bill
-    assert near.stopped_by == "window" or len(near.words) < 20
+    assert model.solve([]) == []
+    near = model.solve(["why " * 125], max_new_tokens=99)[0]
+    assert near.bill.stopped_by == "window"
+    assert near.prompt_tokens + len(near.bill.words) == model.backbone.window + 1  # the last is not fed
+    decoder = model.decoder.config
+    of_a_token = 2 * 4 * decoder.num_hidden_layers * decoder.num_key_value_heads * decoder.head_dim
+    assert near.bill.peak_bytes == near.bill.peak_tokens * of_a_token
+    assert not any(layer.self_attn._forward_hooks for layer in model.decoder.model.layers)
+
+
+@pytest.mark.parametrize("arch", ["mistral", "gemma3"])
+def test_scored_eviction_is_refused_where_layers_have_windows(arch: str, tmp_path: Path) -> None:
+    thinker("vanilla", arch).save_pretrained(tmp_path / "vanilla")
+    model = HeavyHitters.from_pretrained(tmp_path / "vanilla", backbone_of(arch))
+    with pytest.raises(BackboneError, match="attend to all"):
+        model.solve(PROBLEMS)
+
+
+def test_padding_goes_before_anything_that_is_real(saved: Path) -> None:
+    model = HeavyHitters.from_pretrained(saved, backbone_of("llama"))
+    model.tokens = 3
+    cache = Cache(layer_class_to_replicate=EvictingLayer)
+    keys = torch.arange(10.0).view(2, 1, 5, 1)
+    cache.update(keys, keys, 0)
+    attended = [torch.tensor([[9.0, 9.0, 0.0, 0.0, 0.0], [0.0, 2.0, 1.0, 3.0, 0.0]])]
+    [scores] = model._evict(cache, [], attended, torch.tensor([3, 5]))
+    assert cache.layers[0].keys.flatten().tolist() == [2, 3, 4, 6, 8, 9]
+    assert scores.tolist() == [[0, 0, 0], [2, 3, 0]]
 
 
 def test_seconds_of_scored_eviction_are_those_of_all_problems(saved: Path) -> None:

@@ -305,14 +305,16 @@ def test_a_stage_cuts_solutions_by_a_number_of_tokens(
     cut: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = "the sum of the ships is twelve"
-    record = {"id": "a", "question": "How many?", "answer": f"{text}\n#### 12", "final": "12"}
+    record = {"id": "a", "question": "How many?", "answer": f"{text}\nwe add\n#### 12", "final": "12"}
     with gzip.open(tmp_path / "gsm8k_train.jsonl.gz", "wt") as file:
         file.write(json.dumps(record) + "\n")
     monkeypatch.setenv("LACONIC_DATA", str(tmp_path))
     trainer, model = ThinkingTrainer(KINDS["lightthinker"][0]), thinker("lightthinker", max_step_tokens=100)
     tokenizer = model.backbone.tokenizer
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    pieces = [tokenizer.decode(ids[start : start + cut]).strip() for start in range(0, len(ids), cut)]
+    pieces = []
+    for line in (text, "we add"):
+        ids = tokenizer(line, add_special_tokens=False)["input_ids"]
+        pieces += [tokenizer.decode(ids[start : start + cut]).strip() for start in range(0, len(ids), cut)]
     stage = STAGE | {"task": ["gsm8k_train"], "segmenter": cut, "rows": 1}
     trainer.check(stage, "here")
     [[one]] = trainer.task(model, stage, trainer.data(stage), 0).batch(0, 0, 1)

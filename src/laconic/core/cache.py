@@ -63,17 +63,18 @@ class EvictingLayer(DynamicLayer):
 
 def take(layers: Sequence[EvictingLayer], columns: Tensor) -> None:
     """Keep ``columns`` ``[B, K']`` of each row, in that order."""
-    places: dict[tuple[int, torch.device], Tensor] = {}
+    places: dict[tuple[int, int, torch.device], Tensor] = {}
     for layer in layers:
         layer.evicted += layer.physical_length - columns.shape[1]
         for name in ("keys", "values"):
             held: Tensor = getattr(layer, name)
-            where = held.shape[1], held.device
+            rows, heads, length, width = held.shape
+            where = heads, length, held.device
             if where not in places:
-                places[where] = _places(columns.to(held.device), *held.shape[1:3])
+                places[where] = _places(columns.to(held.device), heads, length)
             # whole vectors of keys are chosen: many times as fast on a CPU as gathering their numbers
-            kept = held.reshape(-1, held.shape[3]).index_select(0, places[where])
-            setattr(layer, name, kept.view(*held.shape[:2], -1, held.shape[3]))
+            kept = held.reshape(-1, width).index_select(0, places[where])
+            setattr(layer, name, kept.view(rows, heads, columns.shape[1], width))
 
 
 def _places(columns: Tensor, heads: int, held: int) -> Tensor:

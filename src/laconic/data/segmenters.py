@@ -35,7 +35,9 @@ def by_sentence(text: str) -> list[str]:
 
 
 def by_tokens(count: int, tokenizer: Tokens) -> Segmenter:
-    """Pieces of so many tokens each (LightThinker's token level).
+    """Pieces of so many tokens each, cut at line breaks too (LightThinker's token level).
+
+    They lose the space around them: alone, a piece may have a token more.
 
     Raises:
         DataError: fewer than one.
@@ -49,7 +51,7 @@ def by_tokens(count: int, tokenizer: Tokens) -> Segmenter:
         places = [0, *ends[count - 1 : -1 : count], len(text)]
         return _clean([text[start:end] for start, end in pairwise(places)])
 
-    return cut
+    return lambda text: [piece for line in by_line(text) for piece in cut(line)]
 
 
 SEGMENTERS: dict[str, Segmenter] = {"blank line": by_blank_line, "line": by_line, "sentence": by_sentence}

@@ -16,10 +16,11 @@ from transformers import Cache
 from transformers.generation.streamers import BaseStreamer
 
 from laconic.core.cache import EvictingLayer, take
+from laconic.core.compat import layer_windows
 from laconic.core.results import Stopwatch
 from laconic.core.sharing import layer_list
 from laconic.core.visibility import additive
-from laconic.errors import BudgetError, LaconicError
+from laconic.errors import BackboneError, BudgetError, LaconicError
 from laconic.generation.thinking import Forgets, model_ends
 from laconic.generation.thought_rows import Thoughts
 from laconic.methods.thinking.generate import Generating
@@ -51,6 +52,7 @@ class HeavyHitters(Vanilla):
         Raises:
             LaconicError: an option that would have words chosen otherwise.
             BudgetError: no words are asked for, or a prompt fills the window.
+            BackboneError: layers have sliding windows, which count in positions that what is kept no longer has.
         """
         plain = {"repetition_penalty": 1.0, "temperature": 0.0, "seed": options.get("seed")}
         changed = {name for name, value in options.items() if name not in plain or value != plain[name]}
@@ -58,6 +60,8 @@ class HeavyHitters(Vanilla):
             raise LaconicError(
                 f"Scored eviction decodes greedily, without {', '.join(sorted(changed))}.", "Leave it out."
             )
+        if any(layer_windows(self.decoder).values()):
+            raise BackboneError("Scored eviction is for layers that attend to all.", "Choose another baseline.")
         if max_new_tokens < 1:
             raise BudgetError(f"{max_new_tokens} new tokens are none.", "Ask for 1 or more.")
         prompts = [self.prompt_ids(problem) for problem in problems]
@@ -96,7 +100,7 @@ class HeavyHitters(Vanilla):
                 use_cache=True,
                 logits_to_keep=1,
             )
-            token_bytes = sum(2 * layer.keys[:1, :, :1].nbytes for layer in cache.layers)
+            token_bytes = sum(t[:1, :, :1].nbytes for layer in cache.layers for t in (layer.keys, layer.values))
             for bill, tokens in zip(live, real.tolist(), strict=True):
                 bill.token_bytes = token_bytes
                 bill.peak_tokens = bill.peak_fed = max(bill.peak_tokens, tokens)
@@ -106,7 +110,7 @@ class HeavyHitters(Vanilla):
             for bill, word, place, tokens in zip(live, words, said.tolist(), real.tolist(), strict=True):
                 bill.forwards += bool(bill.words)
                 if word in ends:
-                    bill.stopped_by = "end"
+                    bill.end, bill.stopped_by = word, "end"
                     continue
                 bill.words.append(word)
                 bill.live.append(tokens + 1)
@@ -126,23 +130,27 @@ class HeavyHitters(Vanilla):
         return bills
 
     def _mask(self, real: Tensor, held: int, count: int) -> Tensor:
-        """Of so many tokens fed behind so many held: they read what is no padding, up to themselves."""
+        """Of so many tokens fed behind so many held: they read what is no padding, up to themselves; padding itself."""
         columns = torch.arange(held + count, device=real.device)
-        seen = (columns >= len(columns) - real[:, None, None]) & (columns <= columns[held:, None])
-        return additive(seen, self.backbone.dtype)
+        own = columns[held:, None]
+        seen = (columns >= len(columns) - real[:, None, None]) & (columns <= own)
+        return additive(seen | (columns == own), self.backbone.dtype)
 
     def _evict(self, cache: Cache, scores: list[Tensor], attended: list[Tensor], real: Tensor) -> list[Tensor]:
         """Add what was attended to now, per layer ``[B, K]``, and drop the least of what is not recent."""
         kept_scores = []
+        length = attended[0].shape[1]
+        surplus = length - min(self.tokens, int(real.max()))
+        # below what is safe, all that can go is what is padding in every row
+        old = max(length - self.tokens // 2, surplus)
         for number, (layer, total) in enumerate(zip(cache.layers, attended, strict=True)):
             assert isinstance(layer, EvictingLayer)
-            length = total.shape[1]
             if scores:
                 total[:, : scores[number].shape[1]] += scores[number]
-            total.masked_fill_(torch.arange(length, device=total.device) < length - real[:, None], -torch.inf)
-            surplus = length - self.tokens
+            padding = torch.arange(length, device=total.device) < length - real.to(total.device)[:, None]
+            total.masked_fill_(padding, -torch.inf)
             if surplus > 0:
-                dropped = total[:, : length - self.tokens // 2].argsort(dim=1, stable=True)[:, :surplus]
+                dropped = total[:, :old].argsort(dim=1)[:, :surplus]
                 stays = torch.ones_like(total, dtype=torch.bool).scatter(1, dropped, False)
                 columns = stays.nonzero()[:, 1].view(len(total), -1)
                 take([layer], columns)
@@ -173,7 +181,8 @@ class _Attended:
             handle.remove()
 
     def _note(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
-        weights = outputs[1].float().masked_fill(~self.spoken[:, None, :, None], 0.0)  # [B, N, Q, K]
+        silent = ~self.spoken.to(outputs[1].device)
+        weights = outputs[1].float().masked_fill(silent[:, None, :, None], 0.0)  # [B, N, Q, K]
         self.found.append(weights.sum((1, 2)))
 
     def take(self) -> list[Tensor]:
