@@ -7,8 +7,9 @@ from its own answers by each objective, on the same problems (``recipes/tgpo/div
 at the start is measured: how likely the student finds the teacher's token, and the teacher the student's.
 For each knob and objective: problems solved (greedily, of 32) at the end, over seeds, and after how many answers the
 final share of reverse KL is first reached. A run that was cut short goes on where it was; trainings that are in the
-journal beside the result, whoever made them, are not made again, so that parts of the table can come from several
-calls.
+journal beside the result are not made again, if recipe, backbone, precision and teacher are the same, so that the
+table can be made in several calls: one after the other, or each with its own ``--runs`` and ``--out``, whose journals
+are then joined.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+from laconic.backbone import load_backbone
+from laconic.core import persist
 from laconic.core.files import write_whole
 from laconic.eval.environment import environment
 from laconic.eval.journal import Journal
 from laconic.eval.progress import draw_progress
 from laconic.eval.seeds import mean_with_t_interval
 from laconic.train.recipe import load_recipe, run_recipe
+from laconic.train.start import saved_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "tgpo" / "divergence.yaml"
@@ -54,17 +58,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "divergence.json")
     args = parser.parse_args()
     recipe = load_recipe(RECIPE, args.set)
-    journal = Journal(args.out)
+    journal, marks = Journal(args.out), fingerprints(recipe)
     logs: dict[int, dict[str, list[list[dict[str, Any]]]]] = {}
     for steps in args.warm:
         logs[steps] = {objective: [] for objective in args.objectives}
         for seed in args.seeds:
             for objective in args.objectives:
-                logs[steps][objective].append(learnt(journal, recipe, steps, objective, seed, args.runs))
+                logs[steps][objective].append(learnt(journal, recipe, marks, steps, objective, seed, args.runs))
     rows = [row for steps in args.warm for row in table(steps, logs[steps])]
     for row in rows:
         print(row)
-    result = {"rows": rows, "recipe": recipe, "seeds": args.seeds, "environment": environment()}
+    places = {line["item"]: line["environment"] for line in journal.done.values()}
+    result = {"rows": rows, "recipe": recipe, "marks": marks, "seeds": args.seeds, "trained in": places}
+    result |= {"environment": environment()}
     write_whole(args.out, json.dumps(result, indent=1) + "\n")
     for steps in args.warm:
         first = {name: asked(runs[0]) for name, runs in logs[steps].items()}
@@ -73,11 +79,25 @@ def main() -> None:
         )
 
 
+def fingerprints(recipe: dict[str, Any]) -> dict[str, str]:
+    """What a recipe names by a word that may mean something else elsewhere or later."""
+    backbone = load_backbone(recipe["backbone"], dtype=recipe["dtype"], device=recipe["device"])
+    teacher = recipe["stages"][1]["teacher"]
+    found = {"backbone": backbone.content_hash, "dtype": str(backbone.dtype)}
+    return found | {"teacher": persist.version(saved_folder(backbone, recipe["method"], teacher)) if teacher else ""}
+
+
 def learnt(
-    journal: Journal, recipe: dict[str, Any], steps: int, objective: str, seed: int, runs: Path
+    journal: Journal,
+    recipe: dict[str, Any],
+    marks: dict[str, str],
+    steps: int,
+    objective: str,
+    seed: int,
+    runs: Path,
 ) -> list[dict[str, Any]]:
-    """The log of a training, which is made if the journal has none by this recipe."""
-    made_by = json.dumps([recipe | {"output": None, "seed": seed}, CHANGES[objective]], sort_keys=True)
+    """The log of a training, which is made if the journal has none like it."""
+    made_by = json.dumps([recipe | {"output": None, "seed": seed}, CHANGES[objective], marks], sort_keys=True)
     key = hashlib.sha256(made_by.encode()).hexdigest()[:12], f"{steps} steps, {objective}, seed {seed}"
     if key not in journal.done:
         print(f"--- {key[1]}", flush=True)

@@ -2,22 +2,22 @@
 
     python benchmarks/scripts/reasoning.py --out benchmarks/results/reasoning.json
 
-Every method is trained by its recipe (``recipes/<method>/cpu.yaml``, vanilla by ``recipes/vanilla/more.yaml``), once
-for each seed; where a committed adapter was made by just that recipe and seed, it is taken. Vanilla, HybridThinker and
-anchors have equal steps from the same start; MemoSight has more, as it goes on from the HybridThinker that ships, and
-LightThinker more again. What stands under ``--once`` is asked as it ships, or trained with the first seed alone. What
-evicts without training reads with the first seed's vanilla, whose cache is also what others' are compared with.
-Puzzles that are asked were never trained on. Beside the table, a picture of the tokens in the cache while the first
-problem of each task is solved. A run that was cut short goes on where it was.
+``--methods`` are trained by their recipes (``recipes/<method>/cpu.yaml``, vanilla by ``recipes/vanilla/more.yaml``),
+once for each seed; where a committed adapter was made by just that recipe and seed, it is taken. What stands under
+``--once`` is asked as it ships, or trained with the first seed alone. Vanilla, HybridThinker and anchors have equal
+steps from the same start; MemoSight has more, as it goes on from the HybridThinker that ships, whatever its seed, and
+LightThinker more again. What evicts without training reads with the first seed's vanilla, whose cache is also what
+others' are compared with. Puzzles that are asked were never trained on. Beside the table, a picture of the tokens in
+the cache while the first problem of each task is solved. A run that was cut short goes on where it was.
 
-A training takes half an hour on one CPU core in bfloat16 (LightThinker's an hour and a half), answering some eight
-minutes a method and seed.
+A training takes half an hour on one CPU core in bfloat16, answering some eight minutes a method and seed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from laconic.core import persist
 from laconic.core.files import write_whole
 from laconic.eval import curves
 from laconic.eval.reasoning import evaluate_reasoning, reasoning_task
-from laconic.eval.reasoning_report import markdown
+from laconic.eval.reasoning_report import markdown, without
 from laconic.eval.seeds import over_seeds, over_seeds_and_tasks
 from laconic.methods.baselines.heavy_hitters import HeavyHitters
 from laconic.methods.baselines.window_thinker import WindowThinker
@@ -38,7 +38,7 @@ from laconic.train.recipe import load_recipe, run_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = {name: f"{name}/{'more' if name == 'vanilla' else 'cpu'}.yaml" for name in (*THINKERS, "anchors")}
-SEVERAL, SINGLE = ("vanilla", "hybridthinker", "memosight"), ("lightthinker", "anchors")
+SEVERAL, SINGLE = ("hybridthinker", "memosight"), ("lightthinker", "anchors")
 #: eleven moves and the answer are twelve steps. Not twelve moves: six rounds of two of them bring a row of four balls,
 #: or three cards, back to where they began, and the problem itself says the answer
 TASKS = [f"{kind}-11" for kind in ("shuffle", "arithmetic", "variables", "machine", "lists")]
@@ -46,39 +46,48 @@ TASKS = [f"{kind}-11" for kind in ("shuffle", "arithmetic", "variables", "machin
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="*", default=list(SEVERAL), choices=list(RECIPES), help="by every seed")
+    rest = [name for name in RECIPES if name != "vanilla"]
+    parser.add_argument(
+        "--methods", nargs="*", default=list(SEVERAL), choices=rest, help="beside vanilla, by every seed"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--once", nargs="*", default=list(SINGLE), choices=list(RECIPES), help="by one training each")
+    parser.add_argument("--once", nargs="*", default=list(SINGLE), choices=rest, help="by one training each")
     parser.add_argument("--held", nargs="*", type=int, default=[128], help="tokens of a window, of scored eviction")
     parser.add_argument("--tasks", nargs="+", default=TASKS, help="shuffle-12 and such, gsm8k_test, ...")
     parser.add_argument("--limit", type=int, default=48, help="problems of each task")
     parser.add_argument("--max-new-tokens", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=48)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "reasoning")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change every training")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change every training; what ships stays"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "reasoning.json")
     args = parser.parse_args()
+    if len(set(args.seeds)) < len(args.seeds) or set(args.methods) & set(args.once):
+        parser.error("a seed twice, or a method both under --methods and --once")
     tasks = {name: reasoning_task(name, args.limit) for name in args.tasks}
     backbone = load_backbone()
     first, *others = args.seeds
-    methods = {name: trained(name, first, args, backbone) for name in args.methods}
-    methods |= {name: once(name, args, backbone) for name in args.once} | evicting(args, backbone)
+    several = ["vanilla", *args.methods]
+    folders = {name: trained(name, first, args, backbone) for name in several}
+    folders |= {name: shipped_adapter(backbone, name) or trained(name, first, args, backbone) for name in args.once}
+    methods = {name: load_thinker(name, backbone, folder) for name, folder in folders.items()}
+    methods |= evicting(args.held, folders["vanilla"], backbone)
     pictured = list(methods)
-    methods |= {again(name, seed): trained(name, seed, args, backbone) for seed in others for name in args.methods}
+    for seed in others:
+        for name in several:
+            methods[again(name, seed)] = load_thinker(name, backbone, trained(name, seed, args, backbone))
+    noted = {key: getattr(args, key) for key in ("methods", "once", "held", "seeds", "limit", "batch_size", "set")}
     result = evaluate_reasoning(
-        methods,
-        tasks,
-        args.out,
-        max_new_tokens=args.max_new_tokens,
-        batch_size=args.batch_size,
-        notes={"limit": args.limit, "seeds": args.seeds, "set": args.set},
+        methods, tasks, args.out, max_new_tokens=args.max_new_tokens, batch_size=args.batch_size, notes=noted
     )
-    seeds = {name: [name, *(again(name, seed) for seed in others)] for name in args.methods}
-    result["over_seeds"] = over_seeds(result["rows"], seeds)
-    if "vanilla" in seeds:
-        result["over_seeds_and_tasks"] = over_seeds_and_tasks(result["rows"], seeds, "vanilla")
+    if others:
+        names = {name: [name, *(again(name, seed) for seed in others)] for name in several}
+        result["over_seeds"] = over_seeds(result["rows"], names)
+        result["over_seeds_and_tasks"] = over_seeds_and_tasks(result["rows"], names, "vanilla")
+    result["further"] = [again(name, seed) for seed in others for name in several]
     write_whole(args.out, json.dumps(result, indent=1) + "\n")
-    write_whole(args.out.with_suffix(".table.md"), markdown(result) + "\n")
+    write_whole(args.out.with_suffix(".table.md"), markdown(without(result, result["further"])) + "\n")
     for name, problems in tasks.items():
         one = {}
         for method in pictured:
@@ -86,31 +95,22 @@ def main() -> None:
         curves.draw(one, args.out.with_suffix(f".{name}.png"), f"{name}: {problems[0].question[:60]}...")
 
 
-def once(name: str, args: argparse.Namespace, backbone: Backbone) -> Thinker:
-    return (
-        load_thinker(name, backbone)
-        if shipped_adapter(backbone, name)
-        else trained(name, args.seeds[0], args, backbone)
-    )
-
-
-def evicting(args: argparse.Namespace, backbone: Backbone) -> dict[str, Thinker]:
-    """The vanilla that was trained on, with less of a cache and no training for it."""
+def evicting(held: Sequence[int], vanilla: Path, backbone: Backbone) -> dict[str, Thinker]:
+    """A saved vanilla with less of a cache, and no training for it."""
     found: dict[str, Thinker] = {}
-    for tokens in args.held:
+    for tokens in held:
         for name, kind in (("window", WindowThinker), ("heavy hitters", HeavyHitters)):
-            thinker = kind.from_pretrained(VANILLA, backbone).merge()
+            thinker = kind.from_pretrained(vanilla, backbone).merge()
             thinker.tokens = tokens
             found[f"{name}, {tokens} tokens"] = thinker
     return found
 
 
-def trained(name: str, seed: int, args: argparse.Namespace, backbone: Backbone) -> Thinker:
+def trained(name: str, seed: int, args: argparse.Namespace, backbone: Backbone) -> Path:
     print(f"--- {name}, seed {seed}", flush=True)
     changes = [f"seed={seed}", f"output={args.runs / f'{name}-{seed}'}", *args.set]
     recipe = ROOT / "recipes" / RECIPES[name]
-    folder = committed(backbone, name, load_recipe(recipe, changes)) or run_recipe(recipe, changes)
-    return load_thinker(name, backbone, folder)
+    return committed(backbone, name, load_recipe(recipe, changes)) or run_recipe(recipe, changes)
 
 
 def committed(backbone: Backbone, name: str, recipe: dict[str, Any]) -> Path | None:

@@ -221,28 +221,23 @@ def pipeline_speed(result: dict) -> str:
 
 
 def reasoned(title: str) -> Callable[[dict], str]:
-    """Over all tasks."""
+    """Over all tasks, by each method's first seed."""
     return first_seeds(lambda result: f"{title}\n\n{reasoning_report.over_all(result)}")
 
 
 def first_seeds(draw: Callable[[dict], str]) -> Callable[[dict], str]:
-    """Without the rows of further seeds."""
-
-    def drawn(result: dict) -> str:
-        kept = {
-            key: [row for row in result[key] if not row["method"].startswith("seed ")] for key in ("rows", "over_tasks")
-        }
-        return draw(result | kept)
-
-    return drawn
+    return lambda result: draw(reasoning_report.without(result, result["further"]))
 
 
 def seeds(result: dict) -> str:
-    rows = result["over_seeds_and_tasks"]
+    rows = result.get("over_seeds_and_tasks")
+    if rows is None:  # one seed says nothing of others
+        return ""
     items = sum(row["items"] for row in result["over_seeds"] if row["method"] == rows[0]["method"])
     lines = [
         f"**And trained again?** Each method by its recipe with {rows[0]['seeds']} seeds, asked the same {items} "
-        "problems; means over tasks and seeds, with 95 % interval over seeds (Student's t); differences seed by seed "
+        "problems; means over tasks and seeds, with 95 % interval over seeds (Student's t), for these problems and the "
+        "adapter that all seeds of a method go on from; differences seed by seed "
         "(`benchmarks/scripts/reasoning.py`).\n",
         "| method | right, % | less vanilla | peak | a pass |",
         "|" + "---|" * 5,
@@ -381,7 +376,7 @@ def main() -> None:
         text = page.read_text()
         for block, sections in blocks.items():
             results = [(load(file), draw) for file, draw in sections]
-            parts = [draw(result) for result, draw in results if result is not None]
+            parts = [part for result, draw in results if result is not None and (part := draw(result))]
             start, end = f"<!-- {block} -->", f"<!-- end of {block} -->"
             before, rest = text.split(start, 1)
             _, after = rest.split(end, 1)

@@ -11,6 +11,7 @@ from comets import write_records
 
 from laconic.errors import DataError, RecipeError
 from laconic.train.recipe import TRAINERS, load_recipe
+from laconic.train.recipe import _claim as claim
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -89,3 +90,14 @@ def test_data_without_evidence_are_refused(name: str, tmp_path: Path, monkeypatc
 
 def test_every_method_that_can_be_trained_has_one() -> None:
     assert {path.parent.name for path in RECIPES} == {*TRAINERS, "tgpo"}
+
+
+def test_a_run_goes_on_under_another_name_of_its_folder_and_of_another_recipe_it_does_not(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    claim(folder, {"output": "run", "seed": 0, "stages": [{"rows": 4}]})
+    claim(folder, {"output": str(folder), "seed": 0, "stages": [{"rows": 4}]})
+    with pytest.raises(RecipeError, match="another recipe"):
+        claim(folder, {"output": str(folder), "seed": 1, "stages": [{"rows": 4}]})
+    (folder / "recipe.json").write_text("{")
+    with pytest.raises(RecipeError, match="another recipe"):
+        claim(folder, {"output": str(folder), "seed": 0, "stages": [{"rows": 4}]})

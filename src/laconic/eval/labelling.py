@@ -2,7 +2,7 @@
 
 Every text is compressed to all of its ratios after one look of the compressor; what comes out the same at two ratios is
 read once. Finished texts are lines of a journal beside the result, so that a run that was cut off goes on. The journal
-has digests, ratios and scores, and none of the texts: whoever has those makes the result from it in no time.
+has digests, ratios and scores, and none of the texts: whoever has those makes the result from it without reading any.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from rich import box
@@ -71,6 +72,12 @@ def markdown(result: dict[str, Any]) -> str:
         )
     overall = over_all(result)
     return "\n".join([*lines, "", overall] if overall else lines)
+
+
+def without(result: dict[str, Any], methods: Collection[str]) -> dict[str, Any]:
+    """The same result, less some methods' rows."""
+    kept = {key: [row for row in result[key] if row["method"] not in methods] for key in ("rows", "over_tasks")}
+    return result | kept
 
 
 def over_all(result: dict[str, Any]) -> str:

@@ -179,11 +179,21 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[s
     return target
 
 
+def _nameless(text: str) -> Any:
+    try:
+        return json.loads(text) | {"output": None}
+    except (ValueError, TypeError):  # damaged
+        return None
+
+
 def _claim(output: Path, recipe: dict[str, Any]) -> None:
-    """Keep the recipe beside its checkpoints: a changed recipe, or other labels, must not continue an old run."""
+    """Keep the recipe beside its checkpoints: a changed recipe, or other labels, must not continue an old run.
+
+    How the folder is named (it may have been moved, or the user be elsewhere) changes nothing.
+    """
     kept = output / "recipe.json"
     text = json.dumps(recipe, indent=2, sort_keys=True)
-    if kept.exists() and kept.read_text() != text:
+    if kept.exists() and _nameless(kept.read_text()) != _nameless(text):
         raise RecipeError(f"{output} holds a run of another recipe.", "Give another output=..., or delete the folder.")
     try:
         output.mkdir(parents=True, exist_ok=True)
