@@ -66,7 +66,7 @@ def row(name: str, found: list[list[dict[str, float]]]) -> dict[str, Any]:
     told = {"method": name, "tokens": int(total["tokens"]), "seconds": round(total["seconds"], 3)}
     told["tokens_per_second"] = round(total["tokens"] / total["seconds"], 2)
     if "passes" in total:
-        told["tokens_per_pass"] = round((total["tokens"] - len(found)) / total["passes"], 3)
+        told["tokens_per_pass"] = round((total["tokens"] + total["ends"] - len(found)) / total["passes"], 3)
         told["bookkeeping"] = round(1 - total["forward"] / total["seconds"], 4)
     return told
 
@@ -102,7 +102,11 @@ class Engine:
             started = time.perf_counter()
             bill = self.thinker.solve([problem], max_new_tokens=512, two_passes=self.two_passes)[0].bill
             seconds = time.perf_counter() - started
-        return {"tokens": len(bill.words), "seconds": seconds, "forward": sum(spent), "passes": bill.forwards}
+        ended = bill.end is not None
+        forward = sum(spent)
+        return {
+            "tokens": len(bill.words), "ends": ended, "seconds": seconds, "forward": forward, "passes": bill.forwards
+        }  # fmt: skip
 
 
 @contextmanager

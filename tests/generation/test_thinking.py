@@ -507,3 +507,9 @@ def test_a_penalty_spares_the_end_of_steps() -> None:
     process = settings(repetition_penalty=2.0, exempt=[1])[0]
     assert process(torch.tensor([[0, 1, 2]]), scores).tolist() == [[0.5, 2.0, -2.0, 3.0]]
     assert scores.tolist() == [[1.0, 2.0, -1.0, 3.0]]
+
+
+def test_a_pass_that_says_the_end_has_said_a_token() -> None:
+    assert Thoughts([1, 2], end=3, forwards=2).tokens_per_forward == 1
+    assert Thoughts([1, 2, 4], forwards=2).tokens_per_forward == 1
+    assert Thoughts([1]).tokens_per_forward == 0

@@ -215,7 +215,8 @@ def _row(setting: Setting, lines: Sequence[Line]) -> Line:
     row["seconds"] = round(sum(line["seconds"] for line in lines) / len(lines), 2)
     row["peak_as_computed"] = all(line["peak_as_computed"] for line in lines)
     said, passes = (sum(line[key] for line in lines) for key in ("generated_tokens", "forwards"))
-    row["tokens_per_forward"] = round((said - len(lines)) / max(passes, 1), 3)
+    ends = sum(line["stopped_by"] == "end" for line in lines)  # which a pass says too, and are no words
+    row["tokens_per_forward"] = round((said + ends - len(lines)) / max(passes, 1), 3)
     row["acceptance"] = _acceptance(lines)
     return row
 

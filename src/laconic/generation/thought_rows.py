@@ -57,8 +57,8 @@ class Thoughts:
 
     @property
     def tokens_per_forward(self) -> float:
-        """Words per pass; the first one comes with the prompt."""
-        return (len(self.words) - 1) / self.forwards if self.forwards else 0.0
+        """Words per pass, the end among them; the first one comes with the prompt."""
+        return (len(self.words) + (self.end is not None) - 1) / self.forwards if self.forwards else 0.0
 
 
 @dataclass(frozen=True)
