@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,9 @@ import torch
 
 from laconic.backbone import Backbone, load_backbone
 from laconic.core.files import write_whole
+from laconic.eval.journal import Line
 from laconic.eval.progress import draw_progress, read_log
-from laconic.eval.reasoning import Setting, evaluate_reasoning, reasoning_task
+from laconic.eval.reasoning import evaluate_reasoning, items_of, reasoning_task
 from laconic.methods.hybridthinker.model import HybridThinker
 from laconic.methods.registry import load_thinker
 from laconic.methods.thinking.model import Thinker
@@ -91,8 +91,8 @@ def main() -> None:
         batch_size=args.batch_size,
         notes={"limit": args.limit, "seed": args.seed, "recipe": recipe, "written_steps": args.written_steps},
     )
-    items = [json.loads(line) for line in args.out.with_suffix(".items.jsonl").read_text().splitlines()]
-    result["recovered"] = [recovered(items, result["rows"], name) for name in methods]
+    items = items_of(result, args.out)
+    result["recovered"] = [recovered(items, name) for name in methods]
     result["training"] = training
     write_whole(args.out, json.dumps(result, indent=1) + "\n")
     for line in result["recovered"]:
@@ -123,19 +123,14 @@ def started(recipe: dict[str, Any], backbone: Backbone, folder: Path) -> Thinker
     return load_thinker("hybridthinker", backbone, folder)
 
 
-def recovered(items: list[dict[str, Any]], rows: list[dict[str, Any]], name: str, draws: int = 2000) -> dict[str, Any]:
+def recovered(items: dict[str, dict[str, Line]], name: str, draws: int = 2000) -> dict[str, Any]:
     """What a training gave back, over all tasks: answers and steps in % before, after and uncompressed; the share of
     the gap, with a 95 % interval by drawing problems anew (null where the gap may be none)."""
-    names = [one.name for one in fields(Setting)]
-    keys = {Setting(**{name: row[name] for name in names}).key: row["method"] for row in rows}
-    by_problem: dict[str, dict[str, dict[str, Any]]] = {}
-    for item in items:
-        if item["setting"] in keys:
-            by_problem.setdefault(item["item"], {})[keys[item["setting"]]] = item
-    problems = [found for found in by_problem.values() if {"uncompressed", "before", name} <= found.keys()]
+    before_after = [items[who] for who in ("before", name, "uncompressed")]
+    problems = [key for key in before_after[0] if all(key in own for own in before_after)]
     line: dict[str, Any] = {"method": name, "problems": len(problems)}
     for measure in ("right", "steps_right"):
-        values = [[float(p[who][measure]) for who in ("before", name, "uncompressed")] for p in problems]
+        values = [[float(own[key][measure]) for own in before_after] for key in problems]
         line[measure] = dict(zip(("before", "after", "uncompressed"), _percent(values), strict=True))
         draw, shares = random.Random(0), []
         for _ in range(draws):

@@ -27,9 +27,9 @@ from laconic.backbone import Backbone, load_backbone
 from laconic.core import persist
 from laconic.core.files import write_whole
 from laconic.eval import curves
-from laconic.eval.reasoning import evaluate_reasoning, reasoning_task
+from laconic.eval.reasoning import evaluate_reasoning, items_of, reasoning_task
 from laconic.eval.reasoning_report import markdown, without
-from laconic.eval.seeds import over_seeds, over_seeds_and_tasks
+from laconic.eval.seeds import over_problems, over_seeds, over_seeds_and_tasks
 from laconic.methods.baselines.heavy_hitters import HeavyHitters
 from laconic.methods.baselines.window_thinker import WindowThinker
 from laconic.methods.registry import THINKERS, load_thinker, shipped_adapter
@@ -85,6 +85,10 @@ def main() -> None:
         names = {name: [name, *(again(name, seed) for seed in others)] for name in several}
         result["over_seeds"] = over_seeds(result["rows"], names)
         result["over_seeds_and_tasks"] = over_seeds_and_tasks(result["rows"], names, "vanilla")
+        right = {
+            name: {key: one["right"] for key, one in own.items()} for name, own in items_of(result, args.out).items()
+        }
+        result["over_problems"] = over_problems(right, names, "vanilla")
     result["further"] = [again(name, seed) for seed in others for name in several]
     write_whole(args.out, json.dumps(result, indent=1) + "\n")
     write_whole(args.out.with_suffix(".table.md"), markdown(without(result, result["further"])) + "\n")

@@ -237,15 +237,17 @@ def seeds(result: dict) -> str:
     lines = [
         f"**And trained again?** Each method by its recipe with {rows[0]['seeds']} seeds, asked the same {items} "
         "problems; means over tasks and seeds, with 95 % interval over seeds (Student's t), for these problems and the "
-        "adapter that all seeds of a method go on from; differences seed by seed "
-        "(`benchmarks/scripts/reasoning.py`).\n",
-        "| method | right, % | less vanilla | peak | a pass |",
-        "|" + "---|" * 5,
+        "adapter that all seeds of a method go on from; differences seed by seed, and those of all seeds together with "
+        "the interval over problems (`benchmarks/scripts/reasoning.py`).\n",
+        "| method | right, % | less vanilla | and over problems | peak | a pass |",
+        "|" + "---|" * 6,
     ]
     for row in rows:
         shown = []
-        for key, sign in (("accuracy", ""), ("difference", "+")):
-            one = row.get(key)
+        apart = {"accuracy": row["accuracy"], "seeds": row.get("difference")}
+        apart["problems"] = result["over_problems"].get(row["method"])
+        for key, one in apart.items():
+            sign = "" if key == "accuracy" else "+"
             shown.append(f"{one['mean']:{sign}.1f} ({one['low']:{sign}.1f} to {one['high']:{sign}.1f})" if one else "-")
         lines.append(f"| {row['method']} | {' | '.join(shown)} | {row['peak']:.0%} | {row['tokens_per_forward']:.2f} |")
     return "\n".join(lines)

@@ -15,7 +15,7 @@ from laconic.data.puzzles import PUZZLES
 from laconic.data.segmenters import by_blank_line, by_line, by_sentence, by_tokens
 from laconic.data.solutions import _same_choice
 from laconic.errors import DataError
-from laconic.eval.reasoning import evaluate_reasoning, expected_peak, reasoning_task
+from laconic.eval.reasoning import evaluate_reasoning, expected_peak, items_of, reasoning_task
 from laconic.methods.baselines.window_thinker import WindowThinker
 
 
@@ -66,6 +66,11 @@ def test_a_run_goes_on_where_it_stopped_and_sees_what_changed(tmp_path: Path) ->
         assert row["peak_tokens"] <= row["peak_fed"]
         assert row["seconds"] > 0
         assert 0 <= row["accuracy"]["low"] <= row["accuracy"]["mean"] <= row["accuracy"]["high"] <= 100
+    kept = items_of(first, out)
+    assert list(kept) == [row["method"] for row in first["rows"]]
+    for row in first["rows"]:
+        share = sum(line["right"] for line in kept[row["method"]].values()) / row["items"]
+        assert row["accuracy"]["mean"] == pytest.approx(100 * share, abs=0.01)
     light, sight = first["rows"]
     assert light["tokens_per_forward"] == 1
     assert light["acceptance"] == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from laconic.eval.seeds import mean_with_t_interval, over_seeds, over_seeds_and_tasks
+from laconic.eval.seeds import mean_with_t_interval, over_problems, over_seeds, over_seeds_and_tasks
 
 
 def test_the_interval_is_students() -> None:
@@ -60,3 +60,16 @@ def test_methods_are_compared_seed_by_seed_over_all_tasks() -> None:
     assert memosight["peak"] == pytest.approx((0.5 + 0.25) / 2)
     assert memosight["tokens_per_forward"] == 2.5
     assert memosight["seeds"] == 3
+
+
+def test_methods_are_compared_problem_by_problem_with_all_seeds_together() -> None:
+    """Whatever the order of a seed's problems; seeds that part on one problem make a share of it."""
+    seeds = {name: [f"{name} {n}" for n in range(2)] for name in ("vanilla", "light")}
+    problems = [f"p{n}" for n in range(40)]
+    right = {name: dict.fromkeys(problems, True) for names in seeds.values() for name in names}
+    right["light 0"] = {p: p not in ("p3", "p7") for p in reversed(problems)}
+    right["light 1"]["p3"] = False
+    found = over_problems(right, seeds, "vanilla")
+    assert list(found) == ["light"]
+    assert found["light"]["mean"] == pytest.approx(-100 * 1.5 / 40, abs=0.01)
+    assert found["light"]["low"] < -5 < found["light"]["mean"] < found["light"]["high"] <= 0

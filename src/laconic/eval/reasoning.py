@@ -12,7 +12,7 @@ import json
 import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,17 @@ def evaluate_reasoning(
     result = {"rows": rows, "over_tasks": over_tasks(right), "environment": environment(), "notes": notes or {}}
     write_whole(out, json.dumps(result, indent=1) + "\n")
     return result
+
+
+def items_of(result: dict[str, Any], out: Path) -> dict[str, dict[str, Line]]:
+    """What the journal beside a result has of its rows: by method, each problem's line by the problem's digest."""
+    names = [one.name for one in fields(Setting)]
+    methods = {Setting(**{name: row[name] for name in names}).key: row["method"] for row in result["rows"]}
+    found: dict[str, dict[str, Line]] = {row["method"]: {} for row in result["rows"]}
+    for (setting, item), line in Journal(out).done.items():
+        if setting in methods:
+            found[methods[setting]][item] = line
+    return found
 
 
 def expected_peak(thinker: Thinker, prompt: int, words: Sequence[int], ended: bool) -> int:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from laconic.eval import metrics
 from laconic.eval.journal import Line
 
 #: Student's t for 95 %, two-sided, by degrees of freedom
@@ -84,6 +85,29 @@ def over_seeds_and_tasks(
         line |= {"peak": round(sum(peaks) / len(peaks), 4), "tokens_per_forward": round(sum(passes) / len(passes), 3)}
         found.append(line)
     return found
+
+
+def over_problems(
+    right: Mapping[str, Mapping[str, bool]], seeds: Mapping[str, Sequence[str]], against: str
+) -> dict[str, dict[str, float]]:
+    """By method, how much oftener than ``against`` it is right, all seeds together, problem by problem.
+
+    Args:
+        right: by name of the seed and by problem; every seed has the same problems.
+        seeds: by method, the names of its seeds.
+
+    Returns:
+        Mean, low and high in points, of 95 %: what other problems would make of these very trainings.
+    """
+    shares = {
+        method: {problem: sum(right[name][problem] for name in names) / len(names) for problem in right[names[0]]}
+        for method, names in seeds.items()
+    }
+    others = shares.pop(against)
+    return {
+        method: metrics.percent(metrics.mean_with_interval([share - others[item] for item, share in own.items()]))
+        for method, own in shares.items()
+    }
 
 
 def _shown(values: Sequence[float]) -> dict[str, float | None]:
