@@ -92,11 +92,13 @@ def main() -> None:
     result["further"] = [again(name, seed) for seed in others for name in several]
     write_whole(args.out, json.dumps(result, indent=1) + "\n")
     write_whole(args.out.with_suffix(".table.md"), markdown(without(result, result["further"])) + "\n")
-    for name, problems in tasks.items():
-        one = {}
-        for method in pictured:
-            one[method] = methods[method].solve([problems[0].question], max_new_tokens=args.max_new_tokens)[0]
-        curves.draw(one, args.out.with_suffix(f".{name}.png"), f"{name}: {problems[0].question[:60]}...")
+    shown = {name: problems[0].question for name, problems in tasks.items()}
+    solved = {
+        method: methods[method].solve(list(shown.values()), max_new_tokens=args.max_new_tokens) for method in pictured
+    }
+    for place, (name, question) in enumerate(shown.items()):
+        one = {method: solutions[place] for method, solutions in solved.items()}
+        curves.draw(one, args.out.with_suffix(f".{name}.png"), f"{name}: {question[:60]}...")
 
 
 def evicting(held: Sequence[int], vanilla: Path, backbone: Backbone) -> dict[str, Thinker]:
