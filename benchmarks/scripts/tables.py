@@ -272,7 +272,7 @@ def reasoning_speed(result: dict) -> str:
 
 PASSKEYS = recalled("**Is a passkey found?** Whole answers in %, with 95 % interval and questions.")
 SAVED = reasoned(
-    "**What is saved, and is the answer still right?** One training each, which for what ships is that which ships; "
+    "**What is saved, and is the answer still right?** HybridThinker, MemoSight and LightThinker as they ship; "
     "peaks of the cache are beside vanilla's, `a pass` are tokens; means over tasks "
     "(`benchmarks/scripts/reasoning.py`; steps, tokens and guesses by task: "
     "`benchmarks/results/reasoning.table.md`)."
