@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from laconic.data.puzzles import PUZZLES
 from laconic.data.segmenters import by_blank_line, by_line, by_sentence, by_tokens
 from laconic.data.solutions import _same_choice
 from laconic.errors import DataError
-from laconic.eval.reasoning import evaluate_reasoning, expected_peak, items_of, reasoning_task
+from laconic.eval.reasoning import Setting, _row, evaluate_reasoning, expected_peak, items_of, reasoning_task
 from laconic.methods.baselines.window_thinker import WindowThinker
 
 
@@ -71,6 +71,9 @@ def test_a_run_goes_on_where_it_stopped_and_sees_what_changed(tmp_path: Path) ->
     for row in first["rows"]:
         share = sum(line["right"] for line in kept[row["method"]].values()) / row["items"]
         assert row["accuracy"]["mean"] == pytest.approx(100 * share, abs=0.01)
+    ended = next(iter(kept[first["rows"][0]["method"]].values())) | {"stopped_by": "end", "forwards": 3}
+    setting = Setting(**{one.name: first["rows"][0][one.name] for one in fields(Setting)})
+    assert _row(setting, [ended | {"generated_tokens": 3}])["tokens_per_forward"] == 1  # the end is the fourth
     light, sight = first["rows"]
     assert light["tokens_per_forward"] == 1
     assert light["acceptance"] == []

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from laconic.eval import reasoning_report
 from laconic.eval.over_tasks import over_tasks
 from laconic.eval.reasoning_report import markdown, over_all, tables
 
@@ -74,3 +75,10 @@ def test_without_a_vanilla_there_is_nothing_to_compare_with() -> None:
     lines = over_all({"rows": rows, "over_tasks": over_tasks({"hybridthinker": [True, False]})}).splitlines()
     assert lines[0] == "| over all tasks | right, % (95 %) | a pass |"
     assert lines[2] == "| hybridthinker | 50 (9-91; 2) | 2.43 |"
+
+
+def test_some_methods_can_be_left_out_of_all_tables() -> None:
+    result = {"rows": [{"method": "a"}, {"method": "b"}], "over_tasks": [{"method": "b"}], "notes": {}}
+    left = reasoning_report.without(result, ["b"])
+    assert left == {"rows": [{"method": "a"}], "over_tasks": [], "notes": {}}
+    assert len(result["rows"]) == 2

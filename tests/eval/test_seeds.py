@@ -73,3 +73,8 @@ def test_methods_are_compared_problem_by_problem_with_all_seeds_together() -> No
     assert list(found) == ["light"]
     assert found["light"]["mean"] == pytest.approx(-100 * 1.5 / 40, abs=0.01)
     assert found["light"]["low"] < -5 < found["light"]["mean"] < found["light"]["high"] <= 0
+    for names in seeds.values():  # all of them wrong at the same problem, which is no difference
+        for name in names:
+            right[name] = {p: p != "p3" for p in (reversed(problems) if name == "light 1" else problems)}
+    right["light 0"] = dict(reversed(right["light 0"].items()))
+    assert over_problems(right, seeds, "vanilla")["light"] == {"mean": 0, "low": 0, "high": 0}

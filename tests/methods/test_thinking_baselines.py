@@ -67,6 +67,20 @@ def test_padding_goes_before_anything_that_is_real(saved: Path) -> None:
     [scores] = model._evict(cache, [], attended, torch.tensor([3, 5]))
     assert cache.layers[0].keys.flatten().tolist() == [2, 3, 4, 6, 8, 9]
     assert scores.tolist() == [[0, 0, 0], [2, 3, 0]]
+    model.tokens = 10  # what is padding in every row goes, whatever may be held
+    cache = Cache(layer_class_to_replicate=EvictingLayer)
+    cache.update(keys, keys, 0)
+    model._evict(cache, [], [torch.ones(2, 5)], torch.tensor([2, 3]))
+    assert cache.layers[0].keys.flatten().tolist() == [2, 3, 4, 7, 8, 9]
+
+
+def test_padding_reads_itself_and_what_is_real_no_padding(saved: Path) -> None:
+    """A row of a mask that hides everything turns into what is no number in float16."""
+    model = HeavyHitters.from_pretrained(saved, backbone_of("llama"))
+    seen = model._mask(torch.tensor([2, 4]), 0, 4)[:, 0] == 0
+    assert seen[0].int().tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
+    assert seen[1].int().tolist() == torch.ones(4, 4).tril().int().tolist()
+    assert (model._mask(torch.tensor([2, 4]), 4, 1)[:, 0, 0] == 0).int().tolist() == [[0, 0, 0, 1, 1], [0, 1, 1, 1, 1]]
 
 
 def test_seconds_of_scored_eviction_are_those_of_all_problems(saved: Path) -> None:
