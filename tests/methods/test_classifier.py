@@ -149,6 +149,22 @@ def test_merged_and_saved_it_is_the_same(tmp_path: Path, monkeypatch: pytest.Mon
         load_classifier()  # nothing ships for this encoder
 
 
+def test_it_reads_in_bfloat16_where_that_is_quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier().save_pretrained(tmp_path / "saved")
+    monkeypatch.setattr("laconic.methods.pruning.classifier.load_encoder", lambda device: tiny_encoder())
+    found = {}
+    for fast in (True, False):
+        monkeypatch.setattr("laconic.backbone.cpu_has_fast_bf16", lambda fast=fast: fast)
+        loaded, _ = load_classifier(tmp_path / "saved", "cpu")
+        assert isinstance(loaded, WordClassifier)
+        dtypes = {name.split(".")[0]: p.dtype for name, p in loaded.named_parameters()}
+        assert dtypes.pop("body") == (torch.bfloat16 if fast else torch.float32)
+        assert set(dtypes.values()) == {torch.float32}  # what weighs the states
+        found[fast] = word_scores(loaded, TEXT, words_of(TEXT), QUESTION)
+    assert found[True] != found[False]
+    assert found[True] == pytest.approx(found[False], abs=0.05)
+
+
 def test_long_questions_are_read_to_the_end_of_a_row_and_empty_ones_refused() -> None:
     scores = word_scores(classifier(), TEXT, words_of(TEXT), "passkey " * 300)
     assert all(0 <= score <= 1 for score in scores)

@@ -10,11 +10,13 @@ import pytest
 import torch
 from tiny import ARCHITECTURES, tiny_backbone
 
+from laconic.core.layout import Kind, Layout, concatenate, run
+from laconic.core.visibility import attention_mask, isolated_groups
 from laconic.errors import DocumentError, LaconicError, QuestionError
 from laconic.methods.poc.average import AverageCurve
 from laconic.methods.poc.config import PoCConfig
 from laconic.methods.poc.labels import Labelled, Labels
-from laconic.methods.poc.predictor import CurvePredictor
+from laconic.methods.poc.predictor import CurvePredictor, waves
 from laconic.methods.poc.selection import select
 from laconic.methods.pruning.summary import SIZE
 from laconic.train.poc import predicted_and_true
@@ -74,6 +76,40 @@ def test_a_text_that_was_read_can_be_asked_again(head: str) -> None:
     first = model.retention(reading, ratios)
     model.retention(reading, ratios[:, :2])
     torch.testing.assert_close(model.retention(reading, ratios), first, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@torch.inference_mode()
+def test_text_and_ratios_in_one_pass_give_the_same(arch: str) -> None:
+    """Nothing of the text is missing where its pass stops at the last layer's keys."""
+    model = predictor("sigmoid", arch)
+    ids = torch.tensor([model.backbone.token_ids(TEXT)[:30]])
+    ratios = torch.tensor([RATIOS])
+    soft = model.query.weight + model._scale * model.ratio(waves(ratios, model.config.bands))
+    text = run(Kind.TEXT, torch.arange(30)[None])
+    asked_for = run(Kind.FORESIGHT, torch.full((1, len(RATIOS)), 30))
+    each = torch.arange(1, len(RATIOS) + 1)[None]
+    layout = concatenate([text, Layout(asked_for.kind, each, asked_for.position, asked_for.label)])
+    states = model.reader(
+        inputs_embeds=torch.cat([model.reader.get_input_embeddings()(ids), soft], 1),
+        attention_mask=attention_mask(model.reader, isolated_groups, layout),
+        position_ids=layout.position,
+        use_cache=False,
+    ).last_hidden_state[:, 30:]
+    wanted = model.head(states).squeeze(-1).sigmoid()
+    torch.testing.assert_close(model.retention(model.read(ids.tolist()), ratios), wanted, atol=1e-5, rtol=0)
+
+
+def test_of_a_text_the_last_layer_makes_keys_alone() -> None:
+    model = predictor("monotone")
+    passes = []
+    for number, layer in enumerate(model.reader.layers):
+        layer.mlp.register_forward_hook(lambda *_, number=number: passes.append(number))
+    model.curve(TEXT)  # reads
+    assert set(passes) == {0}
+    passes.clear()
+    model.curve(TEXT)(RATIOS)
+    assert passes[-2:] == [0, 1]  # what asks goes through both
 
 
 def test_a_monotone_curve_never_falls_and_ends_at_one() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from laconic.backbone import Backbone
 from laconic.core.options import Options
 from laconic.errors import DataError, RecipeError
@@ -90,14 +92,12 @@ class PoCTrainer(OnDecoder):
         """Run selection on the held-out texts, for every target."""
         if not data:  # an average of others, which nothing is known of yet
             return
-        method.eval()
-        for parameter in method.own_parameters().values():  # promises are those of what is saved
-            parameter.data = parameter.data.bfloat16().to(parameter.dtype)
+        served = _as_served(method)
         last = data[-1]
         trained, held = (split(last.texts, name) for name in ("train", "calibration"))
         ratios = common_ratios(held)
         outcomes = [
-            outcomes_of(method.curve(one.context, one.question, one.features), one.labels, ratios)
+            outcomes_of(served.curve(one.context, one.question, one.features), one.labels, ratios)
             for one in held
             if one.labels is not None
         ]
@@ -106,6 +106,16 @@ class PoCTrainer(OnDecoder):
         method.promises = Promises(
             last.made, outcomes, documents, ratios, AverageCurve.of(known), AverageCurve.by_task(known)
         )
+
+
+def _as_served(method: CurvePredictor) -> CurvePredictor:
+    """What a user will load: rounded as it is saved, and merged. Promises are about that."""
+    served = CurvePredictor(method.backbone, method.config)
+    trained = method.own_parameters()
+    with torch.no_grad():
+        for name, parameter in served.own_parameters().items():
+            parameter.copy_(trained[name].bfloat16())
+    return served.merge()
 
 
 def _with_backbone(made: Made, method: CurvePredictor) -> Made:

@@ -16,7 +16,6 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 from transformers import Cache
-from transformers.cache_utils import DynamicLayer
 
 from laconic.backbone import Backbone
 from laconic.core.layout import Kind, Layout, batch, concatenate, run
@@ -28,6 +27,7 @@ from laconic.core.sharing import first_layers
 from laconic.core.visibility import attention_mask, isolated_groups
 from laconic.errors import LaconicError, QuestionError
 from laconic.methods.poc.config import PoCConfig
+from laconic.methods.poc.last_layer import cache_for, keys_alone
 from laconic.methods.poc.promises import FILE as PROMISES
 from laconic.methods.poc.promises import Promises
 from laconic.methods.poc.selection import Curve
@@ -177,8 +177,9 @@ class CurvePredictor(TrainedMethod):
         layouts = [run(Kind.TEXT, torch.arange(len(row))) for row in rows]
         layout = batch(layouts, "right").map(lambda field: field.to(device))
         ids = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(device)
-        cache = Cache(layer_class_to_replicate=DynamicLayer)
-        self._forward(self.reader.get_input_embeddings()(ids), layout, layout, cache)
+        cache = cache_for(self.config.layers)
+        with keys_alone(cache):
+            self._forward(self.reader.get_input_embeddings()(ids), layout, layout, cache)
         weighed = torch.tensor(features, dtype=torch.float32, device=device) if self.config.features else None
         return Reading(layout, cache, weighed)
 

@@ -214,5 +214,4 @@ def load_predictor(backbone: Backbone, folder: str | os.PathLike[str] | None = N
             f"There is no predictor for {backbone.name}.",
             "Label texts with `laconic label`, train one with recipes/poc/cpu.yaml, and name it with --predictor.",
         )
-    # not merged: what is promised was found out with its adapters beside the weights, and rounds as they do
-    return CurvePredictor.from_pretrained(found, backbone), Promises.load(found)
+    return CurvePredictor.from_pretrained(found, backbone).merge(), Promises.load(found)
