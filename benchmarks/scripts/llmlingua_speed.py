@@ -5,8 +5,9 @@
     python benchmarks/scripts/llmlingua_speed.py --theirs lingua/bin/python --out benchmarks/results/llmlingua.json
 
 It needs an older transformers, so it runs in an environment of its own, one process after the other on the same texts,
-each warmed up on a text that is not counted. Tokens are the backbone's, for the package too, which would fetch another
-tokenizer from the network to count with. Single runs.
+each warmed up on a text that is not counted, in float32 and in bfloat16; our word classifier, which needs no scorer,
+beside them. Tokens are the backbone's, for the package too, which would fetch another tokenizer from the network to
+count with. Single runs; leave the machine alone meanwhile.
 """
 
 from __future__ import annotations
@@ -17,18 +18,23 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 RATIO = 0.25
 LENGTHS = (134, 300, 1152, 2500, 5550)
+QUESTION = "Who bought Solomon Northup in New Orleans?"  # for the classifier; perplexity is asked nothing
+DTYPES = ("float32", "bfloat16")
+#: how far apart the losses of one scorer may be in two environments
+SAME = {"float32": 1e-3, "bfloat16": 0.05}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--theirs", help="Python of the environment with llmlingua")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--run-theirs", nargs=2, metavar=("FOLDER", "TEXTS"), help=argparse.SUPPRESS)
+    parser.add_argument("--run-theirs", nargs=3, metavar=("FOLDER", "TEXTS", "DTYPE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.run_theirs:
         args.out.write_text(json.dumps(theirs(*args.run_theirs)))
@@ -42,35 +48,40 @@ def compare(python: str, out: Path) -> None:
     from laconic.data.documents import read_document
     from laconic.data.loaders import samples_folder
     from laconic.eval.environment import environment
+    from laconic.methods.pruning.classifier import Classifier
     from laconic.methods.pruning.perplexity import SelfInformation
+    from laconic.methods.pruning.words import WordPruner
 
-    backbone = load_backbone(dtype="fp32")
-    ids = backbone.token_ids(read_document([str(samples_folder() / "twelve-years-a-slave.txt")]).text)
-    texts = [str(backbone.tokenizer.decode(ids[5000 : 5000 + length])) for length in LENGTHS]
-    pruner = SelfInformation(backbone)
-    pruner.compress(str(backbone.tokenizer.decode(ids[:200])), ratio=RATIO)
     rows: list[dict[str, Any]] = []
-    for text in texts:
-        begun = time.perf_counter()
-        found = pruner.compress(text, ratio=RATIO)
-        rows.append(row("laconic", backbone, text, str(found.text), time.perf_counter() - begun))
+    losses = {}
+    for dtype in DTYPES:
+        backbone = load_backbone(dtype=dtype)
+        ids = backbone.token_ids(read_document([str(samples_folder() / "twelve-years-a-slave.txt")]).text)
+        warm, *texts = [str(backbone.tokenizer.decode(ids[5000 : 5000 + length])) for length in (200, *LENGTHS)]
+        losses[dtype] = loss(backbone.model, backbone.tokenizer, warm)
+        pruners: dict[str, WordPruner] = {"laconic, perplexity": SelfInformation(backbone)}
+        if dtype == DTYPES[-1]:  # it has a precision of its own
+            pruners["laconic, classifier"] = Classifier(backbone)
+        for name, pruner in pruners.items():
+            pruner.compress(warm, QUESTION, ratio=RATIO)
+            for text in texts:
+                begun = time.perf_counter()
+                found = pruner.compress(text, QUESTION, ratio=RATIO)
+                seconds = time.perf_counter() - begun
+                rows.append(row(name, dtype, backbone, text, str(found.text), seconds))
     scratch = out.with_suffix(".scratch")
     scratch.mkdir(parents=True, exist_ok=True)
-    (scratch / "texts.json").write_text(json.dumps([str(backbone.tokenizer.decode(ids[:200])), *texts]))
+    (scratch / "texts.json").write_text(json.dumps([warm, *texts]))
     folder = older_copy(converted(embedded_gguf()), scratch / "model")
-    command = [
-        python,
-        __file__,
-        "--run-theirs",
-        folder,
-        str(scratch / "texts.json"),
-        "--out",
-        str(scratch / "their.json"),
-    ]
-    subprocess.run(command, check=True, stdout=sys.stderr)
-    their = json.loads((scratch / "their.json").read_text())
-    for text, one in zip(texts, their["rows"][1:], strict=True):
-        rows.append(row("llmlingua", backbone, text, one["text"], one["seconds"]))
+    for dtype in DTYPES:
+        told = scratch / f"{dtype}.json"
+        asked = ["--run-theirs", folder, str(scratch / "texts.json"), dtype, "--out", str(told)]
+        subprocess.run([python, __file__, *asked], check=True, stdout=sys.stderr)
+        their = json.loads(told.read_text())
+        if abs(losses[dtype] - their["loss"]) > SAME[dtype]:  # an older transformers may read a configuration otherwise
+            raise SystemExit(f"The scorers differ: a loss of {losses[dtype]:.4f} here, {their['loss']:.4f} there.")
+        for text, one in zip(texts, their["rows"], strict=True):
+            rows.append(row("llmlingua", dtype, backbone, text, one["text"], one["seconds"]))
     shutil.rmtree(scratch)
     print(json.dumps(rows, indent=1))
     result = {"rows": rows, "ratio": RATIO, "their versions": their["versions"], "environment": environment()}
@@ -78,18 +89,36 @@ def compare(python: str, out: Path) -> None:
 
 
 def older_copy(folder: Path, target: Path) -> str:
-    """The same weights and tokenizer, named as the older transformers knows them."""
+    """The same weights and tokenizer, written as the older transformers and tokenizers read them."""
     shutil.copytree(folder, target)
-    path = target / "tokenizer_config.json"
-    settings = json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
-    path.write_text(json.dumps(settings))
+
+    def rewrite(name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        (target / name).write_text(json.dumps(change(json.loads((target / name).read_text()))))
+
+    def with_joined_merges(tokenizer: dict[str, Any]) -> dict[str, Any]:
+        merges = [" ".join(pair) for pair in tokenizer["model"]["merges"]]
+        return tokenizer | {"model": tokenizer["model"] | {"merges": merges}}
+
+    rewrite("tokenizer_config.json", lambda settings: settings | {"tokenizer_class": "PreTrainedTokenizerFast"})
+    rewrite("tokenizer.json", with_joined_merges)
+    rewrite("config.json", lambda config: config | {"rope_theta": config["rope_parameters"]["rope_theta"]})
     return str(target)
 
 
-def row(name: str, backbone: Any, text: str, left: str, seconds: float) -> dict[str, Any]:
+def loss(model: Any, tokenizer: Any, text: str) -> float:
+    """The scorer's, by which both environments know that they have the same one."""
+    import torch
+
+    ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
+    with torch.inference_mode():
+        return float(model(input_ids=ids, labels=ids).loss)
+
+
+def row(name: str, dtype: str, backbone: Any, text: str, left: str, seconds: float) -> dict[str, Any]:
     tokens, kept = backbone.count_tokens(text), backbone.count_tokens(left)
     return {
         "package": name,
+        "dtype": dtype,
         "tokens": tokens,
         "seconds": round(seconds, 3),
         "tokens_per_second": round(tokens / seconds, 1),
@@ -98,7 +127,7 @@ def row(name: str, backbone: Any, text: str, left: str, seconds: float) -> dict[
     }
 
 
-def theirs(folder: str, texts: str) -> dict[str, Any]:
+def theirs(folder: str, texts: str, dtype: str) -> dict[str, Any]:
     """In the other environment: the package's own way to compress one context."""
     from importlib.metadata import version
 
@@ -114,14 +143,21 @@ def theirs(folder: str, texts: str) -> dict[str, Any]:
     tiktoken.encoding_for_model = lambda name: Counting()
     from llmlingua import PromptCompressor
 
-    compressor = PromptCompressor(model_name=folder, device_map="cpu", model_config={"torch_dtype": "float32"})
+    compressor = PromptCompressor(model_name=folder, device_map="cpu", model_config={"torch_dtype": dtype})
     rows = []
-    for text in json.loads(Path(texts).read_text()):
+    warm, *others = json.loads(Path(texts).read_text())
+    compressor.compress_prompt([warm], rate=RATIO)
+    for text in others:
         begun = time.perf_counter()
         found = compressor.compress_prompt([text], rate=RATIO)
         rows.append({"text": found["compressed_prompt"], "seconds": time.perf_counter() - begun})
         print(len(text), rows[-1]["seconds"], flush=True)
-    return {"rows": rows, "versions": {name: version(name) for name in ("llmlingua", "transformers", "torch")}}
+    own = loss(compressor.model, tokenizer, warm)
+    return {
+        "rows": rows,
+        "loss": own,
+        "versions": {name: version(name) for name in ("llmlingua", "transformers", "torch")},
+    }
 
 
 if __name__ == "__main__":
