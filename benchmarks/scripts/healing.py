@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measuring import VANILLA_START
 
 from laconic.backbone import Backbone, load_backbone
 from laconic.core.files import write_whole
@@ -80,7 +81,7 @@ def main() -> None:
         lines = (output / "heal" / "log.jsonl").read_text().splitlines()
         training[arm] = [json.loads(line) for line in lines]
         methods[f"after {arm}"] = load_thinker("hybridthinker", backbone, folder)
-    whole: dict[str, Thinker] = {"uncompressed": load_thinker("vanilla", backbone)}
+    whole: dict[str, Thinker] = {"uncompressed": load_thinker("vanilla", backbone, VANILLA_START)}
     before = started(recipe | {"seed": args.seed}, backbone, args.runs / "start")
     tasks = {name: reasoning_task(name, args.limit) for name in args.tasks}
     result = evaluate_reasoning(

@@ -22,8 +22,8 @@ from laconic.core.files import write_whole
 SFT = Path(__file__).resolve().parents[1] / "adapters" / "sft-smollm2"
 #: the same, trained on by the longest of CoMeT's later stages (recipes/sft/told.yaml, its first)
 SFT_TOLD = SFT.with_name("sft-told-smollm2")
-#: vanilla trained on, as long as HybridThinker is from there (recipes/vanilla/more.yaml)
-VANILLA = SFT.with_name("vanilla-smollm2")
+#: vanilla as other reasoning methods go on from it (recipes/vanilla/cpu.yaml); what ships was trained on from it
+VANILLA_START = SFT.with_name("vanilla-start-smollm2")
 
 
 def status_mb(field: str) -> float:

@@ -2,15 +2,16 @@
 
     python benchmarks/scripts/reasoning.py --out benchmarks/results/reasoning.json
 
-``--methods`` are trained by their recipes (``recipes/<method>/cpu.yaml``, vanilla by ``recipes/vanilla/more.yaml``),
-once for each seed; where a committed adapter was made by just that recipe and seed, it is taken. What stands under
-``--once`` is asked as it ships, or trained with the first seed alone. Vanilla, HybridThinker and anchors have equal
-steps from the same start; MemoSight has more, as it goes on from the HybridThinker that ships, whatever its seed, and
-LightThinker more again. What evicts without training reads with the first seed's vanilla, whose cache is also what
-others' are compared with. Puzzles that are asked were never trained on. Beside the table, a picture of the tokens in
-the cache while the first problem of each task is solved. A run that was cut short goes on where it was.
+``--methods`` are trained by their recipes, part by part (``RECIPES``), once for each seed; where a committed adapter
+was made by just the last of them and the seed, it is taken. What stands under ``--once`` is asked as it ships, or
+trained with the first seed alone. Vanilla and HybridThinker have equal steps from the same start; MemoSight has more,
+as it goes on from the HybridThinker that ships, whatever its seed. What evicts without training reads with the first
+seed's vanilla, whose cache is also what others' are compared with. Puzzles that are asked were never trained on. Beside
+the table, a picture of the tokens in the cache while the first problem of each task is solved. A run that was cut short
+goes on where it was.
 
-A training takes half an hour on one CPU core in bfloat16, answering some eight minutes a method and seed.
+Vanilla and HybridThinker take an hour and a half each on one CPU core in bfloat16, MemoSight most of an hour, answering
+some eight minutes a method and seed.
 """
 
 from __future__ import annotations
@@ -20,8 +21,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from measuring import VANILLA
 
 from laconic.backbone import Backbone, load_backbone
 from laconic.core import persist
@@ -37,7 +36,9 @@ from laconic.methods.thinking.model import Thinker
 from laconic.train.recipe import load_recipe, run_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = {name: f"{name}/{'more' if name == 'vanilla' else 'cpu'}.yaml" for name in (*THINKERS, "anchors")}
+#: each goes on from what the one before it has made
+PARTS: dict[str, tuple[str, ...]] = {"vanilla": ("more", "long", "finish"), "hybridthinker": ("cpu", "long", "finish")}
+RECIPES = {name: PARTS.get(name, ("cpu",)) for name in (*THINKERS, "anchors")}
 SEVERAL, SINGLE = ("hybridthinker", "memosight"), ("lightthinker", "anchors")
 #: eleven moves and the answer are twelve steps. Not twelve moves: six rounds of two of them bring a row of four balls,
 #: or three cards, back to where they began, and the problem itself says the answer
@@ -114,18 +115,29 @@ def evicting(held: Sequence[int], vanilla: Path, backbone: Backbone) -> dict[str
 
 def trained(name: str, seed: int, args: argparse.Namespace, backbone: Backbone) -> Path:
     print(f"--- {name}, seed {seed}", flush=True)
-    changes = [f"seed={seed}", f"output={args.runs / f'{name}-{seed}'}", *args.set]
-    recipe = ROOT / "recipes" / RECIPES[name]
-    return committed(backbone, name, load_recipe(recipe, changes)) or run_recipe(recipe, changes)
+    recipes = {part: ROOT / "recipes" / name / f"{part}.yaml" for part in RECIPES[name]}
+    changes = [f"seed={seed}", *args.set]
+    found = committed(backbone, name, load_recipe(recipes[RECIPES[name][-1]], changes))
+    if found is not None:
+        return found
+    start: list[str] = []
+    for part, recipe in recipes.items():
+        output = f"output={args.runs / f'{name}-{part}-{seed}'}"
+        found = run_recipe(recipe, [*changes, output, *start])
+        start = [f"start={found}"]
+    assert found is not None
+    return found
 
 
 def committed(backbone: Backbone, name: str, recipe: dict[str, Any]) -> Path | None:
     """The adapter in this repository, if it was made by this recipe."""
-    folder = VANILLA if name == "vanilla" else shipped_adapter(backbone, name)
+    folder = shipped_adapter(backbone, name)
     if folder is None:
         return None
     own = persist.read_description(folder)["provenance"].get("recipe")
-    return folder if own is not None and own | {"output": recipe["output"]} == recipe else None
+    # a part goes on from wherever the one before it was put
+    placed = ("output", "start") if len(RECIPES[name]) > 1 else ("output",)
+    return folder if own is not None and own | {key: recipe[key] for key in placed} == recipe else None
 
 
 def again(name: str, seed: int) -> str:

@@ -164,6 +164,12 @@ def test_a_text_labelled_twice_has_the_ratios_of_both(tmp_path: Path) -> None:
     build(tmp_path / "c.json", [replace(ITEMS[0], question="What?")], Plan([0.9]))
     with pytest.raises(DataError, match="another text"):
         read_labels([tmp_path / "a.json", tmp_path / "c.json"])
+    assert read_labels([tmp_path / "b.json", tmp_path / "b.json"])[1][0].scores == {0.9: read[0].scores[0.9]}
+    content = json.loads((tmp_path / "b.json").read_text())
+    content["items"][0]["scores"]["0.9"] += 0.25
+    (tmp_path / "d.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match="scored it otherwise"):
+        read_labels([tmp_path / "b.json", tmp_path / "d.json"])
 
 
 def test_a_text_beyond_the_window_is_skipped_and_counted(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from laconic.eval.over_tasks import over_tasks, reference
+from laconic.eval.over_tasks import over_tasks, reference, solved_tasks
 
 
 def test_differences_are_to_the_last_vanilla_problem_by_problem() -> None:
@@ -32,3 +32,19 @@ def test_without_vanilla_there_is_nothing_to_compare_with() -> None:
     (row,) = over_tasks({"memosight": [True, False]})
     assert row.keys() == {"method", "items", "accuracy"}
     assert reference(["lightthinker"]) is None
+
+
+def test_a_task_is_solved_where_the_reference_solves_it() -> None:
+    """Not where any other method does, nor an earlier vanilla."""
+    shares = {
+        "vanilla": {"shuffle": 100.0, "lists": 100.0, "machine": 10.0},
+        "vanilla, trained on": {"shuffle": 80.0, "lists": 79.9, "machine": 100.0},
+        "memosight": {"shuffle": 0.0, "lists": 100.0, "machine": 0.0},
+    }
+    rows = [
+        {"task": task, "method": method, "accuracy": {"mean": share}}
+        for method, own in shares.items()
+        for task, share in own.items()
+    ]
+    assert solved_tasks(rows) == ["shuffle", "machine"]
+    assert solved_tasks([row for row in rows if row["method"] == "memosight"]) == []

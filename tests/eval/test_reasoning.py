@@ -66,6 +66,7 @@ def test_a_run_goes_on_where_it_stopped_and_sees_what_changed(tmp_path: Path) ->
         assert row["peak_tokens"] <= row["peak_fed"]
         assert row["seconds"] > 0
         assert 0 <= row["accuracy"]["low"] <= row["accuracy"]["mean"] <= row["accuracy"]["high"] <= 100
+    assert first["solved"] == {"tasks": [], "over_tasks": []}  # nothing to compare with
     kept = items_of(first, out)
     assert list(kept) == [row["method"] for row in first["rows"]]
     for row in first["rows"]:
@@ -81,6 +82,19 @@ def test_a_run_goes_on_where_it_stopped_and_sees_what_changed(tmp_path: Path) ->
     for change in ({"answer": "other"}, {"steps": ["other"]}):
         tasks["machine-2"][0] = replace(tasks["machine-2"][0], **change)
         assert len(book.read_text().splitlines()) < len((run(), book.read_text())[1].splitlines())
+
+
+def test_tasks_that_vanilla_solves_are_also_taken_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    methods = {"vanilla": thinker("vanilla"), "lightthinker": thinker("lightthinker")}
+    tasks = {name: reasoning_task(name, 3) for name in ("machine-2", "lists-2")}
+    told = iter([*[True] * 3, *[True, False, False], *[False] * 6])  # task by task, vanilla first
+    monkeypatch.setattr(type(tasks["lists-2"][0]), "solved_by", lambda self, text: next(told))
+    out = tmp_path / "reasoning.json"
+    result = evaluate_reasoning(methods, tasks, out, max_new_tokens=8, say=lambda text: None)  # type: ignore[arg-type]
+    assert [(row["items"], row["accuracy"]["mean"]) for row in result["over_tasks"]] == [(6, 50.0), (6, 16.67)]
+    assert result["solved"]["tasks"] == ["machine-2"]
+    alone = [(row["method"], row["items"], row["accuracy"]["mean"]) for row in result["solved"]["over_tasks"]]
+    assert alone == [("vanilla", 3, 100.0), ("lightthinker", 3, 33.33)]
 
 
 def test_what_is_asked_is_the_same_for_all_and_no_problem_twice() -> None:

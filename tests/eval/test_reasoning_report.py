@@ -9,7 +9,7 @@ from rich.console import Console
 
 from laconic.eval import reasoning_report
 from laconic.eval.over_tasks import over_tasks
-from laconic.eval.reasoning_report import markdown, over_all, tables
+from laconic.eval.reasoning_report import markdown, over_all, solved, tables
 
 
 def row(task: str, method: str, peak: float, **more: Any) -> dict[str, Any]:
@@ -68,6 +68,18 @@ def test_peaks_and_passes_over_all_tasks_are_means_over_tasks() -> None:
     lines = over_all(RESULT | {"rows": rows}).splitlines()
     assert lines[2].endswith("| - | 100% | 2.43 |")
     assert lines[3].endswith("| 50% | 1.72 |"), "a quarter and three quarters; 2.434 and 1"
+
+
+def test_over_the_tasks_that_vanilla_solves() -> None:
+    more = [row("lists-11", "vanilla", 200.0), row("lists-11", "hybridthinker", 150.0)]
+    own = {
+        "tasks": ["lists-11"],
+        "over_tasks": over_tasks({"vanilla": [True] * 4, "hybridthinker": [True] * 3 + [False]}),
+    }
+    result = RESULT | {"rows": [*RESULT["rows"], *more], "solved": own}
+    assert [one["task"] for one in solved(result)["rows"]] == ["lists-11"] * 2
+    assert solved(result)["over_tasks"][1]["difference"]["mean"] == -25
+    assert len(result["rows"]) == 5
 
 
 def test_without_a_vanilla_there_is_nothing_to_compare_with() -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from laconic.errors import DataError
 from laconic.eval import metrics
 from laconic.eval.environment import environment
 from laconic.eval.journal import Journal, Line
-from laconic.eval.over_tasks import over_tasks
+from laconic.eval.over_tasks import over_tasks, solved_tasks
 from laconic.eval.watching import watched
 from laconic.methods.thinking.model import Thinker
 from laconic.methods.thinking.solving import Solution
@@ -113,7 +113,7 @@ def evaluate_reasoning(
                         "Shorten it, or leave it out.",
                     )
     journal = Journal(out)
-    rows, right = [], dict[str, list[bool]]()
+    rows, right = [], dict[str, dict[str, list[bool]]]()
     for task, problems in tasks.items():
         for name, thinker in methods.items():
             backbone = thinker.backbone
@@ -140,11 +140,23 @@ def evaluate_reasoning(
                     journal.add(_line(setting, thinker, problem, solution, len(some)))
             lines = [journal.done[setting.key, _digest(p)] for p in problems]
             rows.append(_row(setting, lines))
-            right.setdefault(name, []).extend(line["right"] for line in lines)
+            right.setdefault(name, {})[task] = [line["right"] for line in lines]
             say(_sentence(rows[-1]))
-    result = {"rows": rows, "over_tasks": over_tasks(right), "environment": environment(), "notes": notes or {}}
+    solved = solved_tasks(rows)
+    result = {
+        "rows": rows,
+        "over_tasks": over_tasks(_together(right, tasks)),
+        "solved": {"tasks": solved, "over_tasks": over_tasks(_together(right, solved)) if solved else []},
+        "environment": environment(),
+        "notes": notes or {},
+    }
     write_whole(out, json.dumps(result, indent=1) + "\n")
     return result
+
+
+def _together(right: dict[str, dict[str, list[bool]]], tasks: Iterable[str]) -> dict[str, list[bool]]:
+    """By method, one task after the other."""
+    return {name: [one for task in tasks for one in own[task]] for name, own in right.items()}
 
 
 def items_of(result: dict[str, Any], out: Path) -> dict[str, dict[str, Line]]:

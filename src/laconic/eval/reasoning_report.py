@@ -80,6 +80,13 @@ def without(result: dict[str, Any], methods: Collection[str]) -> dict[str, Any]:
     return result | kept
 
 
+def solved(result: dict[str, Any]) -> dict[str, Any]:
+    """The same result over those tasks alone that its reference solves."""
+    own = result["solved"]
+    rows = [row for row in result["rows"] if row["task"] in own["tasks"]]
+    return result | {"rows": rows, "over_tasks": own["over_tasks"]}
+
+
 def over_all(result: dict[str, Any]) -> str:
     """A row per method in Markdown, over all tasks together; empty for a single task."""
     cells = _over_tasks(result)

@@ -186,7 +186,7 @@ def _comet(backbone: Backbone, adapter: str | os.PathLike[str] | None) -> Loaded
 def _untrained(title: str, backbone: Backbone) -> AdapterError:
     name = title.lower()
     other = " backbone=..." if shipped_adapter(backbone, "vanilla") is None else ""
-    if other and name in THINKERS and name != "vanilla":  # its recipe goes on from the vanilla that ships
+    if other and name in THINKERS and name != "vanilla":  # its recipe goes on from a vanilla
         other += " start=FOLDER_OF_A_VANILLA"
     return AdapterError(
         f"There is no trained {title} for {backbone.name}.",

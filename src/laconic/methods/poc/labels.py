@@ -194,9 +194,11 @@ def _together(one: Labelled, other: Labelled, path: Path) -> Labelled:
     """The same text labelled at other ratios too.
 
     Raises:
-        DataError: they are different texts of one name.
+        DataError: they are different texts of one name, or were scored differently.
     """
-    if (one.context, one.question, one.whole) != (other.context, other.question, other.whole):
+    twice = one.scores.keys() & other.scores.keys()
+    same = all(one.scores[ratio] == other.scores[ratio] for ratio in twice)
+    if not same or (one.context, one.question, one.whole) != (other.context, other.question, other.whole):
         raise DataError(
             f"{path} has another text {one.id!r} of {one.task}, or scored it otherwise, than a file before.",
             "Read files of one set of texts and one reader.",
