@@ -60,7 +60,7 @@ def compare(python: str, out: Path) -> None:
         warm, *texts = [str(backbone.tokenizer.decode(ids[5000 : 5000 + length])) for length in (200, *LENGTHS)]
         losses[dtype] = loss(backbone.model, backbone.tokenizer, warm)
         pruners: dict[str, WordPruner] = {"laconic, perplexity": SelfInformation(backbone)}
-        if dtype == DTYPES[-1]:  # it has a precision of its own
+        if dtype == DTYPES[-1]:  # once: it takes bfloat16 where that is quick, whatever the backbone is in
             pruners["laconic, classifier"] = Classifier(backbone)
         for name, pruner in pruners.items():
             pruner.compress(warm, QUESTION, ratio=RATIO)
@@ -70,7 +70,8 @@ def compare(python: str, out: Path) -> None:
                 seconds = time.perf_counter() - begun
                 rows.append(row(name, dtype, backbone, text, str(found.text), seconds))
     scratch = out.with_suffix(".scratch")
-    scratch.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(scratch, ignore_errors=True)  # of a run that failed
+    scratch.mkdir(parents=True)
     (scratch / "texts.json").write_text(json.dumps([warm, *texts]))
     folder = older_copy(converted(embedded_gguf()), scratch / "model")
     for dtype in DTYPES:

@@ -5,7 +5,7 @@
     python benchmarks/scripts/poc.py --test runs/labels/squad_dev.json ... --train runs/labels/squad.json ... \\
         --out benchmarks/results/poc.json
 
-For P@R every policy is given floors from 0.01 to 1 and says a ratio for each text; the next gentler ratio that was
+For P@R every policy is given floors up to 1 and says a ratio for each text; the next gentler ratio that was
 labelled (or 1) is what it gets, so that all policies choose among the same contexts and nothing is interpolated.
 What a floor and a promise deliver is measured, not looked up: texts are compressed by the whole pipeline, read and
 scored. Texts that score nothing when whole have no retention; they are left out there and of prediction errors, and
@@ -44,7 +44,7 @@ from laconic.methods.pruning.classifier import Classifier
 from laconic.methods.pruning.words import words_of
 from laconic.methods.registry import load_method, reader_name
 
-FLOORS = [step / 100 for step in range(1, 101)]  # so many that a policy comes to all ratios it can come to
+FLOORS = [step / 400 for step in range(1, 401)]  # close together, so that a policy comes to most ratios that it can
 #: of the oracle; negative ones for texts that are answered better when a little is cut
 PRICES = [*-np.geomspace(4.0, 0.01, 40), 0.0, *np.geomspace(0.01, 4.0, 40)]
 #: what is asked of the whole pipeline: floor and promise

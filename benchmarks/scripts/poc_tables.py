@@ -91,20 +91,17 @@ def speed(result: dict) -> str:
 
 
 def beside(result: dict) -> str:
-    by_tokens: dict[int, dict[str, dict]] = {}
-    for row in result["rows"]:
-        by_tokens.setdefault(row["tokens"], {})[row["package"]] = row
+    cells = {(row["package"], row["dtype"], row["tokens"]): row for row in result["rows"]}
+    ways = list(dict.fromkeys((package, dtype) for package, dtype, _ in cells))
     version = result["their versions"]["llmlingua"]
     lines = [
         f"**Beside the package llmlingua {version}**, the same backbone as scorer, ratio {result['ratio']} asked for: "
-        "tokens/s and ratio delivered (`benchmarks/scripts/llmlingua_speed.py`).\n",
-        "| tokens | laconic, tokens/s | llmlingua | laconic, delivered | llmlingua |",
-        "|---|---|---|---|---|",
+        "tokens/s, and the ratio delivered (`benchmarks/scripts/llmlingua_speed.py`).\n",
+        "| tokens | " + " | ".join(f"{package}, {dtype}" for package, dtype in ways) + " |",
+        "|" + "---|" * (len(ways) + 1),
     ]
-    for tokens, pair in by_tokens.items():
-        own, other = pair["laconic"], pair["llmlingua"]
-        lines.append(
-            f"| {tokens:,} | {own['tokens_per_second']:.0f} | {other['tokens_per_second']:.0f} | "
-            f"{own['delivered']:.3f} | {other['delivered']:.3f} |"
-        )
+    for tokens in dict.fromkeys(tokens for *_, tokens in cells):
+        own = [cells[(*way, tokens)] for way in ways]
+        told = [f"{one['tokens_per_second']:,.0f}, {one['delivered']:.3f}" for one in own]
+        lines.append(f"| {tokens:,} | " + " | ".join(told) + " |")
     return "\n".join(lines)

@@ -31,14 +31,19 @@ from laconic.eval.reasoning_report import markdown, without
 from laconic.eval.seeds import over_problems, over_seeds, over_seeds_and_tasks
 from laconic.methods.baselines.heavy_hitters import HeavyHitters
 from laconic.methods.baselines.window_thinker import WindowThinker
-from laconic.methods.registry import THINKERS, load_thinker, shipped_adapter
+from laconic.methods.registry import load_thinker, shipped_adapter
 from laconic.methods.thinking.model import Thinker
 from laconic.train.recipe import load_recipe, run_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
-#: each goes on from what the one before it has made
-PARTS: dict[str, tuple[str, ...]] = {"vanilla": ("more", "long", "finish"), "hybridthinker": ("cpu", "long", "finish")}
-RECIPES = {name: PARTS.get(name, ("cpu",)) for name in (*THINKERS, "anchors")}
+#: each part goes on from what the one before it has made
+RECIPES = {
+    "vanilla": ("vanilla/more", "vanilla/long", "vanilla/finish"),
+    "hybridthinker": ("hybridthinker/cpu", "hybridthinker/long", "hybridthinker/finish"),
+    "memosight": ("memosight/cpu",),
+    "lightthinker": ("hybridthinker/cpu", "lightthinker/cpu"),
+    "anchors": ("anchors/cpu",),
+}
 SEVERAL, SINGLE = ("hybridthinker", "memosight"), ("lightthinker", "anchors")
 #: eleven moves and the answer are twelve steps. Not twelve moves: six rounds of two of them bring a row of four balls,
 #: or three cards, back to where they began, and the problem itself says the answer
@@ -115,29 +120,33 @@ def evicting(held: Sequence[int], vanilla: Path, backbone: Backbone) -> dict[str
 
 def trained(name: str, seed: int, args: argparse.Namespace, backbone: Backbone) -> Path:
     print(f"--- {name}, seed {seed}", flush=True)
-    recipes = {part: ROOT / "recipes" / name / f"{part}.yaml" for part in RECIPES[name]}
     changes = [f"seed={seed}", *args.set]
-    found = committed(backbone, name, load_recipe(recipes[RECIPES[name][-1]], changes))
-    if found is not None:
-        return found
+    parts = {part.replace("/", "-"): ROOT / "recipes" / f"{part}.yaml" for part in RECIPES[name]}
+    folder = committed(backbone, name, [load_recipe(recipe, changes) for recipe in parts.values()])
     start: list[str] = []
-    for part, recipe in recipes.items():
-        output = f"output={args.runs / f'{name}-{part}-{seed}'}"
-        found = run_recipe(recipe, [*changes, output, *start])
-        start = [f"start={found}"]
-    assert found is not None
-    return found
+    for part, recipe in parts.items() if folder is None else ():
+        folder = run_recipe(recipe, [*changes, f"output={args.runs / f'{part}-{seed}'}", *start])
+        start = [f"start={folder}"]
+    assert folder is not None
+    return folder
 
 
-def committed(backbone: Backbone, name: str, recipe: dict[str, Any]) -> Path | None:
-    """The adapter in this repository, if it was made by this recipe."""
+def committed(backbone: Backbone, name: str, recipes: Sequence[dict[str, Any]]) -> Path | None:
+    """The adapter in this repository, if it was made by these recipes, one behind the other.
+
+    What the first of several went on from is not compared: it is named by where it was put.
+    """
     folder = shipped_adapter(backbone, name)
     if folder is None:
         return None
-    own = persist.read_description(folder)["provenance"].get("recipe")
-    # a part goes on from wherever the one before it was put
-    placed = ("output", "start") if len(RECIPES[name]) > 1 else ("output",)
-    return folder if own is not None and own | {key: recipe[key] for key in placed} == recipe else None
+    made = persist.read_description(folder)["provenance"]
+    placed = ("output", "start") if len(recipes) > 1 else ("output",)
+    for recipe in reversed(recipes):
+        own = made.get("recipe")
+        if own is None or own | {key: recipe[key] for key in placed} != recipe:
+            return None
+        made = made.get("start", {})
+    return folder
 
 
 def again(name: str, seed: int) -> str:

@@ -373,6 +373,25 @@ def test_the_peak_is_the_closed_formula(kind: str) -> None:
         assert said.dependency == sum(live)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_bytes_of_the_peak_are_those_of_the_tensors(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of keys and values of all layers, behind every pass and before what it finished is evicted."""
+    model, held = thinker(kind), list[int]()
+    update = EvictingCache.update
+
+    def watched(self: EvictingCache, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        found = update(self, *args, **kwargs)
+        if args[2] == len(model.decoder.model.layers) - 1:
+            held.append(self.nbytes)
+        return found
+
+    monkeypatch.setattr(EvictingCache, "update", watched)
+    said = run(model, PROBLEMS[:1], 45)[0]
+    assert len(held) == said.forwards + 1  # the prompt's
+    assert said.peak_bytes == max(held)
+    assert max(held) > min(held)
+
+
 def test_vanilla_reads_all_it_has_said() -> None:
     model = thinker("vanilla")
     said = run(model, PROBLEMS[:1], 30)[0]

@@ -155,11 +155,13 @@ def test_it_reads_in_bfloat16_where_that_is_quick(tmp_path: Path, monkeypatch: p
     found = {}
     for fast in (True, False):
         monkeypatch.setattr("laconic.backbone.cpu_has_fast_bf16", lambda fast=fast: fast)
-        loaded, _ = load_classifier(tmp_path / "saved", "cpu")
+        loaded, version = load_classifier(tmp_path / "saved", "cpu")
         assert isinstance(loaded, WordClassifier)
         dtypes = {name.split(".")[0]: p.dtype for name, p in loaded.named_parameters()}
         assert dtypes.pop("body") == (torch.bfloat16 if fast else torch.float32)
         assert set(dtypes.values()) == {torch.float32}  # what weighs the states
+        assert {p.dtype for p in loaded.backbone.model.parameters()} == {torch.float32}  # the encoder is left as it was
+        assert loaded.version == version
         found[fast] = word_scores(loaded, TEXT, words_of(TEXT), QUESTION)
     assert found[True] != found[False]
     assert found[True] == pytest.approx(found[False], abs=0.05)

@@ -79,25 +79,32 @@ def test_a_text_that_was_read_can_be_asked_again(head: str) -> None:
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-@torch.inference_mode()
 def test_text_and_ratios_in_one_pass_give_the_same(arch: str) -> None:
-    """Nothing of the text is missing where its pass stops at the last layer's keys."""
+    """Nothing of the text is missing where its pass stops at the last layer's keys, nor a gradient that goes there."""
     model = predictor("sigmoid", arch)
     ids = torch.tensor([model.backbone.token_ids(TEXT)[:30]])
     ratios = torch.tensor([RATIOS])
-    soft = model.query.weight + model._scale * model.ratio(waves(ratios, model.config.bands))
-    text = run(Kind.TEXT, torch.arange(30)[None])
-    asked_for = run(Kind.FORESIGHT, torch.full((1, len(RATIOS)), 30))
-    each = torch.arange(1, len(RATIOS) + 1)[None]
-    layout = concatenate([text, Layout(asked_for.kind, each, asked_for.position, asked_for.label)])
-    states = model.reader(
-        inputs_embeds=torch.cat([model.reader.get_input_embeddings()(ids), soft], 1),
-        attention_mask=attention_mask(model.reader, isolated_groups, layout),
-        position_ids=layout.position,
-        use_cache=False,
-    ).last_hidden_state[:, 30:]
-    wanted = model.head(states).squeeze(-1).sigmoid()
-    torch.testing.assert_close(model.retention(model.read(ids.tolist()), ratios), wanted, atol=1e-5, rtol=0)
+    trained = [p for name, p in model.reader.named_parameters() if "lora_" in name]
+
+    def at_once() -> torch.Tensor:
+        soft = model.query.weight + model._scale * model.ratio(waves(ratios, model.config.bands))
+        text = run(Kind.TEXT, torch.arange(30)[None])
+        behind = run(Kind.FORESIGHT, torch.full((1, len(RATIOS)), 30))
+        each = torch.arange(1, len(RATIOS) + 1)[None]
+        layout = concatenate([text, Layout(behind.kind, each, behind.position, behind.label)])
+        states = model.reader(
+            inputs_embeds=torch.cat([model.reader.get_input_embeddings()(ids), soft], 1),
+            attention_mask=attention_mask(model.reader, isolated_groups, layout),
+            position_ids=layout.position,
+            use_cache=False,
+        ).last_hidden_state[:, 30:]
+        return model.head(states).squeeze(-1).sigmoid()
+
+    found, wanted = model.retention(model.read(ids.tolist()), ratios), at_once()
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    for one, other in zip(*(torch.autograd.grad(all_.sum(), trained) for all_ in (found, wanted)), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4 * float(other.abs().max()), rtol=1e-3)
+        assert other.abs().max() > 0
 
 
 def test_of_a_text_the_last_layer_makes_keys_alone() -> None:

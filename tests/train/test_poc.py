@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from tiny import tiny_backbone
 
+from laconic.backbone import Backbone
 from laconic.errors import AdapterError, DataError, RecipeError
 from laconic.methods.poc.labels import Made, read_labels, split_of
+from laconic.methods.poc.predictor import CurvePredictor
 from laconic.methods.poc.promises import TARGETS, outcomes_of, split
 from laconic.methods.poc.steering import load_predictor
 from laconic.methods.pruning.summary import SIZE
@@ -142,6 +146,23 @@ def test_what_is_promised_is_of_the_predictor_as_it_is_loaded(recipe: dict[str, 
     found = [outcomes_of(predictor.curve(one.context, one.question), one.labels, promises.ratios) for one in held]
     assert found == promises.outcomes
     assert not any("lora_" in name for name, _ in predictor.reader.named_parameters())
+
+
+def test_promises_are_found_out_with_the_very_weights_that_are_loaded(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bfloat16 too, where merging rounds: a curve that differs by a thousandth chooses another ratio."""
+    backbone = Backbone(copy.deepcopy(BACKBONE.model).bfloat16(), BACKBONE.tokenizer, BACKBONE.name)
+    monkeypatch.setattr("laconic.train.stages.load_backbone", lambda *args, **kwargs: backbone)
+    labels(tmp_path / "labels.json", backbone=backbone.content_hash)
+    asked: list[CurvePredictor] = []
+    curve = CurvePredictor.curve
+    monkeypatch.setattr(CurvePredictor, "curve", lambda self, *args: (asked.append(self), curve(self, *args))[1])
+    loaded, _ = load_predictor(backbone, run(recipe, tmp_path))
+    assert len(set(asked)) == 1  # while promises were found out
+    before, after = asked[0].state_dict(), loaded.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_a_predictor_learns_from_what_the_compressor_found(recipe: dict[str, Any], tmp_path: Path) -> None:

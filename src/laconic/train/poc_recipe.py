@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from laconic.methods.poc.config import PoCConfig
 from laconic.methods.poc.labels import Labelled, Made, read_labels, source_of
 from laconic.methods.poc.predictor import CurvePredictor
 from laconic.methods.poc.promises import Promises, common_ratios, outcomes_of, split
+from laconic.methods.poc.steering import served
 from laconic.train.checks import positive
 from laconic.train.poc import LabelledTexts, PredictorStage, labels_in
 from laconic.train.stages import OnDecoder, StageTask
@@ -92,12 +94,12 @@ class PoCTrainer(OnDecoder):
         """Run selection on the held-out texts, for every target."""
         if not data:  # an average of others, which nothing is known of yet
             return
-        served = _as_served(method)
+        predictor = _as_served(method)
         last = data[-1]
         trained, held = (split(last.texts, name) for name in ("train", "calibration"))
         ratios = common_ratios(held)
         outcomes = [
-            outcomes_of(served.curve(one.context, one.question, one.features), one.labels, ratios)
+            outcomes_of(predictor.curve(one.context, one.question, one.features), one.labels, ratios)
             for one in held
             if one.labels is not None
         ]
@@ -110,12 +112,9 @@ class PoCTrainer(OnDecoder):
 
 def _as_served(method: CurvePredictor) -> CurvePredictor:
     """What a user will load: rounded as it is saved, and merged. Promises are about that."""
-    served = CurvePredictor(method.backbone, method.config)
-    trained = method.own_parameters()
-    with torch.no_grad():
-        for name, parameter in served.own_parameters().items():
-            parameter.copy_(trained[name].bfloat16())
-    return served.merge()
+    with tempfile.TemporaryDirectory() as folder:
+        method.save_pretrained(folder, dtype=torch.bfloat16)
+        return served(method.backbone, folder)
 
 
 def _with_backbone(made: Made, method: CurvePredictor) -> Made:

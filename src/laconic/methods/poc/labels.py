@@ -201,6 +201,6 @@ def _together(one: Labelled, other: Labelled, path: Path) -> Labelled:
     if not same or (one.context, one.question, one.whole) != (other.context, other.question, other.whole):
         raise DataError(
             f"{path} has another text {one.id!r} of {one.task}, or scored it otherwise, than a file before.",
-            "Read files of one set of texts and one reader.",
+            "Read files of one set of texts and one reader, and leave one out where a ratio was labelled twice.",
         )
     return replace(one, scores={**one.scores, **other.scores}, delivered={**one.delivered, **other.delivered})

@@ -119,9 +119,8 @@ class CurvePredictor(TrainedMethod):
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str], backbone: Backbone) -> Self:
         predictor = super().from_pretrained(folder, backbone)
-        for name, parameter in predictor.own_parameters().items():  # it may be saved in bfloat16
-            if not name.startswith("reader."):
-                parameter.data = parameter.data.float()
+        for parameter in predictor.own_parameters().values():  # it may be saved in bfloat16
+            parameter.data = parameter.data.float()
         return predictor
 
     def beside(self) -> dict[str, str]:

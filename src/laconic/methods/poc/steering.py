@@ -214,4 +214,9 @@ def load_predictor(backbone: Backbone, folder: str | os.PathLike[str] | None = N
             f"There is no predictor for {backbone.name}.",
             "Label texts with `laconic label`, train one with recipes/poc/cpu.yaml, and name it with --predictor.",
         )
-    return CurvePredictor.from_pretrained(found, backbone).merge(), Promises.load(found)
+    return served(backbone, found), Promises.load(found)
+
+
+def served(backbone: Backbone, folder: str | os.PathLike[str]) -> CurvePredictor:
+    """A saved predictor as it is asked: what promises are found out with, to the last rounding."""
+    return CurvePredictor.from_pretrained(folder, backbone).merge()

@@ -22,7 +22,7 @@ from laconic.core.lora import add_lora
 from laconic.core.method import TrainedMethod
 from laconic.core.options import Options, option
 from laconic.core.segments import Range, require_question
-from laconic.core.sharing import shared_twin
+from laconic.core.sharing import shared_twin, unshared
 from laconic.encoder import Encoder, load_encoder
 from laconic.errors import AdapterError, LaconicError, QuestionError
 from laconic.methods.pruning.checkpoint import Checkpoint
@@ -219,7 +219,8 @@ def load_classifier(
         )
     classifier = WordClassifier.from_pretrained(found, encoder).merge()
     # reading takes nearly all of the time; what is made of the states stays float32
-    classifier.body.to(resolve_dtype(None, encoder.device))
+    unshared(classifier.body).to(resolve_dtype(None, encoder.device))
+    classifier._loaded_as(persist.version(found))
     return classifier, persist.version(found)
 
 
