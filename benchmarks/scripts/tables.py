@@ -397,19 +397,25 @@ ALL: Blocks = {
     ],
 }
 
+PAGES = {"README.md": README, "docs/results.md": ALL}
+
 
 def main() -> None:
-    for name, blocks in {"README.md": README, "docs/results.md": ALL}.items():
+    for name, blocks in PAGES.items():
         page = ROOT / name
-        text = page.read_text()
-        for block, sections in blocks.items():
-            results = [(load(file), draw) for file, draw in sections]
-            parts = [part for result, draw in results if result is not None and (part := draw(result))]
-            start, end = f"<!-- {block} -->", f"<!-- end of {block} -->"
-            before, rest = text.split(start, 1)
-            _, after = rest.split(end, 1)
-            text = before + start + "\n" + "\n\n".join(parts) + "\n" + end + after
-        page.write_text(text)
+        page.write_text(filled(page.read_text(), blocks))
+
+
+def filled(text: str, blocks: Blocks) -> str:
+    """A page with its blocks written anew."""
+    for block, sections in blocks.items():
+        results = [(load(file), draw) for file, draw in sections]
+        parts = [part for result, draw in results if result is not None and (part := draw(result))]
+        start, end = f"<!-- {block} -->", f"<!-- end of {block} -->"
+        before, rest = text.split(start, 1)
+        _, after = rest.split(end, 1)
+        text = before + start + "\n" + "\n\n".join(parts) + "\n" + end + after
+    return text
 
 
 if __name__ == "__main__":

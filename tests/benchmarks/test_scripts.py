@@ -1,0 +1,80 @@
+"""What the scripts of benchmarks make of results, without any measuring."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from tiny import tiny_backbone
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Imports a script by name, and forgets it: its name may be that of another module."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks" / "scripts"))
+    known = set(sys.modules)
+
+    def load(name: str) -> ModuleType:
+        return import_module(name)
+
+    yield load
+    for name in set(sys.modules) - known:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(ROOT / "benchmarks")):
+            del sys.modules[name]
+
+
+def test_pages_say_what_the_result_files_say(script: Any) -> None:
+    """Whoever changes a result, or a number on a page, is reminded of the other."""
+    tables = script("tables")
+    for name, blocks in tables.PAGES.items():
+        text = (ROOT / name).read_text()
+        assert tables.filled(text, blocks) == text, f"{name}: run benchmarks/scripts/tables.py"
+        assert tables.filled(text.replace("|", "!"), blocks) != text.replace("|", "!")
+
+
+def test_beside_llmlingua_every_way_has_its_column(script: Any) -> None:
+    rows = [
+        {"package": package, "dtype": dtype, "tokens": tokens, "tokens_per_second": 1234.5, "delivered": 0.25}
+        for tokens in (134, 5550)
+        for package, dtype in (("laconic", "float32"), ("llmlingua", "float32"), ("llmlingua", "bfloat16"))
+    ]
+    result = {"rows": rows, "their versions": {"llmlingua": "0.2.2"}, "ratio": 0.25}
+    lines = script("poc_tables").beside(result).splitlines()
+    assert lines[-4] == "| tokens | laconic, float32 | llmlingua, float32 | llmlingua, bfloat16 |"
+    assert lines[-1] == "| 5,550 | 1,234, 0.250 | 1,234, 0.250 | 1,234, 0.250 |"
+
+
+def test_a_committed_adapter_is_taken_if_all_its_parts_were_made_so(
+    script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    reasoning = script("reasoning")
+
+    def part(name: str, **changes: Any) -> dict[str, Any]:
+        return {"name": name, "seed": 0, "steps": 3, "output": "runs/x", "start": "runs/y"} | changes
+
+    chain = [part("cpu"), part("long"), part("finish")]
+    moved = {"output": "elsewhere", "start": "elsewhere"}
+    made: dict[str, Any] = {}
+
+    def found(recipes: list[dict[str, Any]]) -> Path | None:
+        monkeypatch.setattr(reasoning, "shipped_adapter", lambda backbone, name: tmp_path)
+        monkeypatch.setattr(reasoning.persist, "read_description", lambda folder: {"provenance": made})
+        return reasoning.committed(tiny_backbone(), "any", recipes)
+
+    for own in chain:  # the last part's description is outermost
+        made = {"recipe": own | moved} | ({"start": made} if made else {})
+    assert found(chain) == tmp_path
+    assert found([part("cpu", steps=4), *chain[1:]]) is None
+    assert found([*chain[:2], part("finish", seed=1)]) is None
+    assert found([part("before"), *chain]) is None  # nothing says how the first was made
+    made = {"recipe": part("cpu", output="elsewhere")}
+    assert found(chain[:1]) == tmp_path
+    made = {"recipe": part("cpu", start="elsewhere")}
+    assert found(chain[:1]) is None  # of a single part, the start is its own
