@@ -39,6 +39,8 @@ def main() -> None:
     if args.run_theirs:
         args.out.write_text(json.dumps(theirs(*args.run_theirs)))
         return
+    if args.theirs is None or shutil.which(args.theirs) is None:
+        parser.error("--theirs must name the Python of an environment with llmlingua; how to make one stands above")
     compare(args.theirs, args.out)
 
 

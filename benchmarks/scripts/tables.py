@@ -236,7 +236,7 @@ def solved(result: dict) -> str:
         f"The same over the tasks ({', '.join(names)}) of whose problems vanilla solves {SOLVED:.0f} % and more; they "
         "are chosen by what it solved here, which flatters it a little:"
     )
-    return f"{title}\n\n{reasoning_report.over_all(own)}"
+    return f"{title}\n\n{reasoning_report.over_all(own).replace('over all tasks', 'over these tasks')}"
 
 
 def first_seeds(draw: Callable[[dict], str]) -> Callable[[dict], str]:

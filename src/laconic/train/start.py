@@ -78,7 +78,8 @@ def saved_folder(backbone: Backbone | Encoder, method: str, source: str) -> Path
         if not (Path(source) / persist.DESCRIPTION).is_file():
             raise RecipeError(
                 f"No method is saved in {source}, which the recipe names.",
-                "Run the recipe that makes it first, or name another: start=shipped is the one in the package.",
+                "Folders are looked for from where you are. Run the recipe that makes it first, or name another: "
+                "start=shipped is the one in the package.",
             )
         return Path(source)
     folder = shipped_adapter(backbone, other or method)
