@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -16,7 +17,8 @@ def add_lora(body: PreTrainedModel, rank: int, alpha: int) -> None:
     """Put LoRA on every linear layer inside the layers of ``body``, in place, and freeze the rest of it.
 
     ``body`` must be a twin (``core.sharing``): the modules change, the backbone's parameters do not. The adapters'
-    own parameters are float32, whatever the weights are in: they are what the optimiser updates.
+    own parameters are float32, whatever the weights are in: they are what the optimiser updates. They multiply in the
+    precision of what comes in, as the weights beside them do.
     """
     body.requires_grad_(False)
     inside = {id(module) for module in _layers(body).modules()}
@@ -34,10 +36,23 @@ def add_lora(body: PreTrainedModel, rank: int, alpha: int) -> None:
         fan_in_fan_out=Conv1D in linear.values(),  # GPT-2 keeps its weights the other way round
     )
     inject_adapter_in_model(config, body, adapter_name=ADAPTER)
-    for name, parameter in body.named_parameters():
-        if "lora_" in name:
-            parameter.data = parameter.data.float()
-            parameter.requires_grad_(True)
+    for module in body.modules():
+        if isinstance(module, LoraLayer):
+            # PEFT's own way, float32 activations for float32 parameters, is a fifth of a training step in bfloat16
+            module.cast_input_dtype_enabled = False
+            module.lora_A[ADAPTER] = _Factor(module.lora_A[ADAPTER])
+            module.lora_B[ADAPTER] = _Factor(module.lora_B[ADAPTER])
+
+
+class _Factor(nn.Linear):
+    """One of LoRA's two matrices: float32, and rounded to the precision of what it is multiplied with."""
+
+    def __init__(self, made: nn.Linear) -> None:
+        super().__init__(made.in_features, made.out_features, bias=False, device="meta")
+        self.weight = nn.Parameter(made.weight.detach().float())
+
+    def forward(self, states: Tensor) -> Tensor:
+        return functional.linear(states, self.weight.to(states.dtype))
 
 
 def _layers(body: PreTrainedModel) -> nn.ModuleList:

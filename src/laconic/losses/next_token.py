@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 #: tokens whose scores over the vocabulary are held together
 CHUNK = 2048
+#: of them in float32: so many that a core's cache holds them
+IN_CACHE = 16
 
 
 def summed_next_token_loss(head: Callable[[Tensor], Tensor], outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,7 +26,7 @@ def summed_next_token_loss(head: Callable[[Tensor], Tensor], outputs: Tensor, la
         labels: int64 ``[N]``.
 
     Returns:
-        A scalar, and bool ``[N]``.
+        A float32 scalar, and bool ``[N]``.
     """
     parts = [
         checkpoint(_scored, head, some, wanted, use_reentrant=False)
@@ -35,5 +36,39 @@ def summed_next_token_loss(head: Callable[[Tensor], Tensor], outputs: Tensor, la
 
 
 def _scored(head: Callable[[Tensor], Tensor], outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    scores = head(outputs).float()
-    return functional.cross_entropy(scores, labels, reduction="sum"), scores.argmax(-1) == labels
+    losses, hits = _CrossEntropy.apply(head(outputs), labels)
+    return losses.sum(), hits
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Of scores in any precision, computed in float32, a few rows at a time on a CPU.
+
+    PyTorch's own writes float32 scores, their logarithms and their gradient out whole, one after the other, which with
+    a vocabulary of 50,000 is twice the time on a core.
+    """
+
+    @staticmethod
+    def forward(ctx, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        best, places = scores.max(-1)  # which in bfloat16 is several times as fast as argmax
+        best = best.float()
+        sums = [(rows - top[:, None]).exp_().sum(-1) for rows, top in zip(_few(scores), _few(best), strict=True)]
+        beyond = torch.cat(sums).log_()
+        ctx.save_for_backward(scores, labels, best, beyond)
+        hits = places == labels
+        ctx.mark_non_differentiable(hits)
+        return beyond + (best - scores.gather(-1, labels[:, None])[:, 0]), hits
+
+    @staticmethod
+    def backward(ctx, by: Tensor, _: Tensor) -> tuple[Tensor, None]:
+        scores, *known = ctx.saved_tensors
+        gradient = torch.empty_like(scores)
+        parts = zip(*map(_few, (gradient, scores, *known, by)), strict=True)
+        for some, rows, label, top, more, factor in parts:
+            shares = (rows - top[:, None]).sub_(more[:, None]).exp_()
+            shares.scatter_add_(-1, label[:, None], shares.new_full((len(label), 1), -1.0))
+            some.copy_(shares.mul_(factor[:, None]))
+        return gradient, None
+
+
+def _few(rows: Tensor) -> tuple[Tensor, ...]:
+    return rows.split(IN_CACHE if rows.device.type == "cpu" else CHUNK)
