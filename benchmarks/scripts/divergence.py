@@ -2,11 +2,13 @@
 
     python benchmarks/scripts/divergence.py --seeds 0 1 2 --out benchmarks/results/divergence.json
 
-A student is warmed up on worked solutions for 0, 5 or 40 steps (the fewer, the further from its teacher), and goes on
-from its own answers by each objective, on the same problems (``recipes/tgpo/divergence.yaml``). How far apart they are
-at the start is measured: how likely the student finds the teacher's token, and the teacher the student's.
-For each knob and objective: problems solved (greedily, of 32) at the end, over seeds, and after how many answers the
-final share of reverse KL is first reached. A run that was cut short goes on where it was; trainings that are in the
+A student is warmed up on worked solutions and goes on from its own answers by each objective, on the same problems
+(``recipes/tgpo/divergence.yaml``). What brings it away from its teacher (``AWAY``): fewer steps of warming up, or
+another prompt in them than it is asked with. Not a higher temperature, at which reverse KL would compare what was drawn
+otherwise than the teacher says it. How far apart they are at the start is measured: how likely the student finds the
+teacher's token, and the teacher the student's.
+For each distance and objective: problems solved (greedily, of 32) at the end, over seeds, and after how many answers
+the final share of reverse KL is first reached. A run that was cut short goes on where it was; trainings that are in the
 journal beside the result are not made again, if recipe, backbone, precision and teacher are the same, so that the
 table can be made in several calls: one after the other, or each with its own ``--runs`` and ``--out``, whose journals
 are then joined.
@@ -18,6 +20,8 @@ import argparse
 import hashlib
 import json
 import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +52,31 @@ CHANGES: dict[str, list[str]] = {
 }
 
 
+@dataclass(frozen=True)
+class Away:
+    """How a student comes to be as far from its teacher as it is.
+
+    Attributes:
+        steps: of warming up.
+        warming: changes of that.
+    """
+
+    steps: int
+    warming: Sequence[str] = ()
+
+
+AWAY = {
+    "40 steps": Away(40),
+    "5 steps": Away(5),
+    "no steps": Away(0),
+    "40 steps, another prompt": Away(40, warming=[r'vanilla.prompt="Problem: {problem}\nSolution:\n"']),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objectives", nargs="+", default=list(CHANGES), choices=list(CHANGES))
-    parser.add_argument("--warm", nargs="+", type=int, default=[0, 5, 40], help="steps of warming up")
+    parser.add_argument("--away", nargs="+", default=list(AWAY), choices=list(AWAY), help="how it is brought away")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change every training")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "divergence")
@@ -59,24 +84,23 @@ def main() -> None:
     args = parser.parse_args()
     recipe = load_recipe(RECIPE, args.set)
     journal, marks = Journal(args.out), fingerprints(recipe)
-    logs: dict[int, dict[str, list[list[dict[str, Any]]]]] = {}
-    for steps in args.warm:
-        logs[steps] = {objective: [] for objective in args.objectives}
+    logs: dict[str, dict[str, list[list[dict[str, Any]]]]] = {}
+    for away in args.away:
+        logs[away] = {objective: [] for objective in args.objectives}
         for seed in args.seeds:
             for objective in args.objectives:
-                logs[steps][objective].append(learnt(journal, recipe, marks, steps, objective, seed, args.runs))
-    rows = [row for steps in args.warm for row in table(steps, logs[steps])]
+                logs[away][objective].append(learnt(journal, recipe, marks, away, objective, seed, args.runs))
+    rows = [row for away in args.away for row in table(away, logs[away])]
     for row in rows:
         print(row)
     places = {line["item"]: line["environment"] for line in journal.done.values()}
     result = {"rows": rows, "recipe": recipe, "marks": marks, "seeds": args.seeds, "trained in": places}
     result |= {"environment": environment()}
     write_whole(args.out, json.dumps(result, indent=1) + "\n")
-    for steps in args.warm:
-        first = {name: asked(runs[0]) for name, runs in logs[steps].items()}
-        draw_progress(
-            first, args.out.with_suffix(f".{steps}.png"), f"{steps} steps of warming up, seed {args.seeds[0]}"
-        )
+    for away in args.away:
+        first = {name: asked(runs[0]) for name, runs in logs[away].items()}
+        picture = args.out.with_suffix(f".{named(away)}.png")
+        draw_progress(first, picture, f"a student of {away}, seed {args.seeds[0]}")
 
 
 def fingerprints(recipe: dict[str, Any]) -> dict[str, str]:
@@ -91,18 +115,22 @@ def learnt(
     journal: Journal,
     recipe: dict[str, Any],
     marks: dict[str, str],
-    steps: int,
+    away: str,
     objective: str,
     seed: int,
     runs: Path,
 ) -> list[dict[str, Any]]:
     """The log of a training, which is made if the journal has none like it."""
-    made_by = json.dumps([recipe | {"output": None, "seed": seed}, CHANGES[objective], marks], sort_keys=True)
-    key = hashlib.sha256(made_by.encode()).hexdigest()[:12], f"{steps} steps, {objective}, seed {seed}"
+    how = AWAY[away]
+    told = [recipe | {"output": None, "seed": seed}, asdict(how), CHANGES[objective], marks]
+    key = (
+        hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12],
+        f"{away}, {objective}, seed {seed}",
+    )
     if key not in journal.done:
         print(f"--- {key[1]}", flush=True)
-        start = warmed(recipe, steps, runs / f"warm-{steps}-{seed}", seed)
-        output = runs / f"{objective}-{steps}-{seed}"
+        start = warmed(recipe, how, runs, seed)
+        output = runs / f"{objective}-{named(away)}-{seed}"
         run_recipe(learning(recipe, runs), changes(objective, start, output, seed))
         new = whole_log(output / "learn" / "log.jsonl")
         journal.add({"setting": key[0], "item": key[1], "log": new, "environment": environment()})
@@ -110,12 +138,19 @@ def learnt(
     return log
 
 
-def warmed(recipe: dict[str, Any], steps: int, output: Path, seed: int) -> str | None:
-    """The folder of a student that was warmed up for so many steps; None for the backbone as it is."""
-    if steps == 0:
+def warmed(recipe: dict[str, Any], how: Away, runs: Path, seed: int) -> str | None:
+    """The folder of a student that was warmed up so; None for the backbone as it is."""
+    if how.steps == 0:
         return None
-    made = recipe | {"stages": recipe["stages"][:1]}
-    return str(run_recipe(written(made, output), [f"stages.0.loop.steps={steps}", f"output={output}", f"seed={seed}"]))
+    prompt = "-prompt" if how.warming else ""
+    output = runs / f"warm-{how.steps}{prompt}-{seed}"
+    made = written(recipe | {"stages": recipe["stages"][:1]}, output)
+    return str(run_recipe(made, [f"stages.0.loop.steps={how.steps}", f"output={output}", f"seed={seed}", *how.warming]))
+
+
+def named(away: str) -> str:
+    """A distance as part of a file's name."""
+    return away.replace(",", "").replace(" ", "-")
 
 
 def learning(recipe: dict[str, Any], runs: Path) -> Path:
@@ -139,15 +174,15 @@ def whole_log(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def table(steps: int, logs: dict[str, list[list[dict[str, Any]]]]) -> list[dict[str, Any]]:
-    """A row for each objective at one setting of the knob."""
+def table(away: str, logs: dict[str, list[list[dict[str, Any]]]]) -> list[dict[str, Any]]:
+    """A row for each objective at one distance."""
     goal = None
     if "rkl" in logs:
         goal = sum(asked(run)[-1]["asked/right"] for run in logs["rkl"]) / len(logs["rkl"])
     rows = []
     for objective, runs in logs.items():
         ends = mean_with_t_interval([100 * asked(run)[-1]["asked/right"] for run in runs])
-        row: dict[str, Any] = {"warm": steps, "objective": objective, "seeds": len(runs)}
+        row: dict[str, Any] = {"away": away, "objective": objective, "seeds": len(runs)}
         row["before"] = round(100 * sum(asked(run)[0]["asked/right"] for run in runs) / len(runs), 2)
         row["after"] = [round(value, 2) if math.isfinite(value) else None for value in ends]
         row["length"] = round(sum(run[-1]["completions/mean_length"] for run in runs) / len(runs), 1)

@@ -78,3 +78,43 @@ def test_a_committed_adapter_is_taken_if_all_its_parts_were_made_so(
     assert found(chain[:1]) == tmp_path
     made = {"recipe": part("cpu", start="elsewhere")}
     assert found(chain[:1]) is None  # of a single part, the start is its own
+
+
+def test_a_student_is_brought_away_from_its_teacher_in_each_way(
+    script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    divergence = script("divergence")
+    recipe = divergence.load_recipe(divergence.RECIPE)
+    ran: list[dict[str, Any]] = []
+
+    def run(path: Path, changes: list[str]) -> Path:
+        ran.append(divergence.load_recipe(path, changes))
+        output = Path(ran[-1]["output"])
+        (output / "learn").mkdir(parents=True, exist_ok=True)
+        (output / "learn" / "log.jsonl").write_text('{"asked/right": 0.5}\n')
+        return output / "method"
+
+    monkeypatch.setattr(divergence, "run_recipe", run)
+    monkeypatch.setattr(divergence, "environment", dict)
+    own = recipe["vanilla"]["prompt"]
+    met = {}
+    for away in divergence.AWAY:
+        ran.clear()
+        journal = divergence.Journal(tmp_path / "result.json")
+        for _ in range(2):  # the second time it is in the journal
+            assert divergence.learnt(journal, recipe, {}, away, "rkl", 3, tmp_path) == [{"asked/right": 0.5}]
+        *warm, learn = ran
+        assert [stage["name"] for one in ran for stage in one["stages"]] == ["warm", "learn"][-len(ran) :]
+        assert all(one["seed"] == 3 for one in ran)
+        assert learn["vanilla"]["prompt"] == own  # it is asked as its teacher
+        assert learn["start"] == (str(Path(warm[0]["output"]) / "method") if warm else None)
+        assert learn["stages"][0]["objective"] == "rkl"
+        steps = warm[0]["stages"][0]["loop"]["steps"] if warm else 0
+        prompt = warm[0]["vanilla"]["prompt"] if warm else own
+        met[away] = steps, prompt
+    assert met == {
+        "40 steps": (40, own),
+        "5 steps": (5, own),
+        "no steps": (0, own),
+        "40 steps, another prompt": (40, "Problem: {problem}\nSolution:\n"),
+    }
