@@ -5,11 +5,13 @@
     python benchmarks/scripts/poc.py --test runs/labels/squad_dev.json ... --train runs/labels/squad.json ... \\
         --out benchmarks/results/poc.json
 
-For P@R every policy is given floors up to 1 and says a ratio for each text; the next gentler ratio that was
-labelled (or 1) is what it gets, so that all policies choose among the same contexts and nothing is interpolated.
-What a floor and a promise deliver is measured, not looked up: texts are compressed by the whole pipeline, read and
-scored. Texts that score nothing when whole have no retention; they are left out there and of prediction errors, and
-are kept in P@R. Beside the result: pictures of mean score against ratio, and of single curves around their mean.
+For P@R every policy is given floors up to 1 and says a ratio for each text; the next gentler ratio that was labelled
+(or 1) is what it gets, so that all policies choose among the same contexts and nothing is interpolated. What a floor
+and a promise deliver is measured, not looked up: texts are compressed by the whole pipeline, read and scored.
+``--train`` needs labels of the validation split too (``laconic label --split validation``), by which the regression's
+ridge is picked. Texts that score nothing when whole have no retention; they are left out there and of prediction
+errors, and are kept in P@R. Beside the result: pictures of mean score against ratio, and of single curves around their
+mean.
 """
 
 from __future__ import annotations
@@ -85,6 +87,8 @@ def main() -> None:
     labels = [one.labels for one in known if one.labels is not None]
     given = {id(one): described(compressor, one) for one in [*trained_on, *texts]}
     held = [one for one in trained_on if one.labels is not None and split_of(one.document) == "validation"]
+    if not held:
+        raise SystemExit("No text of the validation split is labelled: the regression's ridge is picked by those.")
     fitted, ridge = best_features(known, held, given)
     threshold = Threshold.fit([given[id(one)][1] for one in known], labels)
     average = AverageCurve.of(labels)

@@ -118,3 +118,37 @@ def test_a_student_is_brought_away_from_its_teacher_in_each_way(
         "no steps": (0, own),
         "40 steps, another prompt": (40, "Problem: {problem}\nSolution:\n"),
     }
+
+
+def labelled(poc: Any, ident: int, whole: float, scores: list[float]) -> Any:
+    by_ratio = dict(zip((0.2, 0.5, 0.8), scores, strict=True))
+    return poc.Labelled(str(ident), "qa", str(ident), "some text", "Who?", whole, by_ratio, {r: r for r in by_ratio})
+
+
+def test_the_true_curve_has_no_error(script: Any) -> None:
+    """PoC's invariant 12: the error of prediction is 0 for the oracle, and counts gains as 1."""
+    poc = script("poc")
+    one = labelled(poc, 0, 0.5, [0.1, 0.4, 0.8])
+    assert poc.errors_of(lambda ratios: [{0.2: 0.2, 0.5: 0.8, 0.8: 1.0}[ratio] for ratio in ratios], one) == [0, 0, 0]
+    assert poc.errors_of(lambda ratios: [1.0] * len(ratios), one) == pytest.approx([0.8, 0.2, 0.0])
+
+
+def test_a_policy_gets_the_next_ratio_that_was_labelled(script: Any) -> None:
+    poc = script("poc")
+    grid = poc.Grid([labelled(poc, 0, 0.5, [0.1, 0.4, 0.8]), labelled(poc, 1, 1.0, [0.3, 0.6, 0.9])])
+    points = grid.outcomes([[0.2, 0.21], [0.81, 0.0]])
+    assert points.ratios.tolist() == [[0.2, 0.5], [1.0, 0.2]]
+    assert points.scores.tolist() == [[0.1, 0.6], [0.5, 0.3]]
+
+
+def test_what_does_not_look_at_the_text_is_as_good_as_a_fixed_ratio(script: Any) -> None:
+    """By the very code of the published tables: a policy of one curve for all texts is a fixed ratio."""
+    poc = script("poc")
+    texts = [labelled(poc, n, 1.0, [0.1 * n, 0.1 * n + 0.2, 0.1 * n + 0.4]) for n in range(6)]
+    average = poc.AverageCurve.of([one.labels for one in texts])
+    threshold = poc.Threshold.fit([[0.5, 0.9]] * 6, [one.labels for one in texts])
+    curves = {name: [average] * 6 for name in ("average", "features", "text")}
+    row, _ = poc.evaluate("qa", texts, curves, [[0.5, 0.9]] * 6, threshold)
+    assert row["pr"]["average"]["value"] == pytest.approx(row["pr"]["fixed"]["value"], abs=0.01)
+    assert row["pr"]["average"]["minus fixed"][0] == pytest.approx(0.0, abs=0.01)
+    assert row["pr"]["oracle"]["value"] > row["pr"]["fixed"]["value"] + 0.01

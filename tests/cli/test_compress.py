@@ -10,6 +10,7 @@ import torch
 from outcomes import Run, assert_refused
 from tiny import tiny_backbone
 
+from laconic.cli.label import labels_of
 from laconic.data.documents import read_document
 from laconic.data.loaders import load_file
 from laconic.generation.answer import QUESTION_TEMPLATE
@@ -108,6 +109,9 @@ def test_ask_goes_by_a_floor_from_end_to_end(run: Run, document: str, predictor:
     assert told["context_tokens"] == compressed["compressed_tokens"] < told["document_tokens"]
     assert told["floor"] == 0.6
     assert any("is predicted to keep" in note for note in told["notes"])
+    assert told["predicted_retention"] == compressed["predicted_retention"]
+    assert told["promise"] == compressed["promise"]
+    assert_refused(run("ask", document, QUESTION, *options, "--auto"), "--floor")
     assert any("nothing is promised" in note for note in told["notes"])
     shown = run("ask", document, QUESTION, *options, "--floor", "0.6")
     assert "floor: 0.6" in shown.err
@@ -156,6 +160,7 @@ def test_slips_are_told_in_one_line(
     assert_refused(run("compress", document, *PLAIN, *floor, "--promise", "surely"), "no promise")
     assert_refused(run("compress", document, *PLAIN, *floor, "--promise", "risk", "--delta", "1"), "delta")
     assert_refused(run("compress", document, *PLAIN, *floor, "--policy", "last"), "policy")
+    assert_refused(run("compress", document, *PLAIN, "--ratio", "0.5", "--policy", "first"), "--floor")
     for more in (["--promise", "risk"], ["--delta", "0.3"], ["--predictor", predictor]):
         assert_refused(run("compress", document, *PLAIN, "--ratio", "0.5", *more), "What is promised is a floor")
     assert_refused(run("compress", document, *PLAIN, *floor, "--policy", "first", "--promise", "risk"), "safe")
@@ -187,6 +192,16 @@ def test_auto_goes_by_the_profile_of_this_machine(run: Run, document: str, predi
             run("compress", document, *PLAIN, "--floor", "0.5", "--predictor", predictor, "--auto", "--json").out
         )
         assert any("skipped" in note for note in steered["notes"]) == left
+        assert (steered["requested_ratio"] == steered["predicted_retention"] == 1) == left
+        safe = json.loads(run(*options, "--protect", "numbers").out)  # of the same profile
+        assert any("skipped" in note for note in safe["notes"]) == left
+        asked = json.loads(
+            run(
+                "ask", document, QUESTION, *PLAIN, "--adapter", "none", "--floor", "0.5", "--predictor", predictor,
+                "--auto", "--json", "--max-new-tokens", "3",
+            ).out
+        )  # fmt: skip
+        assert any("skipped" in note for note in asked["notes"]) == left
     assert_refused(run("profile", *PLAIN, "--lengths", "many"), "lengths")
     assert_refused(run("profile", *PLAIN, "--lengths", "2"), "16 tokens")
     assert_refused(run("profile", *PLAIN, "--lengths", "64"), "One length")
@@ -219,5 +234,8 @@ def test_labels_from_the_command_line(run: Run, tmp_path: Path) -> None:
     for wrong in ("0", "0.5,2", "some"):
         assert_refused(run("label", str(data), "--ratios", wrong), "ratios")
     assert_refused(run("label", str(data), "--shard", "2/2"), "shard")
+    assert {str(labels_of(shard)) for shard in ("0/1", "0/2", "1/2")} == {
+        "runs/labels.json", "runs/labels-0-of-2.json", "runs/labels-1-of-2.json",
+    }  # fmt: skip
     assert_refused(run("label", str(data), "--out", str(tmp_path / "x.txt")), "JSON")
     assert_refused(run("label", "nothing_known"), "no task")

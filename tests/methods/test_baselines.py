@@ -18,6 +18,8 @@ from laconic.core.lexical import LexicalIndex
 from laconic.core.results import Compressed
 from laconic.errors import AdapterError, BudgetError, DocumentError, LaconicError, QuestionError
 from laconic.methods.baselines import embedding
+from laconic.methods.baselines.bm25 import BM25
+from laconic.methods.poc.compressors import compressor_digest
 from laconic.methods.ram.config import RAMConfig
 from laconic.methods.ram.model import RAM
 from laconic.methods.registry import METHODS, load_methods, reader_name, shipped_adapters
@@ -108,6 +110,16 @@ def test_bad_input(compressors: dict[str, Compressor], name: str) -> None:
     if compressors[name].query_aware:
         with pytest.raises(QuestionError):
             compressors[name].compress(DOCUMENT, "", ratio=0.5)
+
+
+def test_a_question_that_the_embeddings_would_not_read_whole_is_refused(compressors: dict[str, Compressor]) -> None:
+    with pytest.raises(QuestionError, match="more than"):
+        compressors["embedding"].compress(DOCUMENT, "why " * 600, ratio=0.5)
+
+
+def test_segments_of_another_length_are_another_compressor() -> None:
+    short, long, again = (compressor_digest("bm25", BM25(tiny_backbone(), width)) for width in (16, 64, 16))
+    assert short == again != long
 
 
 def test_what_each_keeps(compressors: dict[str, Compressor]) -> None:

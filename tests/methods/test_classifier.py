@@ -167,9 +167,14 @@ def test_it_reads_in_bfloat16_where_that_is_quick(tmp_path: Path, monkeypatch: p
     assert found[True] == pytest.approx(found[False], abs=0.05)
 
 
-def test_long_questions_are_read_to_the_end_of_a_row_and_empty_ones_refused() -> None:
-    scores = word_scores(classifier(), TEXT, words_of(TEXT), "passkey " * 300)
+def test_questions_longer_than_a_row_and_empty_ones_are_refused() -> None:
+    model = classifier()
+    scores = word_scores(model, TEXT, words_of(TEXT), "passkey " * 10)
     assert all(0 <= score <= 1 for score in scores)
+    with pytest.raises(
+        QuestionError, match=f"300 tokens is more than the classifier reads, {model.config.row_tokens - 2}"
+    ):
+        word_scores(model, TEXT, words_of(TEXT), "passkey " * 300)
     with pytest.raises(QuestionError):
         word_scores(classifier(), TEXT, words_of(TEXT), " ")
     with pytest.raises(LaconicError, match="window"):

@@ -23,7 +23,7 @@ from laconic.methods.poc.average import AverageCurve
 from laconic.methods.poc.chunked import between_words, compress_each
 from laconic.methods.poc.config import PoCConfig
 from laconic.methods.poc.labels import Labelled, Labels, Made
-from laconic.methods.poc.predictor import CurvePredictor
+from laconic.methods.poc.predictor import CurvePredictor, TextCurve
 from laconic.methods.poc.promises import FILE, TARGETS, Promises, common_ratios, outcomes_of, retention_at
 from laconic.methods.poc.steering import PoC, load_predictor
 from laconic.methods.pruning.perplexity import Contrastive
@@ -124,7 +124,9 @@ def test_a_reason_to_leave_the_text_alone_is_asked_for_the_ratio_and_told() -> N
     skipped = method.compress(TEXT, floor=0.3, skip=from_there_on)
     assert skipped.compressed.text == TEXT
     assert skipped.compressed.notes == ["too short to pay"]
-    assert asked == [0.02, skipped.choice.ratio] == [0.02, wanted]
+    assert asked == [0.02, wanted]
+    assert (skipped.choice.ratio, skipped.choice.retention) == (1.0, 1.0), "which is what was delivered"
+    assert skipped.choice.curve
 
 
 def test_a_predictor_that_weighs_features_is_told_them() -> None:
@@ -177,6 +179,7 @@ def test_each_chunk_may_have_a_ratio_of_its_own() -> None:
     compressed = found.compressed
     assert compressed.text is not None
     assert compressed.context_tokens == BACKBONE.count_tokens(compressed.text)
+    assert words_in_order(compressed.text, text)
     assert compressed.requested_ratio == pytest.approx(found.choice.ratio, abs=0.02)
     assert compressed.delivered_ratio <= compressed.requested_ratio + len(wanted) / compressed.document_tokens
     for span in compressed.evidence:
@@ -211,12 +214,19 @@ def test_a_chunk_of_which_no_part_is_short_enough_stays_as_it_is() -> None:
     assert plain
     assert all(chunk.strip() in found.text for chunk in plain)
     assert len(found.text) < len(text)
+    assert words_in_order(found.text, text), "a chunk as it was, and one that was cut behind it, do not run together"
     assert text[: pieces.char_spans[0][1]].strip() == plain[0].strip(), "at ratio 1 nothing was to be cut"
     assert found.notes == [f"{len(plain) - 1} of {len(pieces)} chunks have no part so short, and are as they were"]
     ended = compress_each(Sentences(BACKBONE), predictor(), TEXT + "\n\n", None, [0.5] * 9)
     assert ended.text == TEXT + "\n\n", "no part of it is short enough, and its end is kept too"
     with pytest.raises(LaconicError, match="leaves vectors"):
         compress_each(Vectors(BACKBONE), predictor(), text, None, ratios)
+
+
+def words_in_order(part: str, whole: str) -> bool:
+    """Whether all words of one are words of the other, in its order."""
+    left = iter(whole.split())
+    return all(word in left for word in part.split())
 
 
 def test_chunks_end_between_words() -> None:
@@ -246,6 +256,7 @@ def test_a_ratio_that_cannot_be_delivered_gives_way_to_the_next() -> None:
     refused = method.compress(TEXT, floor=0.0, skip=lambda ratio: "dear" if ratio > 0.1 else None)
     assert refused.compressed.text == TEXT, "the gentler ratio is asked about too"
     assert refused.compressed.notes == ["dear"]
+    assert (refused.choice.ratio, refused.choice.retention) == (1.0, 1.0)
     sure = replace(promises(), outcomes=[[1.0] * len(TARGETS)] * 60)  # no margin is needed
     careful = PoC(BySegment(BACKBONE), predictor(), sure, compressor_digest="compressor x")
     measured = careful.compress(TEXT, floor=0.0, promise="risk").compressed.requested_ratio
@@ -255,9 +266,10 @@ def test_a_ratio_that_cannot_be_delivered_gives_way_to_the_next() -> None:
 def test_another_prompt_or_metric_is_another_predictor() -> None:
     with pytest.raises(AdapterError, match="prompt"):
         poc(prompt="quite another {question}")
-    assert poc(prompt=MADE.prompt, metrics={"squad": "f1 of 32 tokens", "other": "rouge"})
+    assert poc(prompt=MADE.prompt)
+    MADE.require(replace(MADE, metrics={"squad": "f1 of 32 tokens", "other": "rouge"}), "It")
     with pytest.raises(AdapterError, match="squad"):
-        poc(metrics={"squad": "exact match"})
+        MADE.require(replace(MADE, metrics={"squad": "exact match"}), "It")
 
 
 def test_promises_aim_higher_and_say_so() -> None:
@@ -277,6 +289,34 @@ def test_promises_aim_higher_and_say_so() -> None:
         # on the held-out texts themselves it is kept
         at = [labels(need).scores.get(found.choice.ratio, 1.0) for need in (0.1, 0.3, 0.5, 0.8)]
         assert sum(at) / 4 >= 0.5
+
+
+@pytest.mark.parametrize(("promise", "each_chunk"), [("mean", False), ("mean", True), ("risk", False)])
+def test_a_curve_is_looked_at_twice(promise: Any, each_chunk: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Invariant 4, with all that is told beside the choice."""
+    method, looks = poc(), list[int]()
+    by_chunk = TextCurve.by_chunk
+
+    def counted(curve: TextCurve, ratios: Sequence[float]) -> torch.Tensor:
+        looks.append(len(ratios))
+        return by_chunk(curve, ratios)
+
+    monkeypatch.setattr(TextCurve, "by_chunk", counted)
+    found = method.compress(TEXT, floor=0.3, promise=promise, each_chunk=each_chunk)
+    assert found.choice.ratio < 1
+    assert found.choice.curve
+    assert len(looks) <= 2
+
+
+@pytest.mark.parametrize(
+    ("floor", "delta", "told"),
+    [(0.996, 0.1, ("99.6%", "10%", "90%")), (0.9, 0.005, ("90%", "0.5%", "99.5%")), (0.9, 0.125, ("12.5%", "87.5%"))],
+)
+def test_what_is_promised_is_not_rounded(floor: float, delta: float, told: Sequence[str]) -> None:
+    known = [promises().words(floor, promise, delta) for promise in ("mean", "risk", "quantile")]
+    for share in told:
+        assert any(share in one.split(" ") or f"{share};" in one for one in known), share
+    assert not any(word in " ".join(known) for word in (" 0%", "100%", " 12%", " 13%"))
 
 
 @pytest.mark.parametrize("promise", ["risk", "quantile"])

@@ -139,6 +139,14 @@ def test_what_is_protected_stays(kind: str, wanted: list[str]) -> None:
         ByChance(BACKBONE, [kind]).compress(TEXT, budget=1)
 
 
+def test_names_of_any_alphabet_with_capitals_are_protected() -> None:
+    text = "We met Émile there, in Žilina, and Анна Каренина too. Österreichs Örn came, öl did not."
+    words = words_of(text)
+    safe = protected_words(text, words, ["names"])
+    said = {text[a:b] for (a, b), one in zip(words, safe, strict=True) if one}
+    assert said == {"Émile", "Žilina,", "Анна", "Каренина", "Österreichs", "Örn"}
+
+
 def test_what_stands_right_behind_is_not_protected() -> None:
     text = "“ab”語"
     assert protected_words(text, words_of(text), ["quotes"]) == [True, False]

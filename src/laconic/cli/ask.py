@@ -17,6 +17,7 @@ from laconic.cli import ask_bill
 from laconic.cli.ask_request import Request
 from laconic.cli.loading import open_backbone
 from laconic.cli.output import print_json
+from laconic.cli.profile import reason_not_to
 from laconic.core.results import Answer, Compressed, Stopwatch
 from laconic.core.segments import require_question
 from laconic.data.documents import read_document
@@ -25,7 +26,7 @@ from laconic.generation.answer import Reader
 from laconic.methods.budget import auto_budget
 from laconic.methods.poc.calibration import Promise
 from laconic.methods.poc.compressors import SCORED, compressor_digest, load_steerable
-from laconic.methods.poc.steering import PoC, load_predictor
+from laconic.methods.poc.steering import PoC, Steered, load_predictor
 from laconic.methods.registry import LoadedMethod, check_names, load_method, reader_name
 
 
@@ -40,6 +41,7 @@ def run(request: Request, as_json: bool) -> None:
     question = require_question(request.question)
     document = read_document(request.documents)
     people, out, watch = _consoles(as_json)
+    steered: Steered | None = None
     people.print(Text(f"{document.name}: {len(document.text):,} characters", style="dim"))
     # a library that prints must not spoil the one JSON object
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
@@ -49,7 +51,8 @@ def run(request: Request, as_json: bool) -> None:
         room = _room(request, method, question)
         with _stage(people, f"compress with {request.method}"):
             if request.floor is not None:
-                compressed = _to_floor(request, request.floor, method, document.text, room, watch)
+                steered = _to_floor(request, request.floor, method, document.text, room, watch)
+                compressed = steered.compressed
             elif ratio is None:
                 compressed = method.compressor.compress(document.text, question, budget=room)
             else:
@@ -59,12 +62,10 @@ def run(request: Request, as_json: bool) -> None:
                     _check_fits(request, seen, room)
                 compressed = method.compressor.compress(document.text, question, ratio=ratio)
         answer = _answer(request, method.reader, compressed, people, out)
-    _print(request, backbone.name, answer, watch.seconds, people, out, as_json)
+    _print(request, backbone.name, answer, watch.seconds, people, out, as_json, steered)
 
 
-def _to_floor(
-    request: Request, floor: float, method: LoadedMethod, text: str, room: int, watch: Stopwatch
-) -> Compressed:
+def _to_floor(request: Request, floor: float, method: LoadedMethod, text: str, room: int, watch: Stopwatch) -> Steered:
     """The strongest compression that is predicted to keep the floor; what was chosen and promised is among its notes.
 
     Raises:
@@ -75,6 +76,13 @@ def _to_floor(
         predictor, promises = load_predictor(backbone, request.predictor)
         # as labels are made: with the plain backbone as scorer, where there is one
         compressor = load_steerable(request.method, backbone) if request.method in SCORED else method.compressor
+    tokens = backbone.count_tokens(text)
+
+    def skip(ratio: float) -> str | None:
+        if not request.auto or tokens > room:  # which cannot be read whole
+            return None
+        return reason_not_to(request.method, backbone, compressor, tokens, ratio)
+
     steered = PoC(
         compressor,
         predictor,
@@ -82,7 +90,9 @@ def _to_floor(
         compressor_digest=compressor_digest(request.method, compressor),
         reader=reader_name(backbone, request.adapter),
         prompt=method.reader.template,
-    ).compress(text, request.question, floor=floor, promise=cast(Promise, request.promise), delta=request.delta)
+    ).compress(
+        text, request.question, floor=floor, promise=cast(Promise, request.promise), delta=request.delta, skip=skip
+    )
     seen = steered.compressed.context_tokens
     if seen > room:
         raise BudgetError(
@@ -90,7 +100,8 @@ def _to_floor(
             "Lower the floor, or use --factor auto.",
         )
     chosen = f"ratio {steered.choice.ratio:.3f} is predicted to keep {steered.choice.retention:.2f} of the quality"
-    return replace(steered.compressed, notes=[*steered.compressed.notes, chosen, steered.promise])
+    notes = [*steered.compressed.notes, chosen, steered.promise]
+    return replace(steered, compressed=replace(steered.compressed, notes=notes))
 
 
 def ask_memory(request: Request, as_json: bool) -> None:
@@ -156,9 +167,10 @@ def _print(
     people: Console,
     out: Console,
     as_json: bool,
+    steered: Steered | None = None,
 ) -> None:
     if as_json:
-        print_json(ask_bill.as_json(request, backbone, answer, loading))
+        print_json(ask_bill.as_json(request, backbone, answer, loading, steered))
         return
     out.print()
     ask_bill.show(people, request, answer, loading)

@@ -10,11 +10,14 @@ from rich.text import Text
 
 from laconic.cli.ask_request import Request
 from laconic.core.results import Answer, added, peak_memory_mb
+from laconic.methods.poc.steering import Steered
 
 SHOWN_PASSAGES = 3
 
 
-def as_json(request: Request, backbone: str, answer: Answer, loading: dict[str, float]) -> dict[str, Any]:
+def as_json(
+    request: Request, backbone: str, answer: Answer, loading: dict[str, float], steered: Steered | None
+) -> dict[str, Any]:
     context = answer.context
     return {
         "answer": answer.text,
@@ -24,6 +27,8 @@ def as_json(request: Request, backbone: str, answer: Answer, loading: dict[str, 
         "context_tokens": context.context_tokens,
         "requested_factor": request.factor if request.factor == "auto" else float(request.factor),
         "floor": request.floor,
+        "predicted_retention": round(steered.choice.retention, 4) if steered else None,
+        "promise": steered.promise if steered else None,
         "delivered_factor": round(context.delivered_factor, 3),
         "evidence": [{"start": s.start, "end": s.end, "text": s.text, "score": s.score} for s in context.evidence],
         "seconds": {stage: round(value, 4) for stage, value in added(loading, answer.stages).items()},

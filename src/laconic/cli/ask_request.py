@@ -36,6 +36,7 @@ class Request:
     promise: str = "mean"
     delta: float = 0.1
     predictor: str | None = None
+    auto: bool = False
 
     @property
     def method(self) -> str:
@@ -48,9 +49,10 @@ class Request:
         """Raise ``LaconicError`` for a floor that cannot be meant, before any work."""
         check_promise(self.promise, self.delta)
         if self.floor is None:
-            if (self.promise, self.delta, self.predictor) != ("mean", 0.1, None):
+            if (self.promise, self.delta, self.predictor, self.auto) != ("mean", 0.1, None, False):
                 raise BudgetError(
-                    "What is promised is a floor.", "Give --floor too, or leave --promise, --delta and --predictor out."
+                    "What is promised, and whether it pays, is of a floor.",
+                    "Give --floor too, or leave --promise, --delta, --predictor and --auto out.",
                 )
             return
         check_floor(self.floor)

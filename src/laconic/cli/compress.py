@@ -83,6 +83,8 @@ class Request:
             )
         if self.floor is not None:
             check_floor(self.floor)
+        elif self.policy != "safe":
+            raise BudgetError("A policy looks for a floor.", "Give --floor instead, or leave --policy out.")
         elif (self.promise, self.delta, self.predictor) != ("mean", 0.1, None):
             raise BudgetError(
                 "What is promised is a floor.", "Give --floor instead, or leave --promise, --delta and --predictor out."
@@ -191,6 +193,7 @@ def _as_json(request: Request, outcome: Outcome, loading: dict[str, float]) -> d
         "curve": [[round(ratio, 5), round(value, 4)] for ratio, value in choice.curve] if choice else None,
         "feasible": choice.feasible if choice else True,
         "promise": steered.promise if steered else None,
+        "reader": steered.reader if steered else None,
         "margin": round(steered.margin, 4) if steered else None,
         "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
         "notes": compressed.notes,

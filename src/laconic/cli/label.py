@@ -69,6 +69,12 @@ def run(
     )
 
 
+def labels_of(shard: str) -> Path:
+    """Where labels go if nobody says it: shards of one run must not write over each other."""
+    part, parts = _shard(shard)
+    return Path("runs", "labels.json" if parts == 1 else f"labels-{part}-of-{parts}.json")
+
+
 def _ratios(text: str) -> list[float] | int:
     try:
         if text.isdecimal():

@@ -33,6 +33,9 @@ Floor = Annotated[float | None, typer.Option(help="Share of the quality to keep:
 Promise = Annotated[str, typer.Option(help="What the floor means: mean, risk or quantile")]
 Delta = Annotated[float, typer.Option(help="Risk that is left, for risk and quantile")]
 Predictor = Annotated[str | None, typer.Option(help="Saved predictor for --floor", show_default="shipped")]
+Auto = Annotated[
+    bool, typer.Option("--auto", help="Leave the text alone where compressing costs more time than it saves")
+]
 Protect = Annotated[str, typer.Option(help="Never cut: numbers,names,quotes,code,urls")]
 Classifier = Annotated[
     str | None, typer.Option(help="Saved classifier, or LLMLingua-2's folder", show_default="shipped")
@@ -55,6 +58,7 @@ def ask(
     promise: Promise = "mean",
     delta: Delta = 0.1,
     predictor: Predictor = None,
+    auto: Auto = False,
     backbone: Backbone = None,
     adapter: Adapter = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer")] = 64,
@@ -74,7 +78,7 @@ def ask(
         )
     request = Request(
         document, question, method, factor, budget, backbone, adapter, max_new_tokens, dtype, device,
-        floor, promise, delta, predictor,
+        floor, promise, delta, predictor, auto,
     )  # fmt: skip
     run(request, as_json)
 
@@ -94,9 +98,7 @@ def compress(
     ] = False,
     method: Annotated[str, typer.Option(help="classifier, selfinfo, contrastive, bm25 or embedding")] = "classifier",
     protect: Protect = "",
-    auto: Annotated[
-        bool, typer.Option("--auto", help="Leave the text alone where compressing costs more time")
-    ] = False,
+    auto: Auto = False,
     out: Annotated[Path | None, typer.Option("--output", "-o", help="File for the text", show_default="stdout")] = None,
     predictor: Predictor = None,
     classifier: Classifier = None,
@@ -239,7 +241,12 @@ def label(
         list[str],
         typer.Argument(help="Task names, or .jsonl files with document, question, answers", callback=task_names),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Where to write the labels")] = Path("runs/labels.json"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Where to write the labels", show_default="runs/labels.json; with the shard's number"
+        ),
+    ] = None,
     method: Annotated[str, typer.Option(help="The compressor that will be steered")] = "classifier",
     ratios: Annotated[str, typer.Option(help="So many drawn for each text, or a list: 0.1,0.3,0.5")] = "8",
     limit: Annotated[int | None, typer.Option(min=1, help="Texts a task, drawn evenly over its documents")] = None,
@@ -255,11 +262,11 @@ def label(
     device: Device = "auto",
 ) -> None:
     """Label texts for a predictor: how a reader scores on them whole and compressed; goes on where it was cut off."""
-    from laconic.cli.label import run
+    from laconic.cli.label import labels_of, run
 
     run(
-        task, method, ratios, out, limit=limit, shard=shard, split=split, data=data, seed=seed, classifier=classifier,
-        protect=_kinds(protect), backbone=backbone, adapter=adapter, dtype=dtype, device=device,
+        task, method, ratios, out or labels_of(shard), limit=limit, shard=shard, split=split, data=data, seed=seed,
+        classifier=classifier, protect=_kinds(protect), backbone=backbone, adapter=adapter, dtype=dtype, device=device,
     )  # fmt: skip
 
 
@@ -274,7 +281,7 @@ def profile(
     dtype: Dtype = "auto",
     device: Device = "auto",
 ) -> None:
-    """Measure where compression pays on this machine; `compress --auto` goes by it."""
+    """Measure where compression pays on this machine; `--auto` goes by it."""
     from laconic.cli.profile import run
 
     run(method, lengths, answer, out, classifier=classifier, backbone=backbone, dtype=dtype, device=device)

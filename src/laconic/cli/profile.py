@@ -18,7 +18,7 @@ from laconic.data.documents import read_document
 from laconic.data.loaders import samples_folder
 from laconic.errors import LaconicError
 from laconic.eval.breakeven import Profile, draw, measure
-from laconic.methods.poc.compressors import compressor_digest, load_steerable
+from laconic.methods.poc.compressors import load_steerable, unprotecting
 from laconic.methods.roles import Compressor
 
 LENGTHS = "128,512,2048"
@@ -79,14 +79,14 @@ def reason_not_to(method: str, backbone: Backbone, compressor: Compressor, token
     if saved > 0:
         return None
     return (
-        f"compression is skipped: by this machine's profile it would cost {-saved:.2f} s more than it saves "
-        f"({tokens:,} tokens, an answer of {ANSWER})"
+        f"compression to {ratio:.3g} is skipped: by this machine's profile it would cost {-saved:.2f} s more than it "
+        f"saves ({tokens:,} tokens, an answer of {ANSWER})"
     )
 
 
 def _what(method: str, backbone: Backbone, compressor: Compressor) -> dict[str, str]:
     return {
-        "compressor": compressor_digest(method, compressor),
+        "compressor": unprotecting(method, compressor),
         "backbone": backbone.content_hash,
         "device": str(backbone.device),
         "dtype": str(backbone.dtype),

@@ -9,6 +9,7 @@ import torch
 from laconic.backbone import Backbone
 from laconic.core.segments import SegmentedText, require_question
 from laconic.encoder import load_encoder
+from laconic.errors import QuestionError
 from laconic.methods.baselines.select import SEGMENT_TOKENS, SegmentSelector
 
 ROWS_PER_PASS = 64
@@ -19,12 +20,21 @@ class Embedding(SegmentSelector):
 
     def __init__(self, backbone: Backbone, segment_tokens: int = SEGMENT_TOKENS) -> None:
         super().__init__(backbone, segment_tokens)
-        encoder = load_encoder(device="cpu")
-        self.tokenizer, self.model = encoder.tokenizer, encoder.model
+        self.encoder = load_encoder(device="cpu")
+        self.tokenizer, self.model = self.encoder.tokenizer, self.encoder.model
         self._last: tuple[str, torch.Tensor] | None = None
+
+    @property
+    def settings(self) -> str:
+        return f"{super().settings}, {self.encoder.content_hash}"
 
     def scores(self, segmented: SegmentedText, query: str | None) -> Sequence[float]:
         question = require_question(query)
+        if (tokens := len(self.tokenizer(question)["input_ids"])) > self.encoder.window:
+            raise QuestionError(
+                f"A question of {tokens} tokens is more than {self.encoder.name} reads, {self.encoder.window}.",
+                "Ask a shorter one.",
+            )
         if self._last is None or self._last[0] != segmented.text:
             self._last = (segmented.text, self._embed(segmented.segment_texts()))
         return (self._last[1] @ self._embed([question])[0]).tolist()

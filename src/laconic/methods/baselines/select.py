@@ -28,6 +28,11 @@ class SegmentSelector(ABC):
     def __init__(self, backbone: Backbone, segment_tokens: int = SEGMENT_TOKENS) -> None:
         self.backbone, self.segment_tokens = backbone, segment_tokens
 
+    @property
+    def settings(self) -> str:
+        """What its choices follow from, beside the backbone's tokens."""
+        return f"{self.segment_tokens} tokens"
+
     @abstractmethod
     def scores(self, segmented: SegmentedText, query: str | None) -> Sequence[float]:
         """A score for every segment; higher is kept first."""

@@ -64,11 +64,12 @@ def compress_each(
             continue
         if found.text is None:
             raise LaconicError("Chunks are put together as text, and this compressor leaves vectors.", "Use another.")
-        gap = "\n" if "\n" in chunk[len(chunk.rstrip()) :] else " "
-        parts.append(found.text.strip() + gap)
+        # white space between two chunks may belong to either, and either may be left as it is
+        before, behind = chunk[: -len(chunk.lstrip())], chunk[len(chunk.rstrip()) :]
+        parts.append(before + found.text.strip() + behind)
         evidence += [replace(span, start=span.start + start, end=span.end + start) for span in found.evidence]
         seconds = added(seconds, found.seconds)
-    text = "".join(parts) if found is None else "".join(parts).rstrip()
+    text = "".join(parts)
     tokens, left = len(pieces.ids), predictor.backbone.count_tokens(text)
     asked = sum(ratio * length for ratio, length in zip(ratios, pieces.lengths, strict=True)) / tokens
     notes = [f"{stiff} of {len(pieces)} chunks have no part so short, and are as they were"] if stiff else []

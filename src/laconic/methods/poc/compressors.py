@@ -63,7 +63,12 @@ def check_steerable(name: str, protect: Collection[str] = (), classifier: str | 
 
 
 def compressor_digest(name: str, compressor: Compressor) -> str:
-    """What a compressor is, for labels and predictors: its name, and a digest of what it was trained to."""
-    version = getattr(compressor, "version", "")
+    """What a compressor is, for labels and predictors: its name, a digest of what makes it, and what it protects."""
     protect = ",".join(sorted(set(getattr(compressor, "protect", ()))))
-    return " ".join(part for part in (name, version, protect) if part)
+    return " ".join(part for part in (unprotecting(name, compressor), protect) if part)
+
+
+def unprotecting(name: str, compressor: Compressor) -> str:
+    """What a compressor is whatever it protects, which takes it no longer."""
+    made = (getattr(compressor, what, "") for what in ("version", "settings"))
+    return " ".join(part for part in (name, *made) if part)

@@ -67,17 +67,19 @@ class Promises:
         """The promise, said to a person."""
         texts, documents = len(self.outcomes), len(set(self.documents))
         those = f"{texts} held-out ones" if texts == documents else f"{texts} held-out ones of {documents} documents"
+        those += ", read by the model that labelled them,"
+        kept, risk = percent(floor), percent(delta)
         if promise == "risk":
+            sure = percent(1 - delta)
             return (
-                f"risk: with {1 - delta:.0%} confidence, texts like the {those} keep {floor:.0%} of their quality or "
-                "more in the mean"
+                f"risk: with {sure} confidence, texts like the {those} keep {kept} of their quality or more in the mean"
             )
         if promise == "quantile":
             return (
-                f"quantile: a text like the {those} keeps less than {floor:.0%} of its quality with a probability of "
-                f"{delta:.0%} at the most"
+                f"quantile: a text like the {those} keeps less than {kept} of its quality with a probability of {risk} "
+                "at the most"
             )
-        return f"mean: what is predicted for this text reaches {floor:.0%}; of a single text nothing is promised"
+        return f"mean: what is predicted for this text reaches {kept}; of a single text nothing is promised"
 
     def to_text(self) -> str:
         """What the file of a saved predictor says."""
@@ -110,6 +112,11 @@ class Promises:
                 "Train with recipes/poc/cpu.yaml, which makes it.",
             ) from error
         return found
+
+
+def percent(share: float) -> str:
+    """A share as it was asked for: nothing is promised that is only nearly so."""
+    return f"{100 * share:.6g}%"
 
 
 def outcomes_of(curve: Curve, labels: Labels, ratios: Sequence[float]) -> list[float]:

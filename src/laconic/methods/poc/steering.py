@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,12 +29,14 @@ class Steered:
     Attributes:
         promise: what the floor means, in words.
         margin: how far above the floor was aimed.
+        reader: content name of whoever's quality is meant: who read the labelled texts.
     """
 
     compressed: Compressed
     choice: Choice
     promise: str
     margin: float
+    reader: str
 
 
 class PoC:
@@ -53,14 +55,12 @@ class PoC:
         compressor_digest: str,
         reader: str | None = None,
         prompt: str | None = None,
-        metrics: Mapping[str, str] | None = None,
     ) -> None:
         """
         Args:
             compressor_digest: what the compressor is (``compressors.compressor_digest``).
             reader, prompt: who will read what is left (``registry.reader_name``), and what it is asked with
                 (``Reader.template``); None: whoever and whatever, at the user's own risk.
-            metrics: by task, how its answers will be measured, where that is known.
         """
         made = promises.made
         wanted = Made(
@@ -68,7 +68,7 @@ class PoC:
             made.reader if reader is None else reader,
             compressor_digest,
             made.prompt if prompt is None else prompt,
-            metrics or {},
+            {},
         )
         wanted.require(made, "The predictor")
         self.compressor, self.predictor, self.promises = compressor, predictor, promises
@@ -129,9 +129,10 @@ class PoC:
         with watch("score"):  # the compressor's own pass, which is remembered
             features = self._features(context, query)
         with watch("predict"):
-            curve = self.predictor.curve(context, query, features)
+            predicted = self.predictor.curve(context, query, features)
+            curve = Remembered(predicted, () if promise == "mean" else self.promises.ratios)
             if each_chunk:
-                choices, choice = choose_each(curve, floor, policy, least_ratio)
+                choices, choice = choose_each(predicted, floor, policy, least_ratio)
             else:
                 choices, choice = [], self._choose(curve, floor + margin, policy, least_ratio, promise)
         choice = choice if choice.curve else replace(choice, curve=told(curve))
@@ -143,7 +144,7 @@ class PoC:
             if ratio != choice.ratio:
                 choice = self._moved(choice, ratio, curve)
         compressed = replace(compressed, seconds=added(watch.seconds, compressed.seconds))
-        return Steered(compressed, choice, self.promises.words(floor, promise, delta), margin)
+        return self._steered(compressed, choice, floor, promise, delta, margin)
 
     def curve(self, context: str, query: str | None = None) -> TextCurve:
         """What is predicted of a text at any ratio."""
@@ -158,7 +159,13 @@ class PoC:
         self, context: str, policy: Policy, floor: float, promise: Promise, delta: float, reason: str
     ) -> Steered:
         compressed = whole(context, self.predictor.backbone.count_tokens(context), reason)
-        return Steered(compressed, Choice(1.0, 1.0, True, policy, []), self.promises.words(floor, promise, delta), 0.0)
+        return self._steered(compressed, Choice(1.0, 1.0, True, policy, []), floor, promise, delta, 0.0)
+
+    def _steered(
+        self, compressed: Compressed, choice: Choice, floor: float, promise: Promise, delta: float, margin: float
+    ) -> Steered:
+        words = self.promises.words(floor, promise, delta)
+        return Steered(compressed, choice, words, margin, self.promises.made.reader)
 
     def _choose(self, curve: Curve, aim: float, policy: Policy, least_ratio: float, promise: Promise) -> Choice:
         """One ratio for the text; under a promise, one that was measured."""
@@ -178,8 +185,7 @@ class PoC:
     def _at(
         self, ratio: float, context: str, query: str | None, skip: Callable[[float], str | None], promise: Promise
     ) -> tuple[Compressed, float]:
-        """The text at a ratio, or at the next gentler one that leaves some of it, and that ratio; or left alone."""
-        chosen = ratio
+        """The text at a ratio, or at the next gentler one that leaves some of it, and that ratio; or left alone: 1."""
         reason = "nothing may be cut: the text is as it was" if ratio >= 1 else skip(ratio)
         while reason is None:
             try:
@@ -187,7 +193,24 @@ class PoC:
             except BudgetError:  # less than one segment: the next gentler ratio of the search's first look, or measured
                 ratio = self.promises.ratio((math.floor(ratio * PARTS + 1e-9) + 1) / PARTS, promise)
                 reason = "no part of it is short enough: the text is as it was" if ratio >= 1 else skip(ratio)
-        return whole(context, self.predictor.backbone.count_tokens(context), reason), chosen
+        return whole(context, self.predictor.backbone.count_tokens(context), reason), 1.0
+
+
+class Remembered:
+    """A curve that is asked about some ratios along with the first others, and about none a second time.
+
+    A search has two looks at a curve; what else there is to know of it comes with the first.
+    """
+
+    def __init__(self, curve: Curve, along: Sequence[float]) -> None:
+        self.curve, self.along = curve, along
+        self.known: dict[float, float] = {}
+
+    def __call__(self, ratios: Sequence[float]) -> list[float]:
+        if not self.known.keys() >= set(ratios):
+            asked = [ratio for ratio in dict.fromkeys([*ratios, *self.along]) if ratio not in self.known]
+            self.known |= zip(asked, map(float, self.curve(asked)), strict=True)
+        return [self.known[ratio] for ratio in ratios]
 
 
 def told(curve: Curve) -> list[tuple[float, float]]:

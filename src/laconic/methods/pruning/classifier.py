@@ -154,14 +154,20 @@ class WordClassifier(TrainedMethod):
         return found
 
     def read_query(self, queries: Sequence[str]) -> list[ReadText]:
-        """Read questions side by side; of one that is longer than a row, the first row.
+        """Read questions side by side.
 
         Raises:
-            QuestionError: the encoder knows no character of one.
+            QuestionError: the encoder knows no character of one, or it is longer than a row.
         """
         all_rows = [rows_of(self.tokenizer, query, self.config.row_tokens) for query in queries]
-        if not all(all_rows):
-            raise QuestionError("The question has no character that the classifier knows.", "Ask in words.")
+        for rows in all_rows:
+            if not rows:
+                raise QuestionError("The question has no character that the classifier knows.", "Ask in words.")
+            if len(rows) > 1:
+                tokens, most = sum(len(row.ids) - 2 for row in rows), self.config.row_tokens - 2
+                raise QuestionError(
+                    f"A question of {tokens} tokens is more than the classifier reads, {most}.", "Ask a shorter one."
+                )
         rows = [own[0] for own in all_rows]
         states = self._hidden(rows)
         numbers = [torch.zeros(len(row.offsets), dtype=torch.long, device=self.device) for row in rows]

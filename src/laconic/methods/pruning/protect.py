@@ -8,10 +8,13 @@ from collections.abc import Collection, Sequence
 from laconic.core.segments import Range
 from laconic.errors import LaconicError
 
+#: capitals of all alphabets that have them (regular expressions of Python know no such class)
+_CAPITAL = "[" + "".join(letter for letter in map(chr, range(0x3000)) if letter.isupper()) + "]"
+_NAME = _CAPITAL + r"[\w’'-]*"
 _PATTERNS = {
     "numbers": r"\d+",  # whoever is touched is kept whole
     # a capital that no sentence begins with; a second capital, or one inside, is a name anywhere
-    "names": r"(?<=[^\s.!?:\"”’)\]。！？] )[A-Z][\w’'-]*|\b[A-Z][\w’'-]*(?: [A-Z][\w’'-]*)+|\b\w+[A-Z]\w*",
+    "names": rf"(?<=[^\s.!?:\"”’)\]。！？] ){_NAME}|\b{_NAME}(?: {_NAME})+|\b\w+{_CAPITAL}\w*",
     "quotes": r"\"[^\"\n]+\"|“[^”\n]+”|«[^»\n]+»|„[^“”\n]+[“”]",
     "code": r"```.*?```|`[^`\n]+`|\b\w+\([^()\n]*\)|\b\w+(?:[_.:]{1,2}\w+)+",
     "urls": r"(?:https?|ftp)://\S+|\bwww\.\S+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]+\.\w[\w.-]*",
