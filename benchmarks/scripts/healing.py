@@ -92,7 +92,7 @@ def main() -> None:
         batch_size=args.batch_size,
         notes={"limit": args.limit, "seed": args.seed, "recipe": recipe, "written_steps": args.written_steps},
     )
-    items = items_of(result, args.out)
+    items = items_of(result, tasks, args.out)
     result["recovered"] = [recovered(items, name) for name in methods]
     result["training"] = training
     write_whole(args.out, json.dumps(result, indent=1) + "\n")

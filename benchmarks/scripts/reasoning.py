@@ -28,7 +28,7 @@ from laconic.core.files import write_whole
 from laconic.eval import curves
 from laconic.eval.reasoning import evaluate_reasoning, items_of, reasoning_task
 from laconic.eval.reasoning_report import markdown, without
-from laconic.eval.seeds import over_problems, over_seeds, over_seeds_and_tasks
+from laconic.eval.seeds import MOST_SEEDS, over_problems, over_seeds, over_seeds_and_tasks
 from laconic.methods.baselines.heavy_hitters import HeavyHitters
 from laconic.methods.baselines.window_thinker import WindowThinker
 from laconic.methods.registry import load_thinker, shipped_adapter
@@ -71,6 +71,8 @@ def main() -> None:
     args = parser.parse_args()
     if len(set(args.seeds)) < len(args.seeds) or set(args.methods) & set(args.once):
         parser.error("a seed twice, or a method both under --methods and --once")
+    if len(args.seeds) > MOST_SEEDS:
+        parser.error(f"there are intervals of {MOST_SEEDS} seeds at the most")
     tasks = {name: reasoning_task(name, args.limit) for name in args.tasks}
     backbone = load_backbone()
     first, *others = args.seeds
@@ -91,9 +93,8 @@ def main() -> None:
         names = {name: [name, *(again(name, seed) for seed in others)] for name in several}
         result["over_seeds"] = over_seeds(result["rows"], names)
         result["over_seeds_and_tasks"] = over_seeds_and_tasks(result["rows"], names, "vanilla")
-        right = {
-            name: {key: one["right"] for key, one in own.items()} for name, own in items_of(result, args.out).items()
-        }
+        items = items_of(result, tasks, args.out)
+        right = {name: {key: one["right"] for key, one in own.items()} for name, own in items.items()}
         result["over_problems"] = over_problems(right, names, "vanilla")
     result["further"] = [again(name, seed) for seed in others for name in several]
     write_whole(args.out, json.dumps(result, indent=1) + "\n")

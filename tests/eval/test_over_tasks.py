@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from laconic.eval.metrics import difference_with_interval
 from laconic.eval.over_tasks import over_tasks, reference, solved_tasks
 
 
@@ -20,12 +23,32 @@ def test_differences_are_to_the_last_vanilla_problem_by_problem() -> None:
     assert all(row["items"] == 40 for row in rows.values())
     assert {row["against"] for row in rows.values() if "against" in row} == {"vanilla, trained on"}
     assert rows["vanilla"]["difference"]["mean"] == -50
-    assert rows["same"]["difference"] == {"mean": 0, "low": 0, "high": 0}
+    same = rows["same"]["difference"]
+    assert same["mean"] == 0
+    assert -10 < same["low"] < -2 < 2 < same["high"] < 10, "forty that agree do not prove that the next does"
     other = rows["other"]["difference"]
     assert other["mean"] == 0
     assert other["low"] < -20 < 20 < other["high"]
     better = rows["better"]["difference"]
     assert 20 < better["low"] < better["mean"] == 50 < better["high"] < 80
+
+
+@pytest.mark.parametrize(
+    ("both", "own", "other", "neither", "low", "high"),
+    [  # Newcombe (1998), table III, method 10: differences of paired proportions
+        (36, 12, 2, 0, 0.0569, 0.3404),
+        (54, 0, 0, 0, -0.0664, 0.0664),
+    ],
+)
+def test_the_interval_of_pairs_is_newcombes(
+    both: int, own: int, other: int, neither: int, low: float, high: float
+) -> None:
+    first = [1.0] * both + [1.0] * own + [0.0] * other + [0.0] * neither
+    second = [1.0] * both + [0.0] * own + [1.0] * other + [0.0] * neither
+    mean, *found = difference_with_interval(first, second)
+    assert mean == pytest.approx((own - other) / len(first))
+    assert found == pytest.approx([low, high], abs=5e-5)
+    assert difference_with_interval(second, first)[1:] == pytest.approx((-high, -low), abs=5e-5)
 
 
 def test_without_vanilla_there_is_nothing_to_compare_with() -> None:

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+import torch
 from thinkers import KINDS, thinker
 
 from laconic.data.problems import Problem, same_number, same_words, share_of_steps, stated_answer
@@ -67,7 +68,9 @@ def test_a_run_goes_on_where_it_stopped_and_sees_what_changed(tmp_path: Path) ->
         assert row["seconds"] > 0
         assert 0 <= row["accuracy"]["low"] <= row["accuracy"]["mean"] <= row["accuracy"]["high"] <= 100
     assert first["solved"] == {"tasks": [], "over_tasks": []}  # nothing to compare with
-    kept = items_of(first, out)
+    kept = items_of(first, tasks, out)
+    few = items_of(first, {"machine-2": tasks["machine-2"][:3]}, out)
+    assert [len(own) for own in few.values()] == [3, 3], "the journal has more than what is asked about"
     assert list(kept) == [row["method"] for row in first["rows"]]
     for row in first["rows"]:
         share = sum(line["right"] for line in kept[row["method"]].values()) / row["items"]
@@ -79,6 +82,10 @@ def test_a_run_goes_on_where_it_stopped_and_sees_what_changed(tmp_path: Path) ->
     assert light["tokens_per_forward"] == 1
     assert light["acceptance"] == []
     assert len(sight["acceptance"]) in (1, 2)
+    before = {row["method"]: row["version"] for row in first["rows"]}
+    with torch.no_grad():
+        next(iter(methods["lightthinker"].own_parameters().values())).add_(1.0)
+    assert [row["method"] for row in run()["rows"] if row["version"] != before[row["method"]]] == ["lightthinker"]
     for change in ({"answer": "other"}, {"steps": ["other"]}):
         tasks["machine-2"][0] = replace(tasks["machine-2"][0], **change)
         assert len(book.read_text().splitlines()) < len((run(), book.read_text())[1].splitlines())
@@ -130,6 +137,10 @@ def test_answers_are_compared_as_what_they_are() -> None:
     assert same_number("$-3.50", "-3.5")
     assert same_number("10 - 5 = 5", "5")
     assert same_number("7. That is, 7 apples", "7")
+    assert same_number("it is 1,234,567.5", "1234567.5")
+    assert same_number("12,34,567 rupees", "1234567")
+    assert not same_number("3,4", "34")
+    assert not same_number("1,20", "120")
     assert not same_number("10 - 5 = 5", "10")
     assert not same_number("12 or 13", "12")
     assert not same_number("none", "0")
@@ -153,7 +164,8 @@ def test_a_choice_is_its_letter(given: str) -> None:
 def test_steps_are_right_in_their_places() -> None:
     worked = ["Move 1: a.", "Move 2: b.", "The answer is b."]
     assert share_of_steps(worked, worked) == 1
-    assert share_of_steps(["Move 1: a. ", "Move 2: c.", "The answer is b.", "more"], worked) == pytest.approx(2 / 3)
+    assert share_of_steps(["Move 1: a. ", "Move 2: c.", "The answer is b."], worked) == pytest.approx(2 / 3)
+    assert share_of_steps([*worked, "more"], worked) == pytest.approx(3 / 4)
     assert share_of_steps(worked[1:], worked) == 0
     assert share_of_steps([], worked) == 0
     assert share_of_steps(worked, []) is None

@@ -37,7 +37,7 @@ def test_a_terminal_of_80_columns_shows_all_of_it() -> None:
     lines = [line.split() for line in text.splitlines()]
     assert ["hybridthinker", "100", "(81-100)", "100", "%", "250", "100", "25%", "2.43", "10.4"] in lines
     assert ["hybridthinker", "100", "(81-100)", "100", "%", "250", "90", "-", "2.43", "10.4"] in lines, "no vanilla"
-    assert ["hybridthinker", "100", "(34-100;", "2)", "+50.0", "(+0.0", "to", "+100.0)", "25%", "2.43"] in lines
+    assert ["hybridthinker", "100", "(34-100;", "2)", "+50.0", "(-27.3", "to", "+90.5)", "25%", "2.43"] in lines
     assert ["vanilla", "50", "(9-91;", "2)", "-", "100%", "2.43"] in lines
 
 
@@ -48,7 +48,7 @@ def test_a_page_has_steps_and_guesses_too() -> None:
     assert whole[1:] == [
         "|---|---|---|---|---|",
         "| vanilla | 50 (9-91; 2) | - | 100% | 2.43 |",
-        "| hybridthinker | 100 (34-100; 2) | +50.0 (+0.0 to +100.0) | 25% | 2.43 |",
+        "| hybridthinker | 100 (34-100; 2) | +50.0 (-27.3 to +90.5) | 25% | 2.43 |",
     ]
     assert "| 100 (81-100; 16) | 75 | 88 | 250 | 100 | 25% | 2.43 | 95%, 70% |" in lines[3]
     assert "| - | - | 250 | 90 | - | 2.43 | - |" in lines[4]

@@ -77,4 +77,6 @@ def test_methods_are_compared_problem_by_problem_with_all_seeds_together() -> No
         for name in names:
             right[name] = {p: p != "p3" for p in (reversed(problems) if name == "light 1" else problems)}
     right["light 0"] = dict(reversed(right["light 0"].items()))
-    assert over_problems(right, seeds, "vanilla")["light"] == {"mean": 0, "low": 0, "high": 0}
+    same = over_problems(right, seeds, "vanilla")["light"]
+    assert same["mean"] == 0
+    assert -10 < same["low"] < 0 < same["high"] < 10

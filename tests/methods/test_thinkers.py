@@ -283,6 +283,15 @@ def test_generate_tells_the_end_that_was_said_and_spares_what_solve_spares() -> 
 
     ended = generate(eos_token_id=[2, other])[prompt.shape[1] :]
     assert ended == words[: words.index(other) + 1]
+
+    def at_last(words: Any, scores: Any) -> Any:
+        """Says the model's own end at the fifth word, and another token at the ninth."""
+        place = words.shape[1] - prompt.shape[1]
+        return scores.index_fill(1, torch.tensor({4: 2, 8: 380}.get(place, 5)), 1e4)
+
+    said = generate(eos_token_id=380, logits_processor=[at_last])[prompt.shape[1] :]
+    assert said.index(380) == 8, "as in transformers, what is given stands in the place of the model's own"
+    assert generate(logits_processor=[at_last])[prompt.shape[1] :].index(2) == 4
     penalised = model.solve(PROBLEMS[:1], max_new_tokens=20, repetition_penalty=1.8)[0].bill.words
     assert penalised != words
     assert generate(repetition_penalty=1.8)[prompt.shape[1] :][: len(penalised)] == penalised

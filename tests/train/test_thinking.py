@@ -300,6 +300,15 @@ def test_a_problem_that_has_no_room_is_found_before_training_and_named() -> None
         trainer.task(model, stage, {"gsm8k_train": [fits, long]}, 0)
 
 
+def test_puzzles_that_cannot_be_laid_out_are_found_before_training() -> None:
+    trainer, stage = ThinkingTrainer(KINDS["lightthinker"][0]), STAGE | {"task": ["shuffle"], "difficulty": [3, 12]}
+    trainer.task(thinker("lightthinker"), stage | {"limit": 500}, {}, 0)
+    with pytest.raises(RecipeError, match=r"shuffle of 3 moves, problem .* no room in 20"):
+        trainer.task(thinker("lightthinker"), stage | {"limit": 20}, {}, 0)
+    with pytest.raises(RecipeError, match="ends a step"):
+        trainer.task(thinker("lightthinker", step_end="."), stage | {"limit": 500}, {}, 0)
+
+
 @pytest.mark.parametrize("cut", [2, 5, 99])
 def test_a_stage_cuts_solutions_by_a_number_of_tokens(
     cut: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -14,12 +14,14 @@ from rich.text import Text
 
 from laconic.cli.loading import open_backbone
 from laconic.cli.output import print_json
+from laconic.core.persist import read_description
 from laconic.core.results import peak_memory_mb
 from laconic.errors import QuestionError
+from laconic.generation.choosing import processors_for
 from laconic.generation.thought_rows import Thoughts
 from laconic.methods.registry import check_thinker, load_thinker
 from laconic.methods.thinking.model import Thinker
-from laconic.methods.thinking.solving import Solution
+from laconic.methods.thinking.solving import Solution, check_stop
 
 _UNFINISHED = {"length": "--max-new-tokens is used up", "window": "the window is full"}
 
@@ -55,6 +57,11 @@ def run(request: Request, as_json: bool) -> None:
             raise QuestionError("What came in is no UTF-8 text.", "Convert it first.") from error
     if not request.problem.strip():
         raise QuestionError("The problem is empty.", "Say what is to be solved.")
+    check_stop(request.stop)
+    settings = {"temperature": request.temperature, "repetition_penalty": request.repetition_penalty}
+    processors_for(**settings, top_k=0, top_p=1.0, exempt=())  # which checks them before anything is loaded
+    if request.adapter is not None:
+        read_description(request.adapter)
     people = Console(stderr=True, quiet=as_json, highlight=False)
     # a library that prints must not spoil the one JSON object
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
@@ -91,7 +98,7 @@ class _Watched:
         self.live = Live(console=people, refresh_per_second=12, transient=True)
         self.end = thinker.config.step_end
         self.guesses = thinker.guesses > 0
-        self.before = (0, 0)  # words and passes up to the open step
+        self.before = (1, 0)  # words and passes up to the open step; the first word comes with the prompt
 
     def show(self, row: int, text: str, bill: Thoughts) -> None:
         self.open += text
@@ -111,6 +118,7 @@ def _as_json(request: Request, backbone: str, solution: Solution) -> dict[str, A
     bill = solution.bill
     return {
         "answer": solution.answer,
+        "answer_stated": solution.answer_stated,
         "steps": solution.steps,
         "method": request.method,
         "backbone": backbone,
@@ -118,6 +126,7 @@ def _as_json(request: Request, backbone: str, solution: Solution) -> dict[str, A
         "generated_tokens": len(bill.words),
         "stopped_by": bill.stopped_by,
         "peak_cache_tokens": bill.peak_tokens,
+        "peak_fed_tokens": bill.peak_fed,
         "peak_cache_bytes": bill.peak_bytes,
         "dependency": bill.dependency,
         "forwards": bill.forwards,
@@ -133,8 +142,9 @@ def _bill(solution: Solution) -> Table:
     table.add_row("prompt", f"{solution.prompt_tokens:,} tokens")
     table.add_row("written", f"{len(bill.words):,} tokens in {len(solution.steps)} steps")
     uncompressed = solution.prompt_tokens + len(bill.words)
-    saved = f"{1 - bill.peak_tokens / uncompressed:.0%} below the {uncompressed:,} of all that was said"
-    table.add_row("peak cache", f"{bill.peak_tokens:,} tokens ({saved}), {bill.peak_bytes / 2**20:.1f} MiB")
+    saved = 1 - bill.peak_tokens / uncompressed
+    beside = f"{abs(saved):.0%} {'below' if saved >= 0 else 'above'} the {uncompressed:,} of all that was said"
+    table.add_row("peak cache", f"{bill.peak_tokens:,} tokens ({beside}), {bill.peak_bytes / 2**20:.1f} MiB")
     table.add_row("passes", f"{bill.forwards:,}, {bill.tokens_per_forward:.2f} tokens each")
     rate = len(bill.words) / max(solution.seconds.get("decode", 0.0), 1e-9)
     table.add_row("seconds", f"{sum(solution.seconds.values()):.2f}, {rate:.0f} tokens/s")

@@ -44,6 +44,11 @@ class TrainedMethod(nn.Module):
     def version(self) -> str:
         return self._loaded[0] if self._loaded is not None and self._loaded[1] == self._fingerprint() else ""
 
+    @property
+    def identity(self) -> str:
+        """The version; of weights that were never saved, or changed since, a fingerprint."""
+        return self.version or self._fingerprint()
+
     def _loaded_as(self, version: str) -> None:
         self._loaded = (version, self._fingerprint())
 

@@ -69,12 +69,15 @@ def stated_answer(text: str) -> str | None:
 def share_of_steps(given: Sequence[str], worked: Sequence[str]) -> float | None:
     """The share of the steps of a worked solution that were written as they are, each in its place; None without one.
 
+    Of a solution that has more steps it is a share of those.
+
     Only of puzzles does it say much: their steps can be put in one way. An answer alone can be had by chance, or by
     what the problem's own numbers make likely.
     """
     if not worked:
         return None
-    return sum(one.strip() == other.strip() for one, other in zip(given, worked, strict=False)) / len(worked)
+    met = sum(one.strip() == other.strip() for one, other in zip(given, worked, strict=False))
+    return met / max(len(given), len(worked))
 
 
 def answer_step(answer: str) -> str:
@@ -87,10 +90,14 @@ def same_words(given: str, answer: str) -> bool:
     return _words(given) == _words(answer) != []
 
 
+#: digits may be grouped, by threes or as in India
+_NUMBER = r"-?(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
+
+
 def same_number(given: str, answer: str) -> bool:
     """The same number and no other, however its digits are grouped and whatever unit is around it."""
     result = given.rpartition("=")[2]  # of a sum that is written out
-    found = {float(one.replace(",", "")) for one in re.findall(r"-?(?:\d[\d,]*(?:\.\d+)?|\.\d+)", result)}
+    found = {float(one.replace(",", "")) for one in re.findall(_NUMBER, result)}
     return found == {float(answer.replace(",", ""))}
 
 

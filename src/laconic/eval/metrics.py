@@ -102,6 +102,33 @@ def wilson(right: float, count: int) -> tuple[float, float, float]:
     return share, max(0.0, min(centre - reach, share)), min(1.0, max(centre + reach, share))
 
 
+def difference_with_interval(own: Sequence[float], others: Sequence[float]) -> tuple[float, float, float]:
+    """How much higher one of two scores of the same items is in the mean, with its 95 % interval.
+
+    Newcombe's where each is right or wrong (1998, method 10, for pairs), by bootstrap otherwise. A bootstrap of items
+    of which no two differ would be sure that none ever will.
+    """
+    if not all(value in (0, 1) for value in (*own, *others)):
+        return mean_with_interval([one - other for one, other in zip(own, others, strict=True)])
+    count = len(own)
+    both = sum(1 for one, other in zip(own, others, strict=True) if one and other)
+    neither = sum(1 for one, other in zip(own, others, strict=True) if not one and not other)
+    (first, first_low, first_high), (second, second_low, second_high) = (
+        wilson(sum(own), count),
+        wilson(sum(others), count),
+    )
+    alone, other_alone = sum(own) - both, sum(others) - both
+    spread = sum(own) * (count - sum(own)) * sum(others) * (count - sum(others))
+    agreed = both * neither - alone * other_alone
+    shared = (max(agreed - count / 2, 0.0) if agreed > 0 else agreed) / math.sqrt(spread) if spread else 0.0
+
+    def reach(up: float, down: float) -> float:
+        return math.sqrt(max(up * up - 2 * shared * up * down + down * down, 0.0))
+
+    below, above = reach(first - first_low, second_high - second), reach(first_high - first, second - second_low)
+    return first - second, first - second - below, first - second + above
+
+
 def mean_with_interval(values: Sequence[float], seed: int = 0, draws: int = 1000) -> tuple[float, float, float]:
     """Mean with its 95 % bootstrap interval (seeded); for differences, and scores between right and wrong."""
     draw = random.Random(seed)

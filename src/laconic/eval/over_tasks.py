@@ -12,7 +12,7 @@ SOLVED = 80.0
 
 
 def over_tasks(right: Mapping[str, Sequence[bool]]) -> list[Line]:
-    """A row for each method, in percent, with 95 % intervals (differences: by drawing problems anew).
+    """A row for each method, in percent, with 95 % intervals.
 
     Args:
         right: by method, whether it answered each problem right; all of them the same problems in the same order.
@@ -29,9 +29,7 @@ def over_tasks(right: Mapping[str, Sequence[bool]]) -> list[Line]:
             others = right[against]
             row |= {
                 "against": against,
-                "difference": metrics.percent(
-                    metrics.mean_with_interval([float(a) - float(b) for a, b in zip(own, others, strict=True)])
-                ),
+                "difference": metrics.percent(metrics.difference_with_interval(own, others)),
             }
         rows.append(row)
     return rows

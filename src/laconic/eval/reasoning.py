@@ -120,7 +120,7 @@ def evaluate_reasoning(
             setting = Setting(
                 task,
                 name,
-                thinker.version,
+                thinker.identity,
                 json.dumps(thinker.config.to_dict() | thinker.decoding),
                 backbone.content_hash,
                 max_new_tokens,
@@ -159,13 +159,18 @@ def _together(right: dict[str, dict[str, list[bool]]], tasks: Iterable[str]) -> 
     return {name: [one for task in tasks for one in own[task]] for name, own in right.items()}
 
 
-def items_of(result: dict[str, Any], out: Path) -> dict[str, dict[str, Line]]:
-    """What the journal beside a result has of its rows: by method, each problem's line by the problem's digest."""
+def items_of(result: dict[str, Any], tasks: dict[str, list[Problem]], out: Path) -> dict[str, dict[str, Line]]:
+    """What the journal beside a result has of its rows: by method, each problem's line by the problem's digest.
+
+    Args:
+        tasks: what the result was made of; the journal may have more of a task.
+    """
     names = [one.name for one in fields(Setting)]
     methods = {Setting(**{name: row[name] for name in names}).key: row["method"] for row in result["rows"]}
     found: dict[str, dict[str, Line]] = {row["method"]: {} for row in result["rows"]}
+    asked = {_digest(problem) for problems in tasks.values() for problem in problems}
     for (setting, item), line in Journal(out).done.items():
-        if setting in methods:
+        if setting in methods and item in asked:
             found[methods[setting]][item] = line
     return found
 

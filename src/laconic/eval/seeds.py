@@ -11,6 +11,7 @@ from laconic.eval.journal import Line
 
 #: Student's t for 95 %, two-sided, by degrees of freedom
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+MOST_SEEDS = len(_T) + 1
 #: what is averaged over seeds besides accuracy
 _MEANS = ("generated_tokens", "peak_tokens", "tokens_per_forward")
 
@@ -22,8 +23,8 @@ def mean_with_t_interval(values: Sequence[float]) -> tuple[float, float, float]:
         ValueError: there are no values, or more than ten.
     """
     count = len(values)
-    if not 1 <= count <= len(_T) + 1:
-        raise ValueError(f"{count} values; give one to {len(_T) + 1}")
+    if not 1 <= count <= MOST_SEEDS:
+        raise ValueError(f"{count} values; give one to {MOST_SEEDS}")
     mean = sum(values) / count
     if count == 1:
         return mean, -math.inf, math.inf
@@ -105,7 +106,7 @@ def over_problems(
     }
     others = shares.pop(against)
     return {
-        method: metrics.percent(metrics.mean_with_interval([share - others[item] for item, share in own.items()]))
+        method: metrics.percent(metrics.difference_with_interval(list(own.values()), [others[item] for item in own]))
         for method, own in shares.items()
     }
 

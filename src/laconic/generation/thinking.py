@@ -27,6 +27,7 @@ from laconic.core.thoughts import Shape, to_come
 from laconic.core.visibility import Rule, attention_mask, readable_by
 from laconic.errors import BudgetError
 from laconic.generation.choosing import Chooser, Processor
+from laconic.generation.prefill import PREFILL_CHUNK
 from laconic.generation.thought_rows import Block, Row, Rules, Thoughts
 
 #: told (row, word, its bill so far)
@@ -70,7 +71,7 @@ def think(
     processors: Sequence[Processor] = (),
     sample: bool = False,
     seed: int = 0,
-    stop_ids: frozenset[int] = frozenset(),
+    ends: frozenset[int] | None = None,
     stops: Callable[[int, Sequence[int]], bool] | None = None,
     on_word: OnWord = lambda row, word, bill: None,
     two_passes: bool = False,
@@ -82,7 +83,7 @@ def think(
     Args:
         prompts: token ids of each row.
         processors, sample, seed: how words are chosen (``laconic.generation.choosing``).
-        stop_ids: tokens that end a row, besides the model's own.
+        ends: tokens that end a row; None: the model's own.
         stops: asked with (row, words so far) behind every word.
         on_word: told (row, word, its bill so far) of every word; ``bill.live`` ends with that word.
         watch: gets the seconds of ``prefill`` and ``decode``.
@@ -97,7 +98,7 @@ def think(
     if not prompts:
         return []
     rows = [Row(number, list(prompt)) for number, prompt in enumerate(prompts)]
-    rules = Rules(model.shape, model.longest_step, max_new_tokens, stop_ids | model_ends(model), stops)
+    rules = Rules(model.shape, model.longest_step, max_new_tokens, model_ends(model) if ends is None else ends, stops)
     never = [model.shape.step_end, *rules.stop_ids]
     chooser = Chooser([row.said for row in rows], processors, sample=sample, never_guessed=never, seed=seed)
     if cache is None:
@@ -147,8 +148,12 @@ class _Loop:
         self.reads_all = model.reads_all and not any(layer_windows(model.decoder).values())
 
     def read_prompts(self) -> None:
-        layouts = [run(Kind.PROMPT, sequential(0, len(row.said))) for row in self.live]
-        self.chooser.look(self._feed(layouts, [torch.tensor(row.said) for row in self.live], 1))
+        scores = torch.empty(0)
+        longest = max(len(row.said) for row in self.live)
+        for begin in range(0, longest, PREFILL_CHUNK):
+            pieces = [self._piece(row, begin + len(row.said) - longest) for row in self.live]
+            scores = self._feed([layout for layout, _ in pieces], [ids for _, ids in pieces], 1)
+        self.chooser.look(scores)
         token_bytes = self.cache.nbytes // (len(self.live) * self.cache.physical_length)
         for row in self.live:
             row.start = len(row.said)
@@ -161,6 +166,12 @@ class _Loop:
             self.rules.hear(row, self.chooser, place, [0], [ahead])
             self._report(row, 0)
         self._drop_finished()
+
+    @staticmethod
+    def _piece(row: Row, begin: int) -> tuple[Layout, Tensor]:
+        """Of a prompt from there on; negative places are its padding."""
+        first, last = max(begin, 0), min(max(begin + PREFILL_CHUNK, 0), len(row.said))
+        return run(Kind.PROMPT, sequential(first, last - first)), torch.tensor(row.said[first:last], dtype=torch.long)
 
     def go_on(self) -> None:
         """One pass of all live rows."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 #: tokens whose scores over the vocabulary are held together
@@ -59,6 +60,7 @@ class _CrossEntropy(torch.autograd.Function):
         return beyond + (best - scores.gather(-1, labels[:, None])[:, 0]), hits
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, by: Tensor, _: Tensor) -> tuple[Tensor, None]:
         scores, *known = ctx.saved_tensors
         gradient = torch.empty_like(scores)

@@ -19,6 +19,8 @@ from laconic.train.thinking import Drawn, Row
 #: what all stages on problems say besides their name and loop, and what those do that learn from written solutions
 SHARED = ("task", "difficulty", "limit", "rows", "soft_rate")
 WRITTEN = ("segmenter", "pack")
+#: puzzles of one kind and difficulty that are laid out before anything is trained
+PUZZLES_TRIED = 4
 #: problems of one task whose solutions are about as long as each other, from which a step's rows are drawn
 NEIGHBOURS = 64
 
@@ -64,6 +66,18 @@ def load_solutions(stage: dict[str, Any], tokenizer: Tokens | None = None) -> di
     return {
         name: sorted(load_problems(name, training=True, segmenter=cut), key=lambda p: sum(map(len, p.steps)))
         for name in names
+    }
+
+
+def some_puzzles(stage: dict[str, Any]) -> dict[str, list[Problem]]:
+    """A few of each of the stage's puzzles at each difficulty, by their names, to see whether they can be laid out."""
+    kinds = [name for name in dict.fromkeys(stage["task"]) if name in PUZZLES]
+    return {
+        f"{kind} of {moves} moves": [
+            puzzle(kind, random.Random(number), moves, training=True) for number in range(PUZZLES_TRIED)
+        ]
+        for kind in kinds
+        for moves in stage["difficulty"]
     }
 
 

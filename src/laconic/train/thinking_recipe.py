@@ -12,7 +12,13 @@ from laconic.methods.thinking.model import Thinker
 from laconic.train import thinking_data
 from laconic.train.stages import OnDecoder, Stage, StageTask, check_precision, on_own_answers, policy
 from laconic.train.thinking import ThinkingStage, labels_in_rows
-from laconic.train.thinking_data import check_problems, check_written, load_solutions, thinking_examples
+from laconic.train.thinking_data import (
+    check_problems,
+    check_written,
+    load_solutions,
+    some_puzzles,
+    thinking_examples,
+)
 
 
 class ThinkingTrainer(OnDecoder):
@@ -57,7 +63,7 @@ class ThinkingTrainer(OnDecoder):
             return policy().thinking_task(method, stage, data, decoder, seed)
         if isinstance(stage["segmenter"], int):
             data = load_solutions(stage, method.backbone.tokenizer)  # which was not there when files were looked for
-        for name, problems in data.items():
+        for name, problems in {**data, **some_puzzles(stage)}.items():
             for problem in problems:  # found out now, and not when it is drawn
                 try:
                     method.trace(problem.question, problem.steps, stage["limit"])

@@ -62,6 +62,12 @@ class HeavyHitters(Vanilla):
             )
         if any(layer_windows(self.decoder).values()):
             raise BackboneError("Scored eviction is for layers that attend to all.", "Choose another baseline.")
+        layers = layer_list(self.decoder.base_model)[1]
+        if not all(hasattr(layer, "self_attn") for layer in layers):
+            raise BackboneError(
+                f"Where {type(layers[0]).__name__} attends is not known by name.",
+                "Choose another baseline or backbone.",
+            )
         if max_new_tokens < 1:
             raise BudgetError(f"{max_new_tokens} new tokens are none.", "Ask for 1 or more.")
         prompts = [self.prompt_ids(problem) for problem in problems]
@@ -72,7 +78,7 @@ class HeavyHitters(Vanilla):
             return []
         self.decoder.set_attn_implementation("eager")
         watch = Stopwatch(self.backbone.device)
-        with watch("decode"), _Attended(layer_list(self.decoder.base_model)[1]) as attended:
+        with watch("decode"), _Attended(layers) as attended:
             bills = self._decode(prompts, max_new_tokens, attended)
         return [solution_of(self, prompt, bill, (), watch.seconds) for prompt, bill in zip(prompts, bills, strict=True)]
 

@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedModel,
     RepetitionPenaltyLogitsProcessor,
     StoppingCriteriaList,
+    SynthIDTextWatermarkLogitsProcessor,
     UnbatchedClassifierFreeGuidanceLogitsProcessor,
 )
 from transformers.generation.streamers import BaseStreamer
@@ -33,6 +34,7 @@ UNFIT = (
     UnbatchedClassifierFreeGuidanceLogitsProcessor,
     EncoderRepetitionPenaltyLogitsProcessor,
     EncoderNoRepeatNGramLogitsProcessor,
+    SynthIDTextWatermarkLogitsProcessor,
 )
 
 if TYPE_CHECKING:
@@ -85,6 +87,7 @@ class Generating:
         prompts = self._prompts(input_ids, inputs.get("attention_mask"))
         room = generation_config.max_length - input_ids.shape[1]
         ends = _list(generation_config.eos_token_id)
+        own = ends == _list(getattr(model.generation_config, "eos_token_id", None))
         criteria = [one for one in stopping_criteria or [] if not isinstance(one, MaxLengthCriteria | EosTokenCriteria)]
 
         def stops(row: int, words: Sequence[int]) -> bool:
@@ -100,7 +103,7 @@ class Generating:
             processors=[self._spared(one) for one in logits_processor or []],
             sample=bool(generation_config.do_sample),
             seed=int(torch.randint(2**31, ())),  # as transformers: what torch.manual_seed says
-            stop_ids=frozenset(ends),
+            ends=None if own else frozenset(ends),
             stops=stops if criteria else None,
             on_word=self._stream,
         )

@@ -27,6 +27,7 @@ class Solution:
     Attributes:
         text: all that was said, up to what stopped it.
         answer: what the text says its answer is; the last step where it says none.
+        answer_stated: whether it says one.
         prompt_tokens: of the problem with what is around it.
         bill: words, passes, tokens in the cache.
         seconds: by stage, of the whole batch that the problem was solved in.
@@ -35,6 +36,7 @@ class Solution:
     text: str
     steps: list[str]
     answer: str
+    answer_stated: bool
     prompt_tokens: int
     bill: Thoughts
     seconds: dict[str, float]
@@ -66,8 +68,10 @@ def solve(
         BudgetError: a problem fills the window.
         LaconicError: a setting that means nothing.
     """
-    if isinstance(stop, str) or not all(stop):
-        raise LaconicError("stop must be a list of texts, none of them empty.", "Write [text], or leave it out.")
+    check_stop(stop)
+    for one in stop:
+        if hidden := [token for token in thinker.backbone.tokenizer.all_special_tokens if token in one]:
+            raise LaconicError(f"No text ever holds {hidden[0]!r}: it is a token of its own.", "Stop at other words.")
     settings = {"top_k": top_k, "top_p": top_p, "repetition_penalty": repetition_penalty}
     processors = processors_for(temperature=temperature, exempt=thinker.unpenalised, **settings)  # type: ignore[arg-type]
     prompts = [thinker.prompt_ids(problem) for problem in problems]
@@ -93,6 +97,12 @@ def solve(
     ]
 
 
+def check_stop(stop: Sequence[str]) -> None:
+    """Raise ``LaconicError`` for what is no list of texts that may stop a solution."""
+    if isinstance(stop, str) or not all(stop):
+        raise LaconicError("A text that stops a solution is empty, or no list of texts is given.", "Give some words.")
+
+
 def solution_of(
     thinker: Thinker, prompt: list[int], thoughts: Thoughts, stop: Sequence[str], seconds: dict[str, float]
 ) -> Solution:
@@ -107,8 +117,9 @@ def solution_of(
         steps.append(text[before:until].strip())
         before = until
     steps = [step for step in steps if step]
-    answer = stated_answer(text) or (steps[-1] if steps else "")
-    return Solution(text, steps, answer, len(prompt), thoughts, dict(seconds))
+    stated = stated_answer(text)
+    answer = stated or (steps[-1] if steps else "")
+    return Solution(text, steps, answer, bool(stated), len(prompt), thoughts, dict(seconds))
 
 
 def _text(thinker: Thinker, words: Sequence[int]) -> str:
