@@ -20,7 +20,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from divergence import RECIPE, ROOT, asked, changes, learning, warmed, whole_log
+from divergence import RECIPE, ROOT, Away, asked, changes, learning, warmed, whole_log
 
 from laconic.backbone import load_backbone
 from laconic.core.files import write_whole
@@ -46,7 +46,7 @@ def main() -> None:
     args = parser.parse_args()
     recipe = load_recipe(RECIPE, args.set)
     teacher = renamed(args.runs / "teacher")
-    start = warmed(recipe, args.warm, args.runs / f"warm-{args.warm}-{args.seed}", args.seed)
+    start = warmed(recipe, Away(args.warm), args.runs, args.seed)
     logs = {}
     for objective in args.objectives:
         for arm, beside in ARMS.items():

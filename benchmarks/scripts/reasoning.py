@@ -10,8 +10,8 @@ seed's vanilla, whose cache is also what others' are compared with. Puzzles that
 the table, a picture of the tokens in the cache while the first problem of each task is solved. A run that was cut short
 goes on where it was.
 
-Vanilla and HybridThinker take an hour and a half each on one CPU core in bfloat16, MemoSight most of an hour, answering
-some eight minutes a method and seed.
+Vanilla and HybridThinker take an hour to an hour and a half each on one CPU core in bfloat16, MemoSight most of an
+hour, answering some eight minutes a method and seed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 from laconic.backbone import Backbone, load_backbone
 from laconic.core import persist
 from laconic.core.files import write_whole
+from laconic.data.problems import Problem
 from laconic.eval import curves
 from laconic.eval.reasoning import evaluate_reasoning, items_of, reasoning_task
 from laconic.eval.reasoning_report import markdown, without
@@ -93,9 +94,9 @@ def main() -> None:
         names = {name: [name, *(again(name, seed) for seed in others)] for name in several}
         result["over_seeds"] = over_seeds(result["rows"], names)
         result["over_seeds_and_tasks"] = over_seeds_and_tasks(result["rows"], names, "vanilla")
-        items = items_of(result, tasks, args.out)
-        right = {name: {key: one["right"] for key, one in own.items()} for name, own in items.items()}
-        result["over_problems"] = over_problems(right, names, "vanilla")
+        result["over_problems"] = compared(result, tasks, names, args.out)
+        easy = {task: tasks[task] for task in result["solved"]["tasks"]}
+        result["over_solved_problems"] = compared(result, easy, names, args.out) if easy else {}
     result["further"] = [again(name, seed) for seed in others for name in several]
     write_whole(args.out, json.dumps(result, indent=1) + "\n")
     write_whole(args.out.with_suffix(".table.md"), markdown(without(result, result["further"])) + "\n")
@@ -106,6 +107,15 @@ def main() -> None:
     for place, (name, question) in enumerate(shown.items()):
         one = {method: solutions[place] for method, solutions in solved.items()}
         curves.draw(one, args.out.with_suffix(f".{name}.png"), f"{name}: {question[:60]}...")
+
+
+def compared(
+    result: dict[str, Any], tasks: dict[str, list[Problem]], names: dict[str, list[str]], out: Path
+) -> dict[str, dict[str, float]]:
+    """With vanilla, problem by problem of these tasks, all seeds together."""
+    items = items_of(result, tasks, out)
+    right = {name: {key: one["right"] for key, one in own.items()} for name, own in items.items()}
+    return over_problems(right, names, "vanilla")
 
 
 def evicting(held: Sequence[int], vanilla: Path, backbone: Backbone) -> dict[str, Thinker]:

@@ -252,14 +252,16 @@ def seeds(result: dict) -> str:
         f"**And trained again?** Each method by its recipe with {rows[0]['seeds']} seeds, asked the same {items} "
         "problems; means over tasks and seeds, with 95 % interval over seeds (Student's t), for these problems and the "
         "adapter that all seeds of a method go on from; differences seed by seed, and those of all seeds together with "
-        "the interval over problems (`benchmarks/scripts/reasoning.py`).\n",
-        "| method | right, % | less vanilla | and over problems | peak | a pass |",
-        "|" + "---|" * 6,
+        "the interval over problems, all of them and those of the tasks that vanilla solves "
+        "(`benchmarks/scripts/reasoning.py`).\n",
+        "| method | right, % | less vanilla | and over problems | of tasks vanilla solves | peak | a pass |",
+        "|" + "---|" * 7,
     ]
     for row in rows:
         shown = []
         apart = {"accuracy": row["accuracy"], "seeds": row.get("difference")}
         apart["problems"] = result["over_problems"].get(row["method"])
+        apart["solved"] = result["over_solved_problems"].get(row["method"])
         for key, one in apart.items():
             sign = "" if key == "accuracy" else "+"
             shown.append(f"{one['mean']:{sign}.1f} ({one['low']:{sign}.1f} to {one['high']:{sign}.1f})" if one else "-")

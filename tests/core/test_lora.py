@@ -44,4 +44,4 @@ def test_it_is_computed_as_the_weights_are_and_updated_in_float32(arch: str, dty
 
 
 def apart(one: Tensor, other: Tensor) -> float:
-    return float((one.float() - other.float()).norm() / other.float().norm())
+    return float(((one.float() - other.float()).norm() / other.float().norm()).detach())
