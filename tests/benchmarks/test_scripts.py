@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -152,3 +153,28 @@ def test_what_does_not_look_at_the_text_is_as_good_as_a_fixed_ratio(script: Any)
     assert row["pr"]["average"]["value"] == pytest.approx(row["pr"]["fixed"]["value"], abs=0.01)
     assert row["pr"]["average"]["minus fixed"][0] == pytest.approx(0.0, abs=0.01)
     assert row["pr"]["oracle"]["value"] > row["pr"]["fixed"]["value"] + 0.01
+
+
+def test_aligned_ends_are_compared_from_one_start(script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ends = script("eos_alignment")
+    divergence = sys.modules["divergence"]
+    ran: list[dict[str, Any]] = []
+    line = {"samples": 16, "seconds": 1.0, "completions/mean_length": 9.0, "completions/clipped_ratio": 0.5}
+
+    def run(path: Path, changes: list[str]) -> Path:
+        ran.append(divergence.load_recipe(path, changes))
+        output = Path(ran[-1]["output"])
+        (output / "learn").mkdir(parents=True, exist_ok=True)
+        first = json.dumps(line | {"asked/right": 0.25})
+        (output / "learn" / "log.jsonl").write_text(f"{first}\n{first}\n")
+        return output / "method"
+
+    for module in (ends, divergence):
+        monkeypatch.setattr(module, "run_recipe", run)
+    monkeypatch.setattr(ends, "renamed", lambda folder: folder)
+    monkeypatch.setattr(sys, "argv", ["eos_alignment.py", "--runs", str(tmp_path), "--out", str(tmp_path / "out.json")])
+    ends.main()
+    warm, *learn = ran
+    assert warm["stages"][0]["loop"]["steps"] == 10
+    assert {one["start"] for one in learn} == {str(Path(warm["output"]) / "method")}
+    assert len(json.loads((tmp_path / "out.json").read_text())["rows"]) == len(learn) == len({str(o) for o in learn})

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 import torch
@@ -37,6 +38,7 @@ class Server:
 
     def __init__(self, teacher: PreTrainedModel) -> None:
         self.teacher, self.asked, self.fails, self.cuts = teacher, list[dict[str, Any]](), 0, 0
+        self.tokenizer, self.order = TOKENIZER, list(range(len(TOKENIZER)))  # what its tokens are, by their ids
         self.change: Change = lambda answer: answer
         outer = self
 
@@ -75,7 +77,13 @@ class Server:
             for at in range(1, len(row)):
                 best = log_probs[at - 1].topk(body["prompt_logprobs"]).indices.tolist()
                 places = [row[at], *[token for token in best if token != row[at]]]
-                entries.append({str(t): {"logprob": log_probs[at - 1, t].item(), "rank": 1} for t in places})
+                texts = {t: self.tokenizer.decode([self.order[t]]) for t in places}
+                entries.append(
+                    {
+                        str(t): {"logprob": log_probs[at - 1, t].item(), "rank": 1, "decoded_token": texts[t]}
+                        for t in places
+                    }
+                )
             choices.append({"index": index, "text": "", "prompt_logprobs": entries})
         return {"choices": choices[::-1]}
 
@@ -108,7 +116,7 @@ def test_a_server_says_what_the_teacher_says_here(server: Server) -> None:
     torch.testing.assert_close(found.log_probs, wanted.log_probs, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found.said, wanted.said, atol=1e-5, rtol=1e-5)
     # requests are under way together: which comes first is chance, what comes back is in order (above)
-    assert sorted(len(body["prompt"]) for body in server.asked[1:]) == [3, 8]
+    assert sorted(len(body["prompt"]) for body in server.asked[2:]) == [3, 8]
     assert all(body["max_tokens"] == 1 for body in server.asked)  # it generates nothing that is used
 
 
@@ -217,3 +225,29 @@ def test_nobody_there() -> None:
         ServedTeacher("http://127.0.0.1:9", "t", side, side, attempts=2, pause=0.01)
     with pytest.raises(LaconicError, match="no address"):
         ServedTeacher("127.0.0.1:9", "t", side, side)
+
+
+def test_a_server_whose_tokens_are_others_is_refused_before_training(server: Server) -> None:
+    """Whose tokenizer it is taken to have is the student's where none is named; its own words tell."""
+    served(server)
+    server.order = server.order[::-1]
+    with pytest.raises(LaconicError, match="tokenizer that it was said to have"):
+        served(server)
+
+
+def test_a_server_that_breaks_off_within_an_error_is_tried_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = served(server)
+
+    def reset(error: HTTPError, *_: Any) -> bytes:
+        raise ConnectionResetError("reset")
+
+    monkeypatch.setattr(HTTPError, "read", reset, raising=False)
+    asked = torch.tensor([[5, 6]])
+    real = torch.ones_like(asked)
+    server.fails = 1
+    assert teacher.score(asked, real, asked, real)
+    server.fails = 9
+    with pytest.raises(TeacherError, match="503"):
+        teacher.score(asked, real, asked, real)

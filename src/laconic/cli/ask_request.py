@@ -49,11 +49,12 @@ class Request:
         """Raise ``LaconicError`` for a floor that cannot be meant, before any work."""
         check_promise(self.promise, self.delta)
         if self.floor is None:
-            if (self.promise, self.delta, self.predictor, self.auto) != ("mean", 0.1, None, False):
+            if (self.promise, self.delta, self.predictor) != ("mean", 0.1, None):
                 raise BudgetError(
-                    "What is promised, and whether it pays, is of a floor.",
-                    "Give --floor too, or leave --promise, --delta, --predictor and --auto out.",
+                    "What is promised is a floor.", "Give --floor too, or leave --promise, --delta and --predictor out."
                 )
+            if self.auto:
+                raise BudgetError("--auto asks whether a floor pays.", "Give --floor too, or leave --auto out.")
             return
         check_floor(self.floor)
         check_steerable(self.method)

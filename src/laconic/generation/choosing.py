@@ -126,7 +126,9 @@ class Chooser:
         chance = wanted[guess.word] / proposed[guess.word]
         if torch.rand((), generator=self.generators[row]) < chance.cpu():
             return guess.word
-        return self._draw(row, (wanted - proposed).clamp(min=0))
+        left = (wanted - proposed).clamp(min=0)
+        # nothing is left where both are alike but for rounding
+        return self._draw(row, left if bool(left.any()) else wanted)
 
     def guess(self, row: int, at: tuple[int, int]) -> Guess:
         """A guess from a foresight token's scores."""
@@ -156,7 +158,10 @@ class Chooser:
 
     def _draw(self, row: int, weights: Tensor) -> int:
         # on the CPU in float64: the same seed gives the same words on any device
-        return int(torch.multinomial(weights.double().cpu(), 1, generator=self.generators[row]))
+        sums = weights.double().cpu().cumsum(0)
+        drawn = sums[-1] * torch.rand((), generator=self.generators[row], dtype=torch.float64)
+        # a word without weight has the sum of the one before it; rounding must not reach beyond the last that has some
+        return int(torch.searchsorted(sums, drawn.clamp(max=sums[-1].nextafter(sums.new_zeros(()))), right=True))
 
 
 def _seed_of(seed: int, row: int) -> int:

@@ -1,7 +1,8 @@
 """Learning from rewards: advantages in a group, the clipped surrogate, and what LUFFY makes of a teacher's trace.
 
-Everything is per token, ``[B, T]``; one mean (``masked_mean``) is taken of all of it, so that terms added up share a
-normaliser (TGPO, arXiv 2605.13230; section 2 of its specification).
+Everything is per token, ``[B, T]``; terms that are added up must share a normaliser (``masked_mean``; TGPO, arXiv
+2605.13230, section 2 of its specification). The trainer takes advantages, the surrogate and the mean from TRL, which
+these are the plain form of, to test by.
 """
 
 from __future__ import annotations

@@ -104,6 +104,12 @@ def options(stage: dict[str, Any], loop: LoopConfig) -> dict[str, Any]:
             raise RecipeError(
                 f"{name} must be a multiple of updates, which are {updates}.", "See recipes/tgpo/cpu.yaml."
             )
+    if loop.checkpoint_every % loop.log_every:
+        raise RecipeError(
+            f"checkpoint_every must be a multiple of log_every, which is {loop.log_every}: what was not yet logged is "
+            "not in a checkpoint.",
+            "See recipes/tgpo/cpu.yaml.",
+        )
     if loop.accumulation != 1:
         raise RecipeError("A stage on own answers has no accumulation.", "Set together instead.")
     known: dict[str, Any] = {

@@ -41,6 +41,11 @@ class CachedTeacher:
         except (sqlite3.Error, OSError) as error:
             raise DataError(f"{path} cannot be used as a cache: {error}.", "Name another file.") from error
 
+    @property
+    def window(self) -> int | None:
+        """Positions the teacher has; None where nothing says so."""
+        return getattr(self.teacher, "window", None)
+
     def score(self, prompt: Tensor, prompt_mask: Tensor, answer: Tensor, answer_mask: Tensor) -> Scores:
         keys = [
             self._key(p[m.bool()], a[n.bool()])

@@ -12,7 +12,7 @@ import math
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from typing import Any
@@ -29,6 +29,8 @@ from laconic.methods.tgpo.vocabulary import Side, shared_vocabulary
 LIKELIEST = 5
 #: answers in one request, and requests at a time
 TOGETHER, AT_ONCE = 8, 4
+#: tokens that it is asked about before anything else
+PROBED = 32
 #: targets it can have
 SERVED = ("argmax", "soft")
 #: the student's ids of what the teacher would say and how likely each is, likeliest first; how likely what was said is
@@ -81,6 +83,35 @@ class ServedTeacher:
         self.vocabulary = shared_vocabulary(student, teacher, aliases)
         self.attempts, self.patience, self.pause = attempts, patience, pause
         self._told([[0, 0]], [1])  # found out now, and not behind the first roll-outs
+        self._look(teacher)
+
+    def _look(self, teacher: Side) -> None:
+        """Whether it means by its tokens what the tokenizer does that it was said to have.
+
+        vLLM says what each token it names is as text, which differs where half a character or a space is left out; so
+        it is another tokenizer's if most of some tokens are others.
+        """
+        size = self.vocabulary.size
+        row = [size * part // PROBED for part in range(PROBED)]
+        said: dict[int, str] = {}
+
+        def noted(choices: dict[str, Any]) -> None:
+            for entry in choices["choices"][0]["prompt_logprobs"]:
+                for token, one in (entry or {}).items():
+                    if isinstance(text := one.get("decoded_token"), str):
+                        said[int(token)] = text
+
+        self._told([row], [1], noted)
+        texts = {token: teacher.tokenizer.decode([token]) for token in said if token < len(teacher.tokenizer)}
+        plain = [token for token, text in texts.items() if text.strip() and "\ufffd" not in text + said[token]]
+        apart = [token for token in plain if said[token].strip() != texts[token].strip()]
+        if len(apart) > len(plain) / 2:
+            token = apart[0]
+            raise LaconicError(
+                f"The token {token} is {said[token]!r} at {self.url} and {texts[token]!r} in the tokenizer that it was "
+                f"said to have ({len(apart)} of {len(plain)} differ).",
+                "Name the served model's own tokenizer.",
+            )
 
     @property
     def version(self) -> str:
@@ -106,8 +137,13 @@ class ServedTeacher:
         soft = [ids, log_probs] if self.target == "soft" else []
         return Scores.laid_out([ids[:, 0], log_probs[:, 0], said, *soft], answer_mask)
 
-    def _told(self, rows: Sequence[list[int]], starts: Sequence[int]) -> list[list[Entry]]:
-        """Of each row from its start on."""
+    def _told(
+        self,
+        rows: Sequence[list[int]],
+        starts: Sequence[int],
+        noted: Callable[[dict[str, Any]], None] = lambda answer: None,
+    ) -> list[list[Entry]]:
+        """Of each row from its start on; ``noted`` sees the whole answer, once it was found to be one."""
         body = {
             "model": self.model,
             "prompt": list(rows),
@@ -117,7 +153,9 @@ class ServedTeacher:
         }
         answer = self._post("/v1/completions", body)
         try:
-            return self._read(answer, rows, starts)
+            found = self._read(answer, rows, starts)
+            noted(answer)
+            return found
         except TeacherError:  # a ValueError too
             raise
         except (AttributeError, KeyError, TypeError, ValueError) as error:  # JSON of another shape
@@ -170,14 +208,24 @@ class ServedTeacher:
                     found: dict[str, Any] = json.load(answer)
                 return found
             except urllib.error.HTTPError as error:
-                told = f"{error.code} {error.read(300).decode(errors='replace')}"
+                told = f"{error.code} {_beginning(error)}"
                 final = error.code < 500 and error.code not in (408, 429)  # it waited too long, or is asked too much
             except (OSError, HTTPException, ValueError) as error:  # unreachable, cut off, or no JSON
                 told, final = str(error), False
             if final or attempt == self.attempts:
+                if final:
+                    raise TeacherError(f"The teacher at {self.url} refused: {told}.", "Look into the server's log.")
                 raise TeacherError(
                     f"The teacher at {self.url} gave no answer in {attempt} attempts: {told}.",
-                    "Look whether it runs; training goes on from its checkpoint.",
+                    "Look whether it runs; a training goes on from its last checkpoint.",
                 )
             time.sleep(self.pause * 2 ** (attempt - 1))
         raise AssertionError("attempts is at least 1")
+
+
+def _beginning(error: urllib.error.HTTPError) -> str:
+    """Of what a server says beside an error; it may break off there too."""
+    try:
+        return error.read(300).decode(errors="replace")
+    except (OSError, HTTPException):
+        return ""

@@ -66,7 +66,7 @@ class TGPOTrainer(GRPOTrainer):
         self.teacher = teacher
         self.last = LastStates(self.accelerator, self.temperature)
         self._weight_now = 0.0
-        self._chance: Tensor | None = None
+        self._chance: tuple[Tensor, list[Tensor]] | None = None  # on the CPU, and on each GPU
         self._rewards = torch.zeros(0)  # of all processes' answers of the batch just rolled out
 
     def train(self, *positional: Any, **named: Any) -> Any:
@@ -88,14 +88,15 @@ class TGPOTrainer(GRPOTrainer):
 
     def _maybe_log_save_evaluate(self, *positional: Any, **named: Any) -> None:
         super()._maybe_log_save_evaluate(*positional, **named)
-        self._chance = torch.get_rng_state()
+        self._chance = torch.get_rng_state(), torch.cuda.get_rng_state_all()
 
     @contextmanager
     def _as_before(self) -> Iterator[None]:
         """Chance as it was behind the last update, so that what an error broke off since is drawn again."""
         with torch.random.fork_rng():
             if self._chance is not None:
-                torch.set_rng_state(self._chance)
+                torch.set_rng_state(self._chance[0])
+                torch.cuda.set_rng_state_all(self._chance[1])
             yield
 
     # --- roll-outs ------------------------------------------------------------------------------------------------
