@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
 from outcomes import Run, assert_refused
+from rich.console import Console
 from thinkers import KINDS, thinker
+
+from laconic.cli.think import _Watched
 
 PROBLEM = "First we add the two numbers."
 
@@ -75,3 +79,15 @@ def test_slips_are_told_in_one_line(run: Run, adapters: dict[str, str], tmp_path
     assert_refused(
         run("think", PROBLEM, "--method", "lightthinker", *light, "--repetition-penalty", "0"), "repetition_penalty"
     )
+
+
+def test_a_pass_that_says_one_word_is_shown_as_one() -> None:
+    """The first word comes with the prompt, and is of no pass."""
+    out = io.StringIO()
+    model = thinker("memosight", foresight=0)
+    watched = _Watched(model, Console(file=out, width=200))
+    watched.guesses = True
+    model.solve([PROBLEM], max_new_tokens=30, on_text=watched.show)
+    rates = re.findall(r"([0-9.]+) a pass", out.getvalue())
+    assert len(rates) >= 2
+    assert set(rates) == {"1.0"}

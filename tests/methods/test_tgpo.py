@@ -388,6 +388,7 @@ def test_pieces_change_nothing(rows: int, positions: int) -> None:
 def test_a_cache_gives_what_it_was_given_and_asks_only_for_the_rest(tmp_path: Path, target: Target) -> None:
     local = LocalTeacher(student(3), TOKENIZER, side_of(student(), TOKENIZER), target=target, top=3)
     cached = CachedTeacher(local, tmp_path / "deep" / "scores.sqlite")
+    assert cached.window == local.window is not None, "what it can read is asked of the cache too"
     prompt, prompt_mask, answer, answer_mask = ragged()
     asked: list[int] = []
     score = local.score

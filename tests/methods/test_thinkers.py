@@ -10,7 +10,12 @@ import pytest
 import torch
 from thinkers import KINDS, PROBLEMS, backbone_of, thinker
 from tiny import tiny_backbone
-from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer
+from transformers import (
+    StoppingCriteria,
+    StoppingCriteriaList,
+    SynthIDTextWatermarkLogitsProcessor,
+    TextStreamer,
+)
 
 from laconic.errors import AdapterError, BackboneError, LaconicError, QuestionError
 from laconic.generation.choosing import processors_for
@@ -332,6 +337,7 @@ def test_generate_streams_stops_and_refuses(capsys: pytest.CaptureFixture[str]) 
         {"prefix_allowed_tokens_fn": lambda row, said: [5, 6]},
         {"guidance_scale": 1.5},
         {"encoder_repetition_penalty": 1.2},
+        {"logits_processor": [SynthIDTextWatermarkLogitsProcessor(2, [1], 16, 0, 8, torch.device("cpu"))]},
     ):
         with pytest.raises(LaconicError, match="Leave it out"):
             generate(**slip)

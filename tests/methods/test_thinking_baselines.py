@@ -26,6 +26,13 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_scored_eviction_says_where_it_cannot_look(tmp_path: Path) -> None:
+    thinker("vanilla", "gpt2").save_pretrained(tmp_path / "vanilla")
+    model = HeavyHitters.from_pretrained(tmp_path / "vanilla", backbone_of("gpt2"))
+    with pytest.raises(BackboneError, match="GPT2Block"):
+        model.solve(PROBLEMS[:1])
+
+
 def test_scored_eviction_keeps_the_rules_of_decoding(saved: Path) -> None:
     model = HeavyHitters.from_pretrained(saved, backbone_of("llama"))
     model.tokens = 12

@@ -167,6 +167,7 @@ def test_objectives_without_a_teacher(changes: dict[str, Any], tmp_path: Path) -
         ({"updates": 2}, "checkpoint_every must be"),
         ({"updates": 2, "loop": STAGE["loop"] | {"checkpoint_every": 2}}, "log_every must be"),
         ({"updates": 2, "loop": STAGE["loop"] | {"steps": 3}}, "steps must be"),
+        ({"loop": STAGE["loop"] | {"checkpoint_every": 3, "log_every": 2}}, "multiple of log_every"),
         ({"tgpo": {"steps_per_generation": 2}}, "follows"),
         ({"soft_rate": 0}, "soft_rate"), ({"task": ["gsm8k_test"]}, "task"),
     ],
