@@ -242,7 +242,9 @@ def test_an_unknown_method_is_found_before_a_model_is_loaded(
         monkeypatch.setattr(f"laconic.cli.{command}.open_backbone", too_late)
     assert_refused(run("ask", book, "Where?", "--method", "rum"), "There is no method 'rum'", "ram")
     out = str(tmp_path / "out.json")
-    assert_refused(run("eval", questions, "--method", "head,rum", "--json", out), "There is no method 'rum'", "ram")
+    assert_refused(
+        run("eval", questions, "--method", "head,rum", "--json", out), "There is no method 'rum'", "ram", "memosight"
+    )
 
 
 def test_missing_and_mismatched_adapters(run: Run, book: str, tmp_path: Path) -> None:

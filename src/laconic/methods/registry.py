@@ -198,7 +198,10 @@ def check_names(names: Sequence[str]) -> None:
     """Raise ``LaconicError`` for a name that is no method; worth asking before a backbone is loaded."""
     for name in names:
         if name not in METHODS:
-            raise LaconicError(f"There is no method {name!r}.", f"Choose from: {', '.join(METHODS)}.")
+            raise LaconicError(
+                f"There is no method {name!r} that reads documents.",
+                f"Choose from: {', '.join(METHODS)}. Problems are solved by {', '.join(THINKERS)}.",
+            )
 
 
 def shipped_adapters() -> list[Path]:

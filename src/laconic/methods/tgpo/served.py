@@ -12,7 +12,7 @@ import math
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from typing import Any
@@ -93,15 +93,11 @@ class ServedTeacher:
         """
         size = self.vocabulary.size
         row = [size * part // PROBED for part in range(PROBED)]
-        said: dict[int, str] = {}
-
-        def noted(choices: dict[str, Any]) -> None:
-            for entry in choices["choices"][0]["prompt_logprobs"]:
-                for token, one in (entry or {}).items():
-                    if isinstance(text := one.get("decoded_token"), str):
-                        said[int(token)] = text
-
-        self._told([row], [1], noted)
+        answer = self._asked([row])
+        self._read(answer, [row], [len(row)])  # whether it is one
+        entries = answer["choices"][0]["prompt_logprobs"]
+        known = {int(token): one.get("decoded_token") for entry in entries if entry for token, one in entry.items()}
+        said = {token: text for token, text in known.items() if isinstance(text, str)}
         texts = {token: teacher.tokenizer.decode([token]) for token in said if token < len(teacher.tokenizer)}
         plain = [token for token, text in texts.items() if text.strip() and "\ufffd" not in text + said[token]]
         apart = [token for token in plain if said[token].strip() != texts[token].strip()]
@@ -137,13 +133,8 @@ class ServedTeacher:
         soft = [ids, log_probs] if self.target == "soft" else []
         return Scores.laid_out([ids[:, 0], log_probs[:, 0], said, *soft], answer_mask)
 
-    def _told(
-        self,
-        rows: Sequence[list[int]],
-        starts: Sequence[int],
-        noted: Callable[[dict[str, Any]], None] = lambda answer: None,
-    ) -> list[list[Entry]]:
-        """Of each row from its start on; ``noted`` sees the whole answer, once it was found to be one."""
+    def _asked(self, rows: Sequence[list[int]]) -> dict[str, Any]:
+        """What the server answers to these texts."""
         body = {
             "model": self.model,
             "prompt": list(rows),
@@ -151,11 +142,13 @@ class ServedTeacher:
             "temperature": 1.0,
             "prompt_logprobs": max(LIKELIEST, self.top if self.target == "soft" else 1),
         }
-        answer = self._post("/v1/completions", body)
+        return self._post("/v1/completions", body)
+
+    def _told(self, rows: Sequence[list[int]], starts: Sequence[int]) -> list[list[Entry]]:
+        """Of each row from its start on."""
+        answer = self._asked(rows)
         try:
-            found = self._read(answer, rows, starts)
-            noted(answer)
-            return found
+            return self._read(answer, rows, starts)
         except TeacherError:  # a ValueError too
             raise
         except (AttributeError, KeyError, TypeError, ValueError) as error:  # JSON of another shape
