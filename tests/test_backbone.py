@@ -29,6 +29,26 @@ def test_a_folder_loads_and_keeps_its_fingerprint_in_any_dtype(folder: Path) -> 
     assert full.content_hash == half.content_hash == tiny_backbone().content_hash
 
 
+def test_the_head_is_handed_its_states_in_one_piece() -> None:
+    """Cut from longer ones they lie apart, and a CPU's linear layer copies the weights for every row of them."""
+    model, ids = tiny_model(), torch.randint(0, 64, (3, 7))
+    states = model.base_model(ids).last_hidden_state
+    with torch.no_grad():
+        apart = model.get_output_embeddings()(states[:, -1:])  # before a backbone has looked at it
+    given: list[tuple[int, ...]] = []
+    for _ in range(2):  # twice the same model, and once the hook
+        tiny = Backbone(model, tiny_backbone().tokenizer, "tiny")
+    head = tiny.model.get_output_embeddings()
+    assert len(head._forward_pre_hooks) == 1
+    head.register_forward_hook(lambda module, args, out: given.append(args[0].stride()))
+    for rows, keep in ((3, 1), (1, 1), (3, 4), (1, 7)):
+        got = tiny.model(ids[:rows], logits_to_keep=keep).logits
+        width = tiny.width
+        assert given.pop() == (keep * width, width, 1)
+        if keep == 1 and rows == 3:
+            torch.testing.assert_close(got, apart)
+
+
 def test_other_weights_have_another_fingerprint() -> None:
     one, other = tiny_backbone(), tiny_backbone()
     with torch.no_grad():

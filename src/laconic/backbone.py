@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from laconic.core.compat import cpu_has_fast_bf16, forget_quantisation, quiet_loading
+from laconic.core.compat import cpu_has_fast_bf16, forget_quantisation, head_takes_slices, quiet_loading
 from laconic.core.fingerprint import fingerprint
 from laconic.core.pieces import whole_words
 from laconic.core.sharing import layer_list
@@ -53,7 +53,7 @@ class Backbone:
     """A pretrained decoder and what methods need to know of it.
 
     Attributes:
-        model: the causal language model, in eval mode, unmodified.
+        model: the causal language model, in eval mode; what it computes is unchanged (see ``head_takes_slices``).
         tokenizer: a fast tokenizer (character offsets are needed for evidence).
         name: what it was loaded as; for messages and result files.
     """
@@ -78,6 +78,7 @@ class Backbone:
                 f"The architecture {type(self.model).__name__} of {self.name} is not supported: {error}.",
                 "Use a decoder such as Llama, Qwen2, Qwen3, Mistral, Gemma3, Phi3 or GPT-2.",
             ) from error
+        head_takes_slices(self.model)
 
     @property
     def base(self) -> PreTrainedModel:

@@ -95,6 +95,26 @@ def drops_cache(model: torch.nn.Module) -> bool:
     return model.training and any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
+def head_takes_slices(model: PreTrainedModel) -> None:
+    """Hand the vocabulary head its states in one piece, also where they are cut from longer ones.
+
+    Leans on nothing that could break, and mends what torch 2.13 does on a CPU: of ``[B, T, D]`` cut to the last states,
+    as upstream does for every prompt, a linear layer copies its weights once for each row and multiplies those. With
+    the backbone that ships, in bfloat16, the head of 16 rows then takes some seventy times as long (scratch).
+    """
+    head = model.get_output_embeddings()
+    if head is not None and _in_one_piece not in head._forward_pre_hooks.values():
+        head.register_forward_pre_hook(_in_one_piece)
+
+
+def _in_one_piece(_: torch.nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    states, *others = given
+    strides = torch.empty(states.shape, device="meta").stride()
+    if states.stride() == strides:  # ``is_contiguous`` says yes of a single state, whatever its stride
+        return given
+    return (states.clone(memory_format=torch.contiguous_format), *others)
+
+
 def drop_keys(layer: DynamicLayer) -> None:
     """Let go of a layer's keys and values: transformers 5.16 only sets them to zero and kept their length."""
     layer.keys = layer.values = None
