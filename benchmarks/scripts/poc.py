@@ -1,13 +1,23 @@
 """What does a floor buy? Predictors of quality against each other, on labelled texts that none was trained on.
 
-    laconic label squad_excerpts_dev --limit 120 --ratios 0.05,0.1,0.15,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9 \\
-        --out runs/labels/squad_dev.json        # and so on for every task, see recipes/poc/cpu.yaml
-    python benchmarks/scripts/poc.py --test runs/labels/squad_dev.json ... --train runs/labels/squad.json ... \\
-        --out benchmarks/results/poc.json
+    LIST=0.05,0.1,0.15,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9
+    laconic label squad_excerpts_dev --limit 120 --ratios $LIST --out benchmarks/labels/squad_dev.json
+    laconic label qmsum_excerpts_test --limit 50 --ratios $LIST --out benchmarks/labels/qmsum_test.json
+    laconic label nq_multidoc_20_gold_spread --limit 60 --ratios $LIST --out benchmarks/labels/nq.json
+    laconic label hotpotqa_train_sample --limit 60 --ratios $LIST --out benchmarks/labels/hotpotqa.json
+    laconic label squad_excerpts_dev --method bm25 --limit 60 --ratios $LIST --out benchmarks/labels/squad_dev_bm25.json
+    python benchmarks/scripts/poc.py --train benchmarks/labels/{squad,squad_validation,qmsum}.json \\
+        --test benchmarks/labels/{squad_dev,qmsum_test,nq,hotpotqa}.json \\
+        --elsewhere benchmarks/labels/squad_dev_bm25.json \\
+        --seeds runs/poc-cpu-1/method runs/poc-cpu-2/method --out benchmarks/results/poc.json
 
 For P@R every policy is given floors up to 1 and says a ratio for each text; the next gentler ratio that was labelled
 (or 1) is what it gets, so that all policies choose among the same contexts and nothing is interpolated. What a floor
-and a promise deliver is measured, not looked up: texts are compressed by the whole pipeline, read and scored.
+and a promise deliver is measured, not looked up: texts are compressed by the whole pipeline, read and scored. How long
+a text takes is told too.
+``--elsewhere`` has labels of another compressor, to which the predictor, the mean curve and the regression are carried
+over as they are, with what the classifier finds. ``--seeds`` are predictors that were trained as the one asked about,
+from other seeds; their errors say how far a training matters.
 ``--train`` needs labels of the validation split too (``laconic label --split validation``), by which the regression's
 ridge is picked. Texts that score nothing when whole have no retention; they are left out there and of prediction
 errors, and are kept in P@R. Beside the result: pictures of mean score against ratio, and of single curves around their
@@ -21,6 +31,7 @@ import json
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +64,8 @@ PRICES = [*-np.geomspace(4.0, 0.01, 40), 0.0, *np.geomspace(0.01, 4.0, 40)]
 ASKED: tuple[tuple[float, Promise], ...] = (
     (0.8, "mean"), (0.9, "mean"), (0.95, "mean"), (1.0, "mean"), (0.9, "risk"), (0.9, "quantile"),
 )  # fmt: skip
+#: with a ratio for each chunk instead of one for the text, where texts have several
+ASKED_EACH = 0.9
 DELTA = 0.1
 
 
@@ -60,6 +73,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--test", nargs="+", required=True, help="files of labels over one list of ratios")
     parser.add_argument("--train", nargs="+", required=True, help="files of labels the predictor was trained on")
+    parser.add_argument("--elsewhere", nargs="+", default=[], help="files of labels of another compressor")
+    parser.add_argument("--seeds", nargs="+", default=[], help="saved predictors of other seeds")
     parser.add_argument("--predictor", help="saved predictor [default: shipped]")
     parser.add_argument("--classifier", help="saved classifier [default: shipped]")
     parser.add_argument("--out", type=Path, required=True)
@@ -80,12 +95,16 @@ def main() -> None:
     (made, trained_on), (made_too, texts) = read_labels(args.train), read_labels(args.test)
     promises.made.require(made, "The labels trained on")
     promises.made.require(made_too, "The labels to test on")
-    shared = {source_of(one.document) for one in trained_on} & {source_of(one.document) for one in texts}
+    carried: list[Labelled] = []
+    if args.elsewhere:
+        there, carried = read_labels(args.elsewhere)
+        promises.made.require(replace(there, compressor=made.compressor), "The labels of another compressor")
+    shared = {source_of(one.document) for one in trained_on} & {source_of(one.document) for one in [*texts, *carried]}
     if shared:
         raise SystemExit(f"{len(shared)} documents are in both, {sorted(shared)[0]} say")
     known = [one for one in trained_on if one.labels is not None and split_of(one.document) == "train"]
     labels = [one.labels for one in known if one.labels is not None]
-    given = {id(one): described(compressor, one) for one in [*trained_on, *texts]}
+    given = {id(one): described(compressor, one) for one in [*trained_on, *texts, *carried]}
     held = [one for one in trained_on if one.labels is not None and split_of(one.document) == "validation"]
     if not held:
         raise SystemExit("No text of the validation split is labelled: the regression's ridge is picked by those.")
@@ -93,21 +112,35 @@ def main() -> None:
     threshold = Threshold.fit([given[id(one)][1] for one in known], labels)
     average = AverageCurve.of(labels)
     rows, pictures, seconds = [], {}, []
-    for task in dict.fromkeys(one.task for one in texts):
-        own = [one for one in texts if one.task == task]
+    others = [load_predictor(backbone, folder)[0] for folder in args.seeds]
+
+    def curves_of(own: Sequence[Labelled]) -> dict[str, list[Curve]]:
         curves: dict[str, list[Curve]] = {"average": [average for _ in own]}
         curves["features"] = [fitted.curve(given[id(one)][0]) for one in own]
         curves["text"] = []
         for one in own:
-            compressor.features(one.context, one.question)  # the compressor's own pass, which is remembered
+            features = compressor.features(one.context, one.question)  # its own pass, which is remembered
             begun = time.perf_counter()
             curves["text"].append(tabled(method.curve(one.context, one.question)))
             seconds.append((backbone.count_tokens(one.context), time.perf_counter() - begun))
-        row, picture = evaluate(task, own, curves, [given[id(one)][1] for one in own], threshold)
+            for place, other in enumerate(others):
+                seeded = curves.setdefault(f"text, other seed {place + 1}", [])
+                seeded.append(tabled(other.curve(one.context, one.question, features)))
+        return curves
+
+    for task in dict.fromkeys(one.task for one in texts):
+        own = [one for one in texts if one.task == task]
+        row, picture = evaluate(task, own, curves_of(own), [given[id(one)][1] for one in own], threshold)
+        row["seen in training"] = family(task) in {family(one.task) for one in known}
         row["delivered"] = delivered(method, reader, own, answers_of(task))
         rows.append(row)
         pictures[task] = picture
         print(json.dumps(row["pr"], indent=1), row["errors"], flush=True)
+    elsewhere = []
+    for task in dict.fromkeys(one.task for one in carried):
+        own = [one for one in carried if one.task == task]
+        elsewhere.append(evaluate(task, own, curves_of(own))[0] | {"compressor": there.compressor})
+        print(json.dumps(elsewhere[-1]["pr"], indent=1), elsewhere[-1]["errors"], flush=True)
     notes = {
         "test": [Path(name).name for name in args.test],
         "texts trained on": len(known),
@@ -116,9 +149,10 @@ def main() -> None:
         "predictor": predictor.version,
         "compressor": getattr(compressor, "version", ""),
         "seconds to predict a text (median)": round(float(np.median([one for _, one in seconds])), 4),
+        "seconds to predict a text (p95)": round(float(np.percentile([one for _, one in seconds], 95)), 4),
         "its tokens (median)": float(np.median([tokens for tokens, _ in seconds])),
     }
-    result = {"rows": rows, "notes": notes, "environment": environment()}
+    result = {"rows": rows, "elsewhere": elsewhere, "notes": notes, "environment": environment()}
     write_whole(args.out, json.dumps(result, indent=1) + "\n")
     draw(pictures, args.out.with_suffix(".png"))
 
@@ -155,8 +189,8 @@ def evaluate(
     task: str,
     texts: Sequence[Labelled],
     curves: dict[str, list[Curve]],
-    scores: Sequence[Sequence[float]],
-    threshold: Threshold,
+    scores: Sequence[Sequence[float]] = (),
+    threshold: Threshold | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     grid = Grid(texts)
     measured = [place for place, one in enumerate(texts) if one.labels is not None]
@@ -167,8 +201,10 @@ def evaluate(
     policies = {
         name: grid.outcomes([[select(curve, floor, policy="safe").ratio for curve in own] for floor in FLOORS])
         for name, own in curves.items()
+        if "seed" not in name  # of those the errors are enough
     }
-    policies["threshold"] = grid.outcomes([[threshold.ratio(own, floor) for own in scores] for floor in FLOORS])
+    if threshold is not None:
+        policies["threshold"] = grid.outcomes([[threshold.ratio(own, floor) for own in scores] for floor in FLOORS])
     policies["fixed"] = grid.outcomes([[ratio] * len(texts) for ratio in grid.ratios])
     for name, one in best_policies(grid).items():
         policies[name] = one
@@ -190,6 +226,11 @@ def evaluate(
     return row, {"policies": policies, "texts": [one for one in texts if one.labels is not None]}
 
 
+def family(task: str) -> str:
+    """A task without the part of the data that it is of."""
+    return task.rpartition("_")[0]
+
+
 def answers_of(task: str) -> dict[str, list[str]]:
     """Accepted answers by the item's id."""
     return {item.id: item.answers for item in load_task(task)}
@@ -204,9 +245,14 @@ def delivered(
     # what is left as it was keeps all, by definition; read again in another batch, bfloat16 may answer otherwise
     read = {(one.id, one.context): one.whole for one in known}
     rows = []
-    for floor, promise in ASKED:
+    asked: list[tuple[float, Promise, bool]] = [(floor, promise, False) for floor, promise in ASKED]
+    if any(len(method.predictor.chunks(one.context, one.question)) > 1 for one in known):
+        asked.append((ASKED_EACH, "mean", True))
+    for floor, promise, each in asked:
         found = [
-            method.compress(one.context, one.question, floor=floor, promise=promise, delta=DELTA).compressed
+            method.compress(
+                one.context, one.question, floor=floor, promise=promise, delta=DELTA, each_chunk=each
+            ).compressed
             for one in known
         ]
         left = [
@@ -221,6 +267,7 @@ def delivered(
         row = {
             "floor": floor,
             "promise": promise,
+            "each chunk": each,
             "ratio": float(np.mean([context.delivered_ratio for context in found])),
             "mean retention": float(np.mean(kept)),
             "gains as 1": float(np.mean(np.minimum(kept, 1.0))),

@@ -22,35 +22,56 @@ def predicted(result: dict) -> str:
         "| task | texts | " + " | ".join(f"{name}" for name in POLICIES.values()) + " |",
         "|---|---|" + "---|" * len(POLICIES),
     ]
-    for row in result["rows"]:
+    carried = [row | {"task": f"{row['task']}, another compressor"} for row in result.get("elsewhere", [])]
+    for row in [*result["rows"], *carried]:
         cells = []
         for name in POLICIES:
+            cell = "never compresses" if name in row["errors"] else ""
             if name in row["pr"]:
                 value, apart = row["pr"][name]["value"], row["pr"][name]["minus fixed"]
-            cell = f"{100 * value:.1f}" if name in row["pr"] else "never compresses"
-            if name != "fixed" and name in row["pr"]:
-                cell += f" ({100 * apart[0]:+.1f}; {100 * apart[1]:+.1f} to {100 * apart[2]:+.1f})"
+                cell = f"{100 * value:.1f}"
+                if name != "fixed":
+                    cell += f" ({100 * apart[0]:+.1f}; {100 * apart[1]:+.1f} to {100 * apart[2]:+.1f})"
             if name in row["errors"]:
                 cell += f", PPE {row['errors'][name]['ppe']:.3f}"
             cells.append(cell)
-        lines.append(f"| {row['task']} | {row['texts']} | " + " | ".join(cells) + " |")
+        unseen = "" if row.get("seen in training", True) else ", unseen"
+        lines.append(f"| {row['task']}{unseen} | {row['texts']} | " + " | ".join(cells) + " |")
+    seeds = [(row["task"], of_seeds(row["errors"])) for row in [*result["rows"], *carried]]
+    if any(len(values) > 1 for _, values in seeds):
+        told = "; ".join(f"{task} " + ", ".join(f"{value:.3f}" for value in values) for task, values in seeds)
+        lines.append(f"\nPPE of the predictor from {len(seeds[0][1])} seeds: {told}.")
     return "\n".join(lines)
+
+
+def of_seeds(errors: dict) -> list[float]:
+    """Errors of the predictor that reads, and of those trained like it from other seeds."""
+    return [one["ppe"] for name, one in errors.items() if name.startswith("text")]
 
 
 def floors(result: dict) -> str:
     """What floors and promises deliver, measured."""
-    asked = [(one["floor"], one["promise"]) for one in result["rows"][0]["delivered"]]
+    every = [asked(one) for row in result["rows"] for one in row["delivered"]]
+    columns = list(dict.fromkeys(every))
     lines = [
         "**What does a floor deliver?** Texts compressed, read and scored: delivered ratio / mean retention (gains "
         "count as 1) / share of single texts below the floor; delta 0.1 (`benchmarks/scripts/poc.py`).\n",
-        "| task | texts | " + " | ".join(f"{floor:g}, {promise}" for floor, promise in asked) + " |",
-        "|---|---|" + "---|" * len(asked),
+        "| task | texts | " + " | ".join(columns) + " |",
+        "|---|---|" + "---|" * len(columns),
     ]
     for row in result["rows"]:
-        told = [f"{one['ratio']:.2f} / {one['gains as 1']:.2f} / {one['below']:.0%}" for one in row["delivered"]]
+        cells = {
+            asked(one): f"{one['ratio']:.2f} / {one['gains as 1']:.2f} / {one['below']:.0%}" for one in row["delivered"]
+        }
         texts = row["texts"] - row["score nothing when whole"]
-        lines.append(f"| {row['task']} | {texts} | " + " | ".join(told) + " |")
+        unseen = "" if row.get("seen in training", True) else ", unseen"
+        told = [cells.get(column, "one chunk") for column in columns]
+        lines.append(f"| {row['task']}{unseen} | {texts} | " + " | ".join(told) + " |")
     return "\n".join(lines)
+
+
+def asked(one: dict) -> str:
+    return f"{one['floor']:g}, {one['promise']}" + (", each chunk" if one.get("each chunk") else "")
 
 
 def evidence(result: dict) -> str:

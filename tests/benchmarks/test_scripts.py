@@ -52,6 +52,35 @@ def test_beside_llmlingua_every_way_has_its_column(script: Any) -> None:
     assert lines[-1] == "| 5,550 | 1,234, 0.250 | 1,234, 0.250 | 1,234, 0.250 |"
 
 
+def test_poc_tables_keep_apart_what_was_seen_carried_over_and_trained_again(script: Any) -> None:
+    tables = script("poc_tables")
+    asked = {"floor": 0.9, "promise": "mean", "each chunk": False, "ratio": 0.5, "gains as 1": 0.91, "below": 0.2}
+    errors = {"average": {"ppe": 0.3}, "text": {"ppe": 0.1}, "text, other seed 1": {"ppe": 0.2}}
+    short = {"task": "a_dev", "texts": 5, "score nothing when whole": 1, "seen in training": True, "delivered": [asked]}
+    short |= {"errors": errors, "pr": {"text": {"value": 0.5, "minus fixed": [0.01, -0.02, 0.03]}}}
+    long = short | {"task": "b_test", "seen in training": False}
+    long |= {"delivered": [asked, asked | {"each chunk": True, "ratio": 0.4}]}
+    elsewhere = [{name: short[name] for name in ("task", "texts", "errors", "pr")}]
+    result = {"rows": [short, long], "elsewhere": elsewhere, "notes": {}}
+    result["notes"] |= {"texts trained on": 9, "held out for promises": 3}
+    predicted = tables.predicted(result).splitlines()
+    assert [line.split(" | ")[0] for line in predicted[4:7]] == [
+        "| a_dev",
+        "| b_test, unseen",
+        "| a_dev, another compressor",
+    ]
+    assert "| 50.0 (+1.0; -2.0 to +3.0), PPE 0.100 | never compresses, PPE 0.300 |" in predicted[4]
+    assert predicted[-1].endswith(
+        "2 seeds: a_dev 0.100, 0.200; b_test 0.100, 0.200; a_dev, another compressor 0.100, 0.200."
+    )
+    assert tables.floors(result).splitlines()[2:] == [
+        "| task | texts | 0.9, mean | 0.9, mean, each chunk |",
+        "|---|---|---|---|",
+        "| a_dev | 4 | 0.50 / 0.91 / 20% | one chunk |",
+        "| b_test, unseen | 4 | 0.50 / 0.91 / 20% | 0.40 / 0.91 / 20% |",
+    ]
+
+
 def test_a_committed_adapter_is_taken_if_all_its_parts_were_made_so(
     script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
