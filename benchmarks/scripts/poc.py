@@ -1,10 +1,10 @@
 """What does a floor buy? Predictors of quality against each other, on labelled texts that none was trained on.
 
     LIST=0.05,0.1,0.15,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9
-    laconic label squad_excerpts_dev --limit 120 --ratios $LIST --out benchmarks/labels/squad_dev.json
+    laconic label squad_excerpts_dev --limit 100 --ratios $LIST --out benchmarks/labels/squad_dev.json
     laconic label qmsum_excerpts_test --limit 50 --ratios $LIST --out benchmarks/labels/qmsum_test.json
-    laconic label nq_multidoc_20_gold_spread --limit 60 --ratios $LIST --out benchmarks/labels/nq.json
-    laconic label hotpotqa_train_sample --limit 60 --ratios $LIST --out benchmarks/labels/hotpotqa.json
+    laconic label nq_multidoc_20_gold_spread --limit 50 --ratios $LIST --out benchmarks/labels/nq.json
+    laconic label hotpotqa_train_sample --limit 50 --ratios $LIST --out benchmarks/labels/hotpotqa.json
     laconic label squad_excerpts_dev --method bm25 --limit 60 --ratios $LIST --out benchmarks/labels/squad_dev_bm25.json
     python benchmarks/scripts/poc.py --train benchmarks/labels/{squad,squad_validation,qmsum}.json \\
         --test benchmarks/labels/{squad_dev,qmsum_test,nq,hotpotqa}.json \\

@@ -43,7 +43,7 @@ RECIPES = {
     "hybridthinker": ("hybridthinker/cpu", "hybridthinker/long", "hybridthinker/finish"),
     "memosight": ("memosight/cpu",),
     "lightthinker": ("hybridthinker/cpu", "lightthinker/cpu"),
-    "anchors": ("anchors/cpu",),
+    "anchors": ("anchors/cpu", "anchors/long"),
 }
 SEVERAL, SINGLE = ("hybridthinker", "memosight"), ("lightthinker", "anchors")
 #: eleven moves and the answer are twelve steps. Not twelve moves: six rounds of two of them bring a row of four balls,

@@ -41,4 +41,16 @@ def healed(result: dict) -> str:
     return "\n".join(lines)
 
 
+def costs(result: dict) -> str:
+    added, last = result["added"], result["rows"][-1]
+    return (
+        f"**What does a teacher cost?** A step of GRPO takes {added['step_s, grpo']:.1f} s here, of TGPO "
+        f"{added['step_s, tgpo']:.1f}, of which the teacher's own pass {added['teacher_s']:.1f}: besides it, "
+        f"{added['step besides the teacher\'s pass']:+.1%}. With a teacher that has weights of its own "
+        f"({last['teacher_mb']:.0f} MiB) the peak is {added['peak besides the teacher\'s weights']:+.1%} of GRPO's and "
+        f"those together (`benchmarks/scripts/tgpo_costs.py`; {result['together']} answers in a pass, medians of "
+        f"{len(last['step_s']) - 1} steps)."
+    )
+
+
 NAMES = {"tgpo": "TGPO", "written": "worked solutions (SFT)", "grpo": "GRPO", "rkl": "reverse KL", "gkd": "forward KL"}

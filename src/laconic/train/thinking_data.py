@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from laconic.core.files import names_file
 from laconic.core.thoughts import Trace
 from laconic.data.problems import Problem
 from laconic.data.puzzles import PUZZLES, puzzle
-from laconic.data.segmenters import SEGMENTERS, Tokens, by_tokens
-from laconic.data.solutions import TRAINABLE, load_problems
+from laconic.data.segmenters import SEGMENTERS, Segmenter, Tokens, by_tokens
+from laconic.data.solutions import TRAINABLE, load_problem_file, load_problems, load_written
 from laconic.errors import RecipeError
 from laconic.methods.thinking.model import Thinker
 from laconic.train.checks import above_zero, positive
@@ -28,8 +31,13 @@ NEIGHBOURS = 64
 def check_problems(stage: dict[str, Any], where: str, look: str) -> None:
     """Raise ``RecipeError`` for a slip in the keys of all stages on problems."""
     task, difficulty = stage["task"], stage["difficulty"]
-    if not isinstance(task, list) or not task or not all(name in (*PUZZLES, *TRAINABLE) for name in task):
-        raise RecipeError(f"{where}: task must be a list of {', '.join((*PUZZLES, *TRAINABLE))}.", look)
+    known = (*PUZZLES, *TRAINABLE)
+    if not isinstance(task, list) or not task or not all(isinstance(name, str) for name in task):
+        raise RecipeError(f"{where}: task must be a list of names.", look)
+    if unknown := [name for name in task if name not in known and not names_file(name)]:
+        raise RecipeError(
+            f"{where}: there is no task {unknown[0]!r} to train on.", f"Name a .jsonl file, or {', '.join(known)}."
+        )
     if not isinstance(difficulty, list) or not difficulty or not all(map(positive, difficulty)):
         raise RecipeError(f"{where}: difficulty must be a list of numbers of steps.", look)
     if not positive(stage["limit"]) or not positive(stage["rows"]):
@@ -63,10 +71,30 @@ def load_solutions(stage: dict[str, Any], tokenizer: Tokens | None = None) -> di
     else:
         cut = SEGMENTERS[asked] if asked else None
     names = [name for name in stage["task"] if name not in PUZZLES]
-    return {
-        name: sorted(load_problems(name, training=True, segmenter=cut), key=lambda p: sum(map(len, p.steps)))
+    found = {
+        name: load_problems(name, training=True, segmenter=cut) if name in TRAINABLE else _own_file(name, stage, cut)
         for name in names
     }
+    return {name: sorted(problems, key=lambda p: sum(map(len, p.steps))) for name, problems in found.items()}
+
+
+def _own_file(name: str, stage: dict[str, Any], cut: Segmenter | None) -> list[Problem]:
+    """A user's problems: of those that a method answers itself, solutions need not be written."""
+    if "segmenter" not in stage and not stage["given"]:
+        return load_problem_file(name)
+    return load_written(name, cut)
+
+
+def digest_of_files(data: Sequence[dict[str, list[Problem]]]) -> str | None:
+    """Of what is in users' files, which may be written anew under their names; None where there are none."""
+    own = [
+        [problem.question, problem.steps, problem.answer]
+        for files in data
+        for name, problems in files.items()
+        if name not in TRAINABLE
+        for problem in problems
+    ]
+    return hashlib.sha256(json.dumps(own).encode()).hexdigest()[:16] if own else None
 
 
 def some_puzzles(stage: dict[str, Any]) -> dict[str, list[Problem]]:
