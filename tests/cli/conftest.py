@@ -15,7 +15,7 @@ from laconic.cli.main import main
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run ``laconic ARGS`` in this process; the backbone is tiny, all else is real."""
     backbone = tiny_backbone()
-    for module in ("ask", "compress", "evaluate", "evaluate_reasoning", "label", "profile", "read", "think"):
+    for module in ("ask", "compress", "evaluate", "evaluate_reasoning", "label", "profile", "read", "think", "write"):
         monkeypatch.setattr(f"laconic.cli.{module}.open_backbone", lambda *_: backbone)
 
     def call(*args: str) -> Outcome:

@@ -236,6 +236,37 @@ def eval_(
 
 
 @app.command()
+def write(
+    task: Annotated[
+        list[str],
+        typer.Argument(help="shuffle-4 and such, gsm8k_train, or .jsonl files of problems", callback=task_names),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Where to write the solutions")] = Path("runs/written.jsonl"),
+    method: Annotated[str, typer.Option(help="Who solves; see `laconic methods`")] = "vanilla",
+    limit: Annotated[int | None, typer.Option(min=1, help="Problems a task", show_default="all; 50 puzzles")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Solutions drawn of each problem")] = 1,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest word each time")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest solution")] = 512,
+    batch_size: Annotated[int, typer.Option(min=1)] = 16,
+    data: Annotated[str | None, typer.Option(help="Folder of the task files", show_default="$LACONIC_DATA")] = None,
+    seed: Seed = 0,
+    backbone: Backbone = None,
+    adapter: Annotated[str | None, typer.Option(help="Saved method", show_default="shipped")] = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+) -> None:
+    """Write down a method's right solutions for another to be trained on; a run that was cut off goes on."""
+    from laconic.cli.write import run
+    from laconic.eval.writing import Drawing
+
+    drawing = Drawing(samples, temperature, max_new_tokens, batch_size, seed)
+    run(
+        task, method, out, drawing, limit=limit, data=data, backbone=backbone, adapter=adapter, dtype=dtype,
+        device=device,
+    )  # fmt: skip
+
+
+@app.command()
 def label(
     task: Annotated[
         list[str],

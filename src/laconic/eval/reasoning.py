@@ -68,14 +68,7 @@ def reasoning_task(
     """
     kind, _, difficulty = name.rpartition("-")
     if kind in PUZZLES and difficulty.isdecimal():
-        made: dict[str, Problem] = {}
-        draw = random.Random(f"asked/{seed}/{name}")
-        wanted = limit or PUZZLES_ASKED
-        for _ in range(50 * wanted):  # few rules may leave few problems
-            one = puzzle(kind, draw, int(difficulty), training=False, ident=f"{name}-{len(made)}")
-            if len(made) < wanted:
-                made.setdefault(one.question, one)
-        return list(made.values())
+        return some_puzzles(name, random.Random(f"asked/{seed}/{name}"), limit or PUZZLES_ASKED, training=False)
     try:
         problems = load_problem_file(name) if names_file(name) else load_problems(name, folder)
     except DataError as error:
@@ -84,6 +77,17 @@ def reasoning_task(
         forms = ", ".join(f"{kind}-12" for kind in PUZZLES)
         raise DataError(f"{error.problem}", f"{error.remedy} Generated ones look like {forms}.") from error
     return random.Random(f"asked/{seed}").sample(problems, min(limit or len(problems), len(problems)))
+
+
+def some_puzzles(name: str, draw: random.Random, wanted: int, *, training: bool) -> list[Problem]:
+    """So many different puzzles of a kind and a number of moves, ``shuffle-12``; fewer where there are no more."""
+    kind, _, difficulty = name.rpartition("-")
+    made: dict[str, Problem] = {}
+    for _ in range(50 * wanted):  # few rules may leave few problems
+        one = puzzle(kind, draw, int(difficulty), training=training, ident=f"{name}-{len(made)}")
+        if len(made) < wanted:
+            made.setdefault(one.question, one)
+    return list(made.values())
 
 
 def evaluate_reasoning(
@@ -128,7 +132,7 @@ def evaluate_reasoning(
                 str(backbone.dtype),
                 backbone.device.type,
             )
-            left = [p for p in problems if (setting.key, _digest(p)) not in journal.done]
+            left = [p for p in problems if (setting.key, digest_of(p)) not in journal.done]
             left.sort(key=lambda p: len(p.question))
             starts = range(0, len(left), batch_size)
             for start in watched(starts, len(starts), f"{task}  {name}"):
@@ -138,7 +142,7 @@ def evaluate_reasoning(
                 )
                 for problem, solution in zip(some, found, strict=True):
                     journal.add(_line(setting, thinker, problem, solution, len(some)))
-            lines = [journal.done[setting.key, _digest(p)] for p in problems]
+            lines = [journal.done[setting.key, digest_of(p)] for p in problems]
             rows.append(_row(setting, lines))
             right.setdefault(name, {})[task] = [line["right"] for line in lines]
             say(_sentence(rows[-1]))
@@ -168,7 +172,7 @@ def items_of(result: dict[str, Any], tasks: dict[str, list[Problem]], out: Path)
     names = [one.name for one in fields(Setting)]
     methods = {Setting(**{name: row[name] for name in names}).key: row["method"] for row in result["rows"]}
     found: dict[str, dict[str, Line]] = {row["method"]: {} for row in result["rows"]}
-    asked = {_digest(problem) for problems in tasks.values() for problem in problems}
+    asked = {digest_of(problem) for problems in tasks.values() for problem in problems}
     for (setting, item), line in Journal(out).done.items():
         if setting in methods and item in asked:
             found[methods[setting]][item] = line
@@ -198,7 +202,8 @@ def expected_peak(thinker: Thinker, prompt: int, words: Sequence[int], ended: bo
     return peak
 
 
-def _digest(problem: Problem) -> str:
+def digest_of(problem: Problem) -> str:
+    """A problem by what it is."""
     content = [problem.id, problem.question, problem.answer, problem.steps]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
@@ -211,7 +216,7 @@ def _line(setting: Setting, thinker: Thinker, problem: Problem, solution: Soluti
         expected = expected_peak(thinker, solution.prompt_tokens, bill.words, bill.stopped_by == "end")
     return {
         "setting": setting.key,
-        "item": _digest(problem),
+        "item": digest_of(problem),
         "id": problem.id,
         "answer": solution.answer,
         "right": problem.solved_by(solution.text),

@@ -1,0 +1,49 @@
+"""``laconic write``: a method's own solutions as training data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from outcomes import Run, assert_refused
+from thinkers import thinker
+
+from laconic.data.solutions import load_written
+from laconic.methods.thinking.model import Thinker
+
+FOUR = ["2 and 2.", "The answer is 4."]
+
+
+def file_of(folder: Path, question: str) -> str:
+    path = folder / "mine.jsonl"
+    path.write_text(json.dumps({"question": question, "answer": 4}))
+    return str(path)
+
+
+def test_the_command_writes_what_a_method_says(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    thinker("vanilla").save_pretrained(tmp_path / "adapter")
+    name, out = file_of(tmp_path, "What is 2 and 2?"), tmp_path / "out.jsonl"
+    options = ["--adapter", str(tmp_path / "adapter"), "--out", str(out), "--max-new-tokens", "5"]
+    outcome = run("write", name, *options)  # it says whatever comes
+    assert outcome.status == 2
+    assert "error: No solution is right" in outcome.err
+    right = [SimpleNamespace(steps=FOUR, text="\n".join(FOUR))]
+    monkeypatch.setattr(Thinker, "solve", lambda *_, **__: right)
+    outcome = run("write", name, *options, "--seed", "1")
+    assert outcome.status == 0, outcome.err
+    assert f"1 solutions in {out}, 0 wrong ones left out" in outcome.out
+    assert [one.steps for one in load_written(out)] == [FOUR]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--method", "ram"], "no method 'ram' that reasons"), (["--out", "x.json"], "no new .jsonl file"),
+        (["--samples", "2"], "are one"), (["--out", "OWN"], "no new .jsonl file"),
+    ],
+)  # fmt: skip
+def test_slips_are_found_before_a_model_is_loaded(run: Run, tmp_path: Path, options: list[str], told: str) -> None:
+    name = file_of(tmp_path, "a?")
+    assert_refused(run("write", name, *[name if one == "OWN" else one for one in options]), told)
