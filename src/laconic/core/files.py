@@ -36,10 +36,15 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         part.unlink(missing_ok=True)
 
 
+def names_lines(name: object) -> bool:
+    """Whether this is named as a file of JSON lines is."""
+    return isinstance(name, str) and name.endswith((".jsonl", ".jsonl.gz"))
+
+
 def names_file(name: str) -> bool:
     """Whether a file is meant, and not a task: there is one of this name, or it is named as JSON lines are."""
     try:
-        return name.endswith((".jsonl", ".jsonl.gz")) or Path(name).is_file()
+        return names_lines(name) or Path(name).is_file()
     except (OSError, ValueError):  # too long for a file name, or with a null character: then it is no file's
         return False
 

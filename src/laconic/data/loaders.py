@@ -11,10 +11,12 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+from laconic.core.files import names_lines
 from laconic.core.segments import whole_characters
 from laconic.data.folder import data_file
 from laconic.data.generated import FORMS, generate, is_generated
@@ -150,7 +152,7 @@ def load_task(
     if is_generated(name):
         return generate(name, folder, limit, seed)
     if name not in TASKS:
-        if name.endswith((".jsonl", ".jsonl.gz")):
+        if names_lines(name):
             raise DataError(f"There is no file {name}.", "Check the path.")
         known = ", ".join([*TASKS, *DERIVED, FORMS])
         raise DataError(f"There is no task {name!r}.", f"Choose from: {known}; or name a .jsonl file.")
@@ -163,9 +165,13 @@ def load_for_training(
 ) -> list[QAItem]:
     """As ``load_task``, but refuses what must never be trained on.
 
+    Of a user's file (``load_file``), evidence is wherever an accepted answer stands in its document.
+
     Raises:
         DataError: the task is kept for tuning or evaluation.
     """
+    if names_lines(name):
+        return [_with_evidence(item) for item in load_file(name, limit, seed)]
     source = DERIVED[name][0] if name in DERIVED else name
     if is_generated(name):
         raise DataError(f"{name} is made for evaluation and must not be trained on.", "Choose training data.")
@@ -222,6 +228,11 @@ def _own(record: Record, number: int) -> QAItem:
     document = whole_characters(document)
     digest = hashlib.sha256(document.encode()).hexdigest()[:16]
     return QAItem(name, document, whole_characters(record["question"]), answers, [], digest)
+
+
+def _with_evidence(item: QAItem) -> QAItem:
+    spans = [(at, at + len(answer)) for answer in item.answers for at in _occurrences(item.document, answer)]
+    return replace(item, evidence=_unique(spans))
 
 
 def _is_text(value: object) -> bool:

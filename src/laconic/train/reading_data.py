@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from laconic.backbone import Backbone
+from laconic.core.files import names_lines
 from laconic.data.books import load_books
 from laconic.data.loaders import DERIVED, TASKS, TRAINABLE, load_for_training
 from laconic.data.needles import NEEDLES, Maker
@@ -53,7 +54,7 @@ def check_reading(stage: dict[str, Any], where: str, look: str) -> None:
     task, chunks, distractors = stage["task"], stage["chunks"], stage["distractors"]
     if not isinstance(task, list) or not task or not all(map(_is_task, task)):
         known = ", ".join([READ_ON, *NEEDLES, "babi-qa1 to babi-qa20", *TRAINABLE])
-        raise RecipeError(f"{where}: task must be a list of {known}.", look)
+        raise RecipeError(f"{where}: task must be a list of {known}, or .jsonl files.", look)
     if not isinstance(chunks, list) or not chunks or not all(map(positive, chunks)):
         raise RecipeError(f"{where}: chunks must be a list of whole numbers above 0.", look)
     plans = stage["plans"]
@@ -73,7 +74,7 @@ def load_reading(stage: dict[str, Any]) -> ReadingData:
     tasks = stage["task"]
     makers = [NEEDLES[name] for name in tasks if name in NEEDLES]
     makers += [any_of(load_stories(name, training=True)) for name in tasks if is_story(name)]
-    documents = [load_for_training(name) for name in tasks if name in TASKS or name in DERIVED]
+    documents = [load_for_training(name) for name in tasks if name in TASKS or name in DERIVED or names_lines(name)]
     books = load_books(stage["books"], training=True) if makers or READ_ON in tasks else []
     return ReadingData(books, makers, documents)
 
@@ -123,4 +124,6 @@ def hides(task: str) -> bool:
 
 
 def _is_task(name: object) -> bool:
-    return isinstance(name, str) and (name in (READ_ON, *NEEDLES, *TASKS, *DERIVED) or is_story(name))
+    if not isinstance(name, str):
+        return False
+    return name in (READ_ON, *NEEDLES, *TASKS, *DERIVED) or is_story(name) or names_lines(name)

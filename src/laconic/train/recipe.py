@@ -9,6 +9,7 @@ one inside this package), or from the average of several. ``key=value`` override
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ import torch
 import yaml
 from accelerate import PartialState
 
-from laconic.core.files import write_whole
+from laconic.core.files import names_lines, write_whole
 from laconic.errors import RecipeError
 from laconic.methods.baselines.anchors import Anchors
 from laconic.methods.hybridthinker.model import HybridThinker
@@ -141,6 +142,15 @@ def _set(recipe: Any, key: str, value: Any) -> None:
         ) from error
 
 
+def _own_files(recipe: dict[str, Any]) -> dict[str, str]:
+    """A digest of the user's files that stages learn from, which may be written anew under their names."""
+    named = [name for stage in recipe["stages"] for key in ("task", "data") for name in stage.get(key, ())]
+    digest = hashlib.sha256()
+    for name in (own := sorted({name for name in named if names_lines(name)})):
+        digest.update(Path(name).read_bytes())
+    return {"files": digest.hexdigest()[:16]} if own else {}
+
+
 def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[str], None] = print) -> Path:
     """Run a recipe; returns the folder of the saved method.
 
@@ -163,7 +173,7 @@ def run_recipe(path: str | Path, overrides: Sequence[str] = (), say: Callable[[s
     output = Path(recipe["output"])
     main = state.is_main_process  # of several processes one writes
     if main:
-        _claim(output, recipe | trainer.marks(data))
+        _claim(output, recipe | trainer.marks(data) | _own_files(recipe))
     target = output / "method"
     for number, stage in enumerate(recipe["stages"], 1):
         say(f"stage {number} of {len(data)}: {stage['name']}")

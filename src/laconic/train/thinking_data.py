@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from laconic.core.files import names_file
+from laconic.core.files import names_lines
 from laconic.core.thoughts import Trace
 from laconic.data.problems import Problem
 from laconic.data.puzzles import PUZZLES, puzzle
@@ -34,7 +32,7 @@ def check_problems(stage: dict[str, Any], where: str, look: str) -> None:
     known = (*PUZZLES, *TRAINABLE)
     if not isinstance(task, list) or not task or not all(isinstance(name, str) for name in task):
         raise RecipeError(f"{where}: task must be a list of names.", look)
-    if unknown := [name for name in task if name not in known and not names_file(name)]:
+    if unknown := [name for name in task if name not in known and not names_lines(name)]:
         raise RecipeError(
             f"{where}: there is no task {unknown[0]!r} to train on.", f"Name a .jsonl file, or {', '.join(known)}."
         )
@@ -83,18 +81,6 @@ def _own_file(name: str, stage: dict[str, Any], cut: Segmenter | None) -> list[P
     if "segmenter" not in stage and not stage["given"]:
         return load_problem_file(name)
     return load_written(name, cut)
-
-
-def digest_of_files(data: Sequence[dict[str, list[Problem]]]) -> str | None:
-    """Of what is in users' files, which may be written anew under their names; None where there are none."""
-    own = [
-        [problem.question, problem.steps, problem.answer]
-        for files in data
-        for name, problems in files.items()
-        if name not in TRAINABLE
-        for problem in problems
-    ]
-    return hashlib.sha256(json.dumps(own).encode()).hexdigest()[:16] if own else None
 
 
 def some_puzzles(stage: dict[str, Any]) -> dict[str, list[Problem]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from laconic.backbone import Backbone
@@ -16,7 +15,6 @@ from laconic.train.thinking import ThinkingStage, labels_in_rows
 from laconic.train.thinking_data import (
     check_problems,
     check_written,
-    digest_of_files,
     load_solutions,
     some_puzzles,
     thinking_examples,
@@ -43,10 +41,6 @@ class ThinkingTrainer(OnDecoder):
 
     def data(self, stage: dict[str, Any]) -> dict[str, list[Problem]]:
         return load_solutions(stage)
-
-    def marks(self, data: Sequence[dict[str, list[Problem]]]) -> dict[str, Any]:
-        digest = digest_of_files(data)
-        return {} if digest is None else {"files": digest}
 
     def make(self, backbone: Backbone, config: Any) -> Thinker:
         """Raises ``RecipeError`` where the optimiser's small steps would be rounded away."""
