@@ -3,8 +3,8 @@
     LIST=0.05,0.1,0.15,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9
     laconic label squad_excerpts_dev --limit 100 --ratios $LIST --out benchmarks/labels/squad_dev.json
     laconic label qmsum_excerpts_test --limit 50 --ratios $LIST --out benchmarks/labels/qmsum_test.json
-    laconic label nq_multidoc_20_gold_spread --limit 50 --ratios $LIST --out benchmarks/labels/nq.json
-    laconic label hotpotqa_train_sample --limit 50 --ratios $LIST --out benchmarks/labels/hotpotqa.json
+    laconic label nq_multidoc_20_gold_spread --limit 40 --ratios $LIST --out benchmarks/labels/nq.json
+    laconic label hotpotqa_train_sample --limit 40 --ratios $LIST --out benchmarks/labels/hotpotqa.json
     laconic label squad_excerpts_dev --method bm25 --limit 60 --ratios $LIST --out benchmarks/labels/squad_dev_bm25.json
     python benchmarks/scripts/poc.py --train benchmarks/labels/{squad,squad_validation,qmsum}.json \\
         --test benchmarks/labels/{squad_dev,qmsum_test,nq,hotpotqa}.json \\
@@ -99,6 +99,8 @@ def main() -> None:
     if args.elsewhere:
         there, carried = read_labels(args.elsewhere)
         promises.made.require(replace(there, compressor=made.compressor), "The labels of another compressor")
+        if there.compressor == made.compressor:
+            raise SystemExit("--elsewhere is for labels of another compressor.")
     shared = {source_of(one.document) for one in trained_on} & {source_of(one.document) for one in [*texts, *carried]}
     if shared:
         raise SystemExit(f"{len(shared)} documents are in both, {sorted(shared)[0]} say")
@@ -112,7 +114,14 @@ def main() -> None:
     threshold = Threshold.fit([given[id(one)][1] for one in known], labels)
     average = AverageCurve.of(labels)
     rows, pictures, seconds = [], {}, []
-    others = [load_predictor(backbone, folder)[0] for folder in args.seeds]
+    timed: set[str] = set()  # a text may be labelled again with another compressor
+    others = []
+    for folder in args.seeds:
+        other, theirs = load_predictor(backbone, folder)
+        promises.made.require(theirs.made, f"The predictor in {folder}")
+        others.append(other)
+    if len({predictor.version, *(other.version for other in others)}) <= len(others):
+        raise SystemExit("A predictor is named twice.")
 
     def curves_of(own: Sequence[Labelled]) -> dict[str, list[Curve]]:
         curves: dict[str, list[Curve]] = {"average": [average for _ in own]}
@@ -122,7 +131,9 @@ def main() -> None:
             features = compressor.features(one.context, one.question)  # its own pass, which is remembered
             begun = time.perf_counter()
             curves["text"].append(tabled(method.curve(one.context, one.question)))
-            seconds.append((backbone.count_tokens(one.context), time.perf_counter() - begun))
+            if one.id not in timed:
+                timed.add(one.id)
+                seconds.append((backbone.count_tokens(one.context), time.perf_counter() - begun))
             for place, other in enumerate(others):
                 seeded = curves.setdefault(f"text, other seed {place + 1}", [])
                 seeded.append(tabled(other.curve(one.context, one.question, features)))

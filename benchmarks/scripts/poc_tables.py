@@ -26,7 +26,8 @@ def predicted(result: dict) -> str:
     for row in [*result["rows"], *carried]:
         cells = []
         for name in POLICIES:
-            cell = "never compresses" if name in row["errors"] else ""
+            # one threshold is for the scores of the compressor it was found for
+            cell = "" if name == "threshold" and row in carried else "never compresses"
             if name in row["pr"]:
                 value, apart = row["pr"][name]["value"], row["pr"][name]["minus fixed"]
                 cell = f"{100 * value:.1f}"
@@ -35,8 +36,7 @@ def predicted(result: dict) -> str:
             if name in row["errors"]:
                 cell += f", PPE {row['errors'][name]['ppe']:.3f}"
             cells.append(cell)
-        unseen = "" if row.get("seen in training", True) else ", unseen"
-        lines.append(f"| {row['task']}{unseen} | {row['texts']} | " + " | ".join(cells) + " |")
+        lines.append(f"| {called(row)} | {row['texts']} | " + " | ".join(cells) + " |")
     seeds = [(row["task"], of_seeds(row["errors"])) for row in [*result["rows"], *carried]]
     if any(len(values) > 1 for _, values in seeds):
         told = "; ".join(f"{task} " + ", ".join(f"{value:.3f}" for value in values) for task, values in seeds)
@@ -64,10 +64,14 @@ def floors(result: dict) -> str:
             asked(one): f"{one['ratio']:.2f} / {one['gains as 1']:.2f} / {one['below']:.0%}" for one in row["delivered"]
         }
         texts = row["texts"] - row["score nothing when whole"]
-        unseen = "" if row.get("seen in training", True) else ", unseen"
         told = [cells.get(column, "one chunk") for column in columns]
-        lines.append(f"| {row['task']}{unseen} | {texts} | " + " | ".join(told) + " |")
+        lines.append(f"| {called(row)} | {texts} | " + " | ".join(told) + " |")
     return "\n".join(lines)
+
+
+def called(row: dict) -> str:
+    """A task, and whether the predictor was trained on texts like it; compressor and reader may have been."""
+    return row["task"] + ("" if row.get("seen in training", True) else ", new to the predictor")
 
 
 def asked(one: dict) -> str:

@@ -42,14 +42,13 @@ def healed(result: dict) -> str:
 
 
 def costs(result: dict) -> str:
-    added, last = result["added"], result["rows"][-1]
+    added, teacher = result["added"], result["rows"]["tgpo"]["teacher_mb"]
     return (
-        f"**What does a teacher cost?** A step of GRPO takes {added['step_s, grpo']:.1f} s here, of TGPO "
-        f"{added['step_s, tgpo']:.1f}, of which the teacher's own pass {added['teacher_s']:.1f}: besides it, "
-        f"{added['step besides the teacher\'s pass']:+.1%}. With a teacher that has weights of its own "
-        f"({last['teacher_mb']:.0f} MiB) the peak is {added['peak besides the teacher\'s weights']:+.1%} of GRPO's and "
-        f"those together (`benchmarks/scripts/tgpo_costs.py`; {result['together']} answers in a pass, medians of "
-        f"{len(last['step_s']) - 1} steps)."
+        f"**What does a teacher cost?** A step of GRPO takes {added['grpo_s']:.1f} s, the same step of TGPO "
+        f"{added['tgpo_s']:.1f}, of which the teacher's own pass {added['teacher_s']:.1f}: besides that "
+        f"{added['to_a_step']:+.1%}. The peak is {added['to_the_peak']:+.1%} of GRPO's and the teacher's weights "
+        f"({teacher:.0f} MiB) together (`benchmarks/scripts/tgpo_costs.py`; {result['together']} answers in a pass, "
+        f"medians of {added['steps']} steps)."
     )
 
 

@@ -66,7 +66,7 @@ def test_poc_tables_keep_apart_what_was_seen_carried_over_and_trained_again(scri
     predicted = tables.predicted(result).splitlines()
     assert [line.split(" | ")[0] for line in predicted[4:7]] == [
         "| a_dev",
-        "| b_test, unseen",
+        "| b_test, new to the predictor",
         "| a_dev, another compressor",
     ]
     assert "| 50.0 (+1.0; -2.0 to +3.0), PPE 0.100 | never compresses, PPE 0.300 |" in predicted[4]
@@ -77,7 +77,7 @@ def test_poc_tables_keep_apart_what_was_seen_carried_over_and_trained_again(scri
         "| task | texts | 0.9, mean | 0.9, mean, each chunk |",
         "|---|---|---|---|",
         "| a_dev | 4 | 0.50 / 0.91 / 20% | one chunk |",
-        "| b_test, unseen | 4 | 0.50 / 0.91 / 20% | 0.40 / 0.91 / 20% |",
+        "| b_test, new to the predictor | 4 | 0.50 / 0.91 / 20% | 0.40 / 0.91 / 20% |",
     ]
 
 

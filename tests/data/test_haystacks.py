@@ -15,8 +15,9 @@ from tiny import tiny_backbone
 
 from laconic.data.generated import CHARACTERS, DEPTHS, generate, is_generated
 from laconic.data.haystacks import Haystacks, insert
-from laconic.data.loaders import load_for_training, load_task
+from laconic.data.loaders import load_task
 from laconic.data.needles import NEEDLES, draw_needles
+from laconic.data.training import load_for_training
 from laconic.errors import DataError
 from laconic.eval.metrics import exact_match
 

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from laconic.data.books import load_books
-from laconic.data.loaders import TASKS, load_file, load_for_training, load_task, samples_folder
+from laconic.data.loaders import TASKS, load_file, load_task, samples_folder
 from laconic.data.solutions import load_problems
 from laconic.data.stories import load_stories
+from laconic.data.training import load_for_training
 from laconic.errors import DataError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

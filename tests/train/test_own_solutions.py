@@ -10,7 +10,8 @@ import pytest
 import yaml
 from thinkers import backbone_of, thinker
 
-from laconic.data.solutions import load_written
+from laconic.data.solutions import load_problem_file
+from laconic.data.training import load_written
 from laconic.errors import DataError, RecipeError
 from laconic.methods.hybridthinker.model import HybridThinker
 from laconic.train import stages
@@ -52,8 +53,8 @@ def test_a_solution_is_cut_and_says_its_answer_at_its_end(tmp_path: Path) -> Non
     asked, coloured = load_written(path)
     assert asked.steps == ["2 and 2 is 4.", "4 and 1 is 5.", "The answer is 5."]
     assert coloured.steps == ["It is red.", "The answer is red."], "which says it already"
-    (_, whole) = load_written(path, lambda text: [text.replace("\n", " ")])
-    assert whole.steps == ["It is red.  The answer is red."]
+    (_, whole) = load_written(path, str.split)
+    assert whole.steps == ["It", "is", "red.", "The answer is red."], "which is one step, however others are cut"
     assert load_written(path, lambda text: [text])[0].steps == asked.steps, "given one by one, and not cut anew"
 
 
@@ -62,6 +63,7 @@ def test_a_solution_is_cut_and_says_its_answer_at_its_end(tmp_path: Path) -> Non
     [
         ({"question": "Why?", "answer": "so"}, "no solution to learn from"),
         (SUM | {"solution": "5"}, "two ways"),
+        (SUM | {"steps": ["2 and 2.", "The answer is 4."]}, "says '4', and its answer is '5'"),
         ({"question": "Why?", "answer": "so", "solution": 3}, "solution is missing, or no text"),
     ],
 )
@@ -79,7 +81,7 @@ def test_a_recipe_trains_on_a_file_and_refuses_another_of_its_name(tmp_path: Pat
     start, end = thinker("hybridthinker"), HybridThinker.from_pretrained(folder, backbone_of("llama"))
     assert any(not p.equal(start.own_parameters()[name]) for name, p in end.own_parameters().items())
     run_recipe(path, say=lambda _: None)  # which is done
-    written(tmp_path, SUM, RED | {"answer": "dark red"})
+    written(tmp_path, SUM, RED | {"question": "What colour is a rose?"})
     with pytest.raises(RecipeError, match="another recipe"):
         run_recipe(path, say=lambda _: None)
 
@@ -92,6 +94,11 @@ def test_files_are_looked_for_before_anything_is_done(tmp_path: Path) -> None:
     written(tmp_path, SUM | {"question": "a " * 200})
     with pytest.raises(RecipeError, match="problem 1"):
         run_recipe(recipe(tmp_path))
+
+
+def test_a_solution_is_nothing_to_an_evaluation(tmp_path: Path) -> None:
+    path = written(tmp_path, SUM | {"solution": "5"}, RED, RED | {"solution": None})
+    assert [len(problem.steps) for problem in load_problem_file(path)] == [2, 0, 0]
 
 
 def test_whoever_answers_itself_needs_no_solutions(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import torch
 from tiny import tiny_backbone
 
 from laconic.core import persist
-from laconic.data.loaders import TRAINABLE, load_for_training, load_task, samples_folder
+from laconic.data.loaders import TRAINABLE, load_task, samples_folder
+from laconic.data.training import load_for_training
 from laconic.errors import AdapterError, DataError, LaconicError, RecipeError
 from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.methods.ram.config import RAMConfig

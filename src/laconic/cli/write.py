@@ -7,6 +7,7 @@ from pathlib import Path
 from laconic.cli.loading import open_backbone
 from laconic.cli.output import check_place
 from laconic.errors import DataError
+from laconic.eval.journal import journal_of
 from laconic.eval.writing import Drawing, problems_to_train_on, write_solutions
 from laconic.methods.registry import check_thinker, load_thinker
 
@@ -30,11 +31,15 @@ def run(
         LaconicError: whatever is wrong with the arguments or the data, before a model is loaded.
     """
     check_thinker(method)
-    if out.suffix != ".jsonl" or str(out) in names:
-        raise DataError(f"{out} is no new .jsonl file, as recipes name them.", "Write runs/written.jsonl.")
+    journal = journal_of(out)
+    if out.suffix != ".jsonl" or {out.resolve(), journal.resolve()} & {Path(name).resolve() for name in names}:
+        raise DataError(f"{out} is no .jsonl file beside those that are read.", "Write runs/written.jsonl.")
     check_place(out)
+    if out.exists() and not journal.exists():
+        raise DataError(f"{out} is there, and was not written by this command.", "Choose another name.")
     tasks = {name: problems_to_train_on(name, limit, drawing.seed, data) for name in names}
     thinker = load_thinker(method, open_backbone(backbone, dtype, device), adapter)
     counts = write_solutions(thinker, tasks, out, drawing)
-    told = [f"{counts['written']} solutions in {out}", f"{counts['wrong']} wrong ones left out"]
-    print(", ".join([*told, *([f"{counts['twice']} written twice"] if counts["twice"] else [])]))
+    others = {"wrong": "wrong", "unfinished": "not ended", "twice": "said twice"}
+    left_out = [f"{counts[name]} {said}" for name, said in others.items() if counts[name]]
+    print(f"{counts['written']} solutions in {out}" + (f"; left out: {', '.join(left_out)}" if left_out else ""))

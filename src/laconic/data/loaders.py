@@ -11,7 +11,6 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -39,7 +38,7 @@ def _squad(record: Record) -> Iterator[QAItem]:
         name = qa["id"] or f"{record['id']}-{number}"
         begin, paragraph = starts[qa["paragraph"]], paragraphs[qa["paragraph"]]
         # the file does not say which occurrence is meant: the first
-        spans = [(begin + at, begin + at + len(a)) for a in qa["answers"] for at in _occurrences(paragraph, a)[:1]]
+        spans = [(begin + at, begin + at + len(a)) for a in qa["answers"] for at in occurrences(paragraph, a)[:1]]
         yield QAItem(name, record["document"], qa["question"], qa["answers"], _unique(spans), record["id"])
 
 
@@ -49,7 +48,7 @@ def _passages(record: Record, passages: Iterable[tuple[str, str, list[str]]], an
     for title, text, marked in passages:
         line = f"{title} {text}"
         for words in marked:
-            spans += [(len(document) + at, len(document) + at + len(words)) for at in _occurrences(line, words)]
+            spans += [(len(document) + at, len(document) + at + len(words)) for at in occurrences(line, words)]
         document += line + "\n"
     yield QAItem(record["id"], document.rstrip("\n"), record["question"], answers, _unique(spans), record["id"])
 
@@ -160,26 +159,6 @@ def load_task(
     return evenly([item for items in made for item in items], limit, seed)
 
 
-def load_for_training(
-    name: str, folder: str | os.PathLike[str] | None = None, limit: int | None = None, seed: int = 0
-) -> list[QAItem]:
-    """As ``load_task``, but refuses what must never be trained on.
-
-    Of a user's file (``load_file``), evidence is wherever an accepted answer stands in its document.
-
-    Raises:
-        DataError: the task is kept for tuning or evaluation.
-    """
-    if names_lines(name):
-        return [_with_evidence(item) for item in load_file(name, limit, seed)]
-    source = DERIVED[name][0] if name in DERIVED else name
-    if is_generated(name):
-        raise DataError(f"{name} is made for evaluation and must not be trained on.", "Choose training data.")
-    if source in TASKS and TASKS[source][0] != "train":
-        raise DataError(f"{name} is kept for {TASKS[source][0]} and must not be trained on.", "Choose training data.")
-    return load_task(name, folder, limit, seed)
-
-
 def load_file(path: str | os.PathLike[str], limit: int | None = None, seed: int = 0) -> list[QAItem]:
     """Load a user's own JSON lines, plain or gzipped.
 
@@ -230,11 +209,6 @@ def _own(record: Record, number: int) -> QAItem:
     return QAItem(name, document, whole_characters(record["question"]), answers, [], digest)
 
 
-def _with_evidence(item: QAItem) -> QAItem:
-    spans = [(at, at + len(answer)) for answer in item.answers for at in _occurrences(item.document, answer)]
-    return replace(item, evidence=_unique(spans))
-
-
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
@@ -261,7 +235,7 @@ def evenly(items: list[QAItem], limit: int | None, seed: int) -> list[QAItem]:
     return [item for document in order for item in documents[document][: taken[document]]]
 
 
-def _occurrences(text: str, words: str) -> list[int]:
+def occurrences(text: str, words: str) -> list[int]:
     """Where ``words`` begins in ``text``: as whole words (the answer "2" is not in "2018"), else wherever it stands."""
     found, at = [], text.find(words) if words else -1
     while at >= 0:

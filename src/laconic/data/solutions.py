@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Literal
@@ -16,7 +15,7 @@ from typing import Literal
 from laconic.data.folder import data_file
 from laconic.data.jsonl import Record, parsed, records
 from laconic.data.problems import Problem, answer_step, bare, same_number, same_text, same_words, stated_answer
-from laconic.data.segmenters import SEGMENTERS, Segmenter, by_line
+from laconic.data.segmenters import SEGMENTERS, Segmenter
 from laconic.errors import DataError
 
 Use = Literal["train", "eval"]
@@ -56,16 +55,13 @@ def _same_choice(given: str, answer: str) -> bool:
     return found is not None and (found[1] or found[2]).upper() == letter[1]
 
 
-def _own(record: Record, number: int, cut: Segmenter) -> Problem:
-    """A user's record; an answer that is one number is compared as one, a choice's letter as that.
-
-    Steps that are given one by one are not cut anew.
-    """
+def _own(record: Record, number: int, cut: Segmenter | None) -> Problem:
+    """A user's record; an answer that is one number is compared as one, a choice's letter as that."""
     answer, steps = record.get("answer"), record.get("steps", [])
-    if "solution" in record:
+    if cut is not None and record.get("solution") is not None:
         if steps:
             raise ValueError("steps and solution are two ways to say one thing")
-        steps = cut(_text("solution", record["solution"]))
+        steps = _cut(_text("solution", record["solution"]), cut)
     numeric = isinstance(answer, int | float) and not isinstance(answer, bool) and isfinite(answer)
     question, answer = _text("question", record.get("question")), _text("answer", str(answer) if numeric else answer)
     answer = answer.strip()
@@ -78,6 +74,12 @@ def _own(record: Record, number: int, cut: Segmenter) -> Problem:
     else:
         same = _same_choice if _LETTER.fullmatch(answer) else same_text
     return Problem(str(record.get("id", number)), question, steps, answer, same)
+
+
+def _cut(solution: str, cut: Segmenter) -> list[str]:
+    """A written solution's steps; a last line that says the answer is one of its own."""
+    worked, _, last = solution.strip().rpartition("\n")
+    return cut(solution) if stated_answer(last) is None else [*cut(worked), last.strip()]
 
 
 def _text(name: str, value: object) -> str:
@@ -124,13 +126,11 @@ def load_problems(
     return [problem for problems in made for problem in problems]
 
 
-def load_problem_file(path: str | os.PathLike[str], *, segmenter: Segmenter = by_line) -> list[Problem]:
-    """Load a user's own JSON lines, plain or gzipped.
-
-    Each has ``question`` and ``answer``; if they like ``id``, and ``steps``, a list of texts, or ``solution``, a text.
+def load_problem_file(path: str | os.PathLike[str], *, segmenter: Segmenter | None = None) -> list[Problem]:
+    """Load a user's own JSON lines, plain or gzipped: ``question``, ``answer``, and if they like ``steps`` and ``id``.
 
     Args:
-        segmenter: cuts solutions into steps.
+        segmenter: cuts ``solution``, a text, into steps where there are none; None does not look at it.
 
     Raises:
         DataError: naming the line that is malformed.
@@ -144,28 +144,6 @@ def load_problem_file(path: str | os.PathLike[str], *, segmenter: Segmenter = by
     if not problems:
         raise DataError(f"{path} holds no records.", "Give one JSON object a line.")
     return problems
-
-
-def load_written(path: str | os.PathLike[str], segmenter: Segmenter | None = None) -> list[Problem]:
-    """Load a user's file as ``load_problem_file`` to train on what is written there.
-
-    The last step of each says the answer; where none does, that step is added.
-
-    Raises:
-        DataError: naming the line that is malformed, or the problem that has no solution.
-    """
-    problems = load_problem_file(path, segmenter=segmenter or by_line)
-    for problem in problems:
-        if not problem.steps:
-            raise DataError(
-                f"{path}: the problem {problem.id} has no solution to learn from.", "Give it steps, or solution."
-            )
-    return [
-        problem
-        if stated_answer(problem.steps[-1]) is not None
-        else replace(problem, steps=[*problem.steps, answer_step(problem.answer)])
-        for problem in problems
-    ]
 
 
 TRAINABLE = tuple(name for name, (use, _, _) in SOLUTIONS.items() if use == "train")

@@ -12,6 +12,11 @@ from laconic.errors import DataError
 Line = dict[str, Any]
 
 
+def journal_of(out: Path) -> Path:
+    """Where the journal of a result is."""
+    return out.with_suffix(".items.jsonl")
+
+
 class Journal:
     """Finished items, by the key of their setting and the digest of what they are.
 
@@ -23,7 +28,7 @@ class Journal:
     """
 
     def __init__(self, out: Path) -> None:
-        self.path = out.with_suffix(".items.jsonl")
+        self.path = journal_of(out)
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             self.path.open("a").close()

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from laconic.methods.thinking.solving import Solution
 
 #: puzzles are asked without end; so many are where nothing else is said
 PUZZLES_ASKED = 50
+#: how puzzles are named, for messages
+FORMS = f"Generated ones look like {', '.join(f'{kind}-12' for kind in PUZZLES)}."
 #: what a row is the mean of
 MEANS = ("generated_tokens", "steps", "peak_tokens", "peak_fed", "peak_bytes", "dependency")
 
@@ -74,8 +76,7 @@ def reasoning_task(
     except DataError as error:
         if names_file(name):
             raise
-        forms = ", ".join(f"{kind}-12" for kind in PUZZLES)
-        raise DataError(f"{error.problem}", f"{error.remedy} Generated ones look like {forms}.") from error
+        raise DataError(error.problem, f"{error.remedy} {FORMS}") from error
     return random.Random(f"asked/{seed}").sample(problems, min(limit or len(problems), len(problems)))
 
 
@@ -85,9 +86,23 @@ def some_puzzles(name: str, draw: random.Random, wanted: int, *, training: bool)
     made: dict[str, Problem] = {}
     for _ in range(50 * wanted):  # few rules may leave few problems
         one = puzzle(kind, draw, int(difficulty), training=training, ident=f"{name}-{len(made)}")
-        if len(made) < wanted:
-            made.setdefault(one.question, one)
+        made.setdefault(one.question, one)
+        if len(made) == wanted:
+            break
     return list(made.values())
+
+
+def check_fit(thinker: Thinker, tasks: Mapping[str, Sequence[Problem]]) -> None:
+    """Raise ``DataError`` for a task without problems, and for a problem that fills the window."""
+    for task, problems in tasks.items():
+        if not problems:
+            raise DataError(f"{task} has no problems.", "Leave it out, or raise the limit.")
+        for problem in problems:
+            if (tokens := len(thinker.prompt_ids(problem.question))) >= thinker.backbone.window:
+                raise DataError(
+                    f"The problem {problem.id} of {task} takes {tokens} tokens of {thinker.backbone.window}.",
+                    "Shorten it, or leave it out.",
+                )
 
 
 def evaluate_reasoning(
@@ -106,16 +121,8 @@ def evaluate_reasoning(
     Raises:
         DataError: a task has no problems, one of them fills the window, or the result cannot be written.
     """
-    for task, problems in tasks.items():
-        if not problems:
-            raise DataError(f"{task} has no problems.", "Leave it out, or raise the limit.")
-        for thinker in methods.values():
-            for problem in problems:
-                if (tokens := len(thinker.prompt_ids(problem.question))) >= thinker.backbone.window:
-                    raise DataError(
-                        f"The problem {problem.id} of {task} takes {tokens} tokens of {thinker.backbone.window}.",
-                        "Shorten it, or leave it out.",
-                    )
+    for thinker in methods.values():
+        check_fit(thinker, tasks)
     journal = Journal(out)
     rows, right = [], dict[str, dict[str, list[bool]]]()
     for task, problems in tasks.items():

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from laconic.core.files import names_file, write_whole
+from laconic.core.files import names_lines, write_whole
 from laconic.data.problems import Problem
 from laconic.data.puzzles import PUZZLES
-from laconic.data.solutions import load_problem_file, load_problems
+from laconic.data.solutions import TRAINABLE
+from laconic.data.training import problems_for_training
 from laconic.errors import DataError, LaconicError
 from laconic.eval.journal import Journal, Line
-from laconic.eval.reasoning import PUZZLES_ASKED, digest_of, some_puzzles
+from laconic.eval.reasoning import FORMS, PUZZLES_ASKED, check_fit, digest_of, some_puzzles
 from laconic.methods.thinking.model import Thinker
 
 
@@ -34,7 +35,8 @@ class Drawing:
         samples: of each problem.
         temperature: 0 takes the likeliest word each time.
         max_new_tokens: of the longest solution.
-        together: solutions that are written side by side; with another number, others are drawn.
+        together: solutions that are written side by side. At a temperature, what is drawn follows from what else is
+            written beside it: with another number, or other problems, others are drawn.
 
     Raises:
         LaconicError: several of a problem, and all would be the same.
@@ -56,7 +58,8 @@ class Drawing:
 def problems_to_train_on(
     name: str, limit: int | None = None, seed: int = 0, folder: str | os.PathLike[str] | None = None
 ) -> list[Problem]:
-    """As ``reasoning.reasoning_task``, of what evaluations never ask.
+    """As ``reasoning.reasoning_task``, of what may be trained on: puzzles that evaluations never ask, training files,
+    and a user's own.
 
     Raises:
         DataError: there is no such task, or it must not be trained on.
@@ -65,7 +68,12 @@ def problems_to_train_on(
     if kind in PUZZLES and moves.isdecimal():
         draw = random.Random(f"written/{seed}/{name}")
         return some_puzzles(name, draw, limit or PUZZLES_ASKED, training=True)
-    problems = load_problem_file(name) if names_file(name) else load_problems(name, folder, training=True)
+    try:
+        problems = problems_for_training(name, folder)
+    except DataError as error:
+        if name in TRAINABLE or names_lines(name):
+            raise
+        raise DataError(error.problem, f"Choose from {', '.join(TRAINABLE)}. {FORMS}") from error
     return random.Random(f"written/{seed}").sample(problems, min(limit or len(problems), len(problems)))
 
 
@@ -78,14 +86,17 @@ def write_solutions(
 ) -> dict[str, int]:
     """Solve all problems, and write the right solutions to ``out``, those of a problem that are alike once.
 
-    They are lines of JSON with ``id``, ``question``, ``steps`` and ``answer``, as recipes take them.
+    They are lines of JSON with ``id``, ``question``, ``steps`` and ``answer``, as recipes take them. What was cut off
+    is left out, whatever it says, and what holds the end of a step within one.
 
     Returns:
-        How many were written down, were wrong, and were there already.
+        How many were written down, were wrong, did not end, and were there already.
 
     Raises:
-        DataError: ``out`` cannot be written, or no solution is right, so that there is nothing to train on.
+        DataError: ``out`` cannot be written, a problem fills the window, or no solution is right, so that there is
+            nothing to train on.
     """
+    check_fit(thinker, tasks)
     journal, setting = Journal(out), _setting(thinker, drawing)
     wanted = [
         (f"{task}/{digest_of(problem)}/{number}", task, problem)
@@ -93,27 +104,33 @@ def write_solutions(
         for problem in problems
         for number in range(drawing.samples)
     ]
-    by_length = sorted(wanted, key=lambda one: len(one[2].question))
-    for first in range(0, len(by_length), drawing.together):  # cut alike in every run, whatever is done already
-        some = by_length[first : first + drawing.together]
+    left = sorted(wanted, key=lambda one: len(one[2].question))
+    if not drawing.temperature:  # what is drawn has to be cut alike in every run, whatever is done already
+        left = [one for one in left if (setting, one[0]) not in journal.done]
+    for first in range(0, len(left), drawing.together):
+        some = left[first : first + drawing.together]
         if all((setting, item) in journal.done for item, _, _ in some):
             continue
-        found = thinker.solve(
+        solutions = thinker.solve(
             [problem.question for _, _, problem in some],
             max_new_tokens=drawing.max_new_tokens,
             temperature=drawing.temperature,
             seed=random.Random(f"{drawing.seed}/{first}").getrandbits(31),
         )
-        for (item, _, problem), solution in zip(some, found, strict=True):
-            right = problem.solved_by(solution.text)
-            journal.add({"setting": setting, "item": item, "right": right, "steps": solution.steps})
-        say(f"{first + len(some)} of {len(wanted)} solutions")
+        for (item, _, problem), solution in zip(some, solutions, strict=True):
+            whole = solution.bill.stopped_by == "end"
+            whole = whole and not any(thinker.config.step_end in step for step in solution.steps)
+            found = {"whole": whole, "right": problem.solved_by(solution.text), "steps": solution.steps}
+            journal.add({"setting": setting, "item": item} | found)
+        say(f"{len(wanted) - len(left) + first + len(some)} of {len(wanted)} solutions")
     kept: dict[tuple[str, str, tuple[str, ...]], Line] = {}
-    counts = {"written": 0, "wrong": 0, "twice": 0}
+    counts = {"written": 0, "wrong": 0, "unfinished": 0, "twice": 0}
     for item, task, problem in wanted:
         line = journal.done[setting, item]
         key = (task, problem.question, tuple(line["steps"]))
-        if not line["right"]:
+        if not line["whole"]:
+            counts["unfinished"] += 1
+        elif not line["right"]:
             counts["wrong"] += 1
         elif key in kept:
             counts["twice"] += 1
@@ -127,6 +144,7 @@ def write_solutions(
 
 
 def _setting(thinker: Thinker, drawing: Drawing) -> str:
-    how: list[Any] = [thinker.identity, thinker.config.to_dict(), thinker.backbone.content_hash]
-    how += [str(thinker.backbone.dtype), vars(drawing)]
+    backbone = thinker.backbone
+    how: list[Any] = [thinker.identity, thinker.config.to_dict() | thinker.decoding, backbone.content_hash]
+    how += [str(backbone.dtype), backbone.device.type, vars(drawing)]
     return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()[:12]

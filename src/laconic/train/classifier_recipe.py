@@ -11,7 +11,7 @@ from laconic.errors import RecipeError
 from laconic.methods.pruning.classifier import ClassifierConfig, WordClassifier
 from laconic.train.checks import positive
 from laconic.train.classifier import ClassifierStage, Excerpts, Shares, labels_in
-from laconic.train.documents import load_documents
+from laconic.train.documents import check_data, load_documents
 from laconic.train.stages import StageTask, Usual
 
 
@@ -28,9 +28,8 @@ class ClassifierTrainer(Usual):
         return load_encoder(recipe["backbone"], device=recipe["device"])
 
     def check(self, stage: dict[str, Any], where: str) -> None:
-        data, characters = stage["data"], stage["characters"]
-        if not isinstance(data, dict) or not data or not all(n is None or positive(n) for n in data.values()):
-            raise RecipeError(f"{where}: data must map tasks to a number of items, or to null for all.", self.look)
+        characters = stage["characters"]
+        check_data(stage["data"], where, self.look)
         if not positive(stage["rows"]):
             raise RecipeError(f"{where}: rows must be a whole number above 0.", self.look)
         pair = isinstance(characters, list) and len(characters) == 2 and all(map(positive, characters))

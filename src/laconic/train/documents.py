@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from laconic.core.files import names_lines
 from laconic.core.segments import Range
-from laconic.data.loaders import load_for_training
 from laconic.data.schema import QAItem, by_document
+from laconic.data.training import load_for_training
 from laconic.errors import DataError, RecipeError
 from laconic.train.checks import positive
 
@@ -23,13 +24,19 @@ def check_documents(stage: dict[str, Any], where: str, look: str) -> None:
     Args:
         look: where to see an example.
     """
-    data, excerpt = stage["data"], stage["excerpt"]
-    if not isinstance(data, dict) or not data or not all(n is None or positive(n) for n in data.values()):
-        raise RecipeError(f"{where}: data must map tasks to a number of items, or to null for all.", look)
+    excerpt = stage["excerpt"]
+    check_data(stage["data"], where, look)
     if excerpt is not None and not (
         isinstance(excerpt, list) and len(excerpt) == 2 and all(map(positive, excerpt)) and excerpt[0] <= excerpt[1]
     ):
         raise RecipeError(f"{where}: excerpt must be null, or two numbers of characters, from and to.", look)
+
+
+def check_data(data: object, where: str, look: str) -> None:
+    """Raise ``RecipeError`` for what names no tasks or files with a number of items each."""
+    named = isinstance(data, dict) and data and all(isinstance(name, str) for name in data)
+    if not named or not all(n is None or positive(n) for n in data.values()):  # type: ignore[attr-defined]
+        raise RecipeError(f"{where}: data must map tasks to a number of items, or to null for all.", look)
 
 
 def load_documents(stage: dict[str, Any]) -> list[QAItem]:
@@ -38,7 +45,8 @@ def load_documents(stage: dict[str, Any]) -> list[QAItem]:
     for name, items in found.items():
         if not any(item.evidence for item in items):
             raise DataError(f"No question of {name} has its evidence marked.", "Train on another task.")
-    return [item for items in found.values() for item in items]
+    # of a user's file, what cannot be learnt from is left out; tasks are as they always were
+    return [item for name, items in found.items() for item in items if item.evidence or not names_lines(name)]
 
 
 @dataclass(frozen=True)

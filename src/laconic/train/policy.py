@@ -18,7 +18,7 @@ from laconic.errors import RecipeError
 from laconic.methods.tgpo.config import COMPUTED_AGAIN, TGPOConfig, check_options
 from laconic.methods.tgpo.rewards import REWARDS
 from laconic.methods.tgpo.student_trainer import Groups, StudentTrainer
-from laconic.methods.tgpo.students import Student
+from laconic.methods.tgpo.students import Student, check_fit
 from laconic.methods.tgpo.teacher import TeacherScorer
 from laconic.train.loop import LoopConfig, add_line, forget_future
 
@@ -52,6 +52,12 @@ class PolicyTask:
     watched: Sequence[Problem]
     groups: Groups
     teacher: Callable[[], TeacherScorer | None]
+
+    def __post_init__(self) -> None:
+        """Raise ``LaconicError`` for a problem that does not fit, before any stage is trained."""
+        own, most = {"the window": self.student.window}, self.stage["limit"]
+        check_fit(self.student, self.problems, own, most=most, given=self.stage["given"] > 0)
+        check_fit(self.student, self.watched, own, most=most, given=False)
 
     def run(self, loop: LoopConfig, folder: Path, say: Callable[[str], None]) -> None:
         """Train to the end, from the newest checkpoint in ``folder`` if there is one."""

@@ -10,10 +10,11 @@ from typing import Any
 from laconic.backbone import Backbone
 from laconic.core.files import names_lines
 from laconic.data.books import load_books
-from laconic.data.loaders import DERIVED, TASKS, TRAINABLE, load_for_training
+from laconic.data.loaders import DERIVED, TASKS, TRAINABLE
 from laconic.data.needles import NEEDLES, Maker
 from laconic.data.schema import QAItem
 from laconic.data.stories import any_of, is_story, load_stories
+from laconic.data.training import load_for_training
 from laconic.errors import RecipeError
 from laconic.train.checks import positive
 from laconic.train.chunk_plans import PLANS

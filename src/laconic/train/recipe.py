@@ -147,7 +147,8 @@ def _own_files(recipe: dict[str, Any]) -> dict[str, str]:
     named = [name for stage in recipe["stages"] for key in ("task", "data") for name in stage.get(key, ())]
     digest = hashlib.sha256()
     for name in (own := sorted({name for name in named if names_lines(name)})):
-        digest.update(Path(name).read_bytes())
+        content = Path(name).read_bytes()
+        digest.update(f"{name} {len(content)} ".encode() + content)
     return {"files": digest.hexdigest()[:16]} if own else {}
 
 

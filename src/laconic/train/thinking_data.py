@@ -11,7 +11,8 @@ from laconic.core.thoughts import Trace
 from laconic.data.problems import Problem
 from laconic.data.puzzles import PUZZLES, puzzle
 from laconic.data.segmenters import SEGMENTERS, Segmenter, Tokens, by_tokens
-from laconic.data.solutions import TRAINABLE, load_problem_file, load_problems, load_written
+from laconic.data.solutions import TRAINABLE, load_problems
+from laconic.data.training import load_written, problems_for_training
 from laconic.errors import RecipeError
 from laconic.methods.thinking.model import Thinker
 from laconic.train.checks import above_zero, positive
@@ -79,7 +80,7 @@ def load_solutions(stage: dict[str, Any], tokenizer: Tokens | None = None) -> di
 def _own_file(name: str, stage: dict[str, Any], cut: Segmenter | None) -> list[Problem]:
     """A user's problems: of those that a method answers itself, solutions need not be written."""
     if "segmenter" not in stage and not stage["given"]:
-        return load_problem_file(name)
+        return problems_for_training(name)
     return load_written(name, cut)
 
 

@@ -19,10 +19,10 @@ from trl.models.utils import disable_gradient_checkpointing
 
 from laconic.core.layout import IGNORE
 from laconic.data.problems import Problem
-from laconic.errors import BudgetError, DataError, LaconicError, RecipeError
+from laconic.errors import DataError, LaconicError, RecipeError
 from laconic.methods.tgpo.config import COMPUTED_AGAIN, TGPOConfig
 from laconic.methods.tgpo.rewards import Reward, Rewarded
-from laconic.methods.tgpo.students import Answer, Student
+from laconic.methods.tgpo.students import Answer, Student, check_fit
 from laconic.methods.tgpo.teacher import TeacherScorer
 from laconic.methods.tgpo.trainer import TGPOTrainer
 
@@ -73,16 +73,7 @@ class StudentTrainer(TGPOTrainer):
                 f"Set {COMPUTED_AGAIN} to False.",
             )
         windows = {"the window": student.window, "the teacher's window": getattr(teacher, "window", None)}
-        for problem in problems:  # found out now, and not when its turn comes
-            asked = len(student.prompt(problem))
-            said = max(args.max_completion_length, len(student.given(problem).words) if given else 0)
-            for whose, window in windows.items():
-                if window is not None and asked + said > window:
-                    raise BudgetError(
-                        f"The problem {problem.id} has {asked} tokens, which with {said} of an answer exceed {whose} "
-                        f"of {window}.",
-                        "Take shorter ones (of documents, excerpts), or lower the limit.",
-                    )
+        check_fit(student, problems, windows, most=args.max_completion_length, given=given > 0)
         self.student, self.problems, self.groups, self.given_of_group = student, list(problems), groups, given
         self.pace = pace
         self._given_now: list[bool] = []

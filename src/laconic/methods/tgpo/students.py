@@ -6,7 +6,7 @@ full attention would be those of another policy. The teacher reads the same answ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from laconic.data.problems import Problem
+from laconic.errors import BudgetError
 
 
 @dataclass(frozen=True)
@@ -94,3 +95,29 @@ class Student(Protocol):
         """Prompts ``[B, P]``, padded on the left, and answers ``[B, T]``, padded on the right, under the same
         visibility."""
         ...
+
+
+def check_fit(
+    student: Student, problems: Sequence[Problem], windows: Mapping[str, int | None], *, most: int, given: bool
+) -> None:
+    """Find out now, and not when its turn comes, what cannot be asked.
+
+    Args:
+        windows: by whose they are; None has no end.
+        most: words of an answer.
+        given: worked solutions are answers too.
+
+    Raises:
+        BudgetError: a problem and its answer exceed a window.
+        DataError: a solution is to be given and is none that the student could say.
+    """
+    for problem in problems:
+        asked = len(student.prompt(problem))
+        said = max(most, len(student.given(problem).words) if given else 0)
+        for whose, window in windows.items():
+            if window is not None and asked + said > window:
+                raise BudgetError(
+                    f"The problem {problem.id} has {asked} tokens, which with {said} of an answer exceed {whose} of "
+                    f"{window}.",
+                    "Take shorter ones (of documents, excerpts), or lower the limit.",
+                )
