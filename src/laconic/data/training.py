@@ -6,6 +6,7 @@ What is kept for tuning and evaluation is refused, by the task's name and as a f
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from laconic.data.solutions import SOLUTIONS, load_problem_file, load_problems
 from laconic.errors import DataError
 
 #: by the name of a task: what its file may be used for
-USES: dict[str, str] = {name: task[0] for name, task in TASKS.items()} | {
+USES: Mapping[str, str] = {name: task[0] for name, task in TASKS.items()} | {
     name: task[0] for name, task in SOLUTIONS.items()
 }
 
