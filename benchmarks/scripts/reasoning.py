@@ -44,8 +44,10 @@ RECIPES = {
     "memosight": ("memosight/cpu",),
     "lightthinker": ("hybridthinker/cpu", "lightthinker/cpu"),
     "anchors": ("anchors/cpu", "anchors/long"),
+    "hybridthinker, 1 memory token": ("hybridthinker/short",),
 }
-SEVERAL, SINGLE = ("hybridthinker", "memosight"), ("lightthinker", "anchors")
+SEVERAL = ("hybridthinker", "memosight")
+SINGLE = ("lightthinker", "anchors", "hybridthinker, 1 memory token")
 #: eleven moves and the answer are twelve steps. Not twelve moves: six rounds of two of them bring a row of four balls,
 #: or three cards, back to where they began, and the problem itself says the answer
 TASKS = [f"{kind}-11" for kind in ("shuffle", "arithmetic", "variables", "machine", "lists")]
@@ -80,12 +82,13 @@ def main() -> None:
     several = ["vanilla", *args.methods]
     folders = {name: trained(name, first, args, backbone) for name in several}
     folders |= {name: shipped_adapter(backbone, name) or trained(name, first, args, backbone) for name in args.once}
-    methods = {name: load_thinker(name, backbone, folder) for name, folder in folders.items()}
+    methods = {name: load_thinker(kind_of(name), backbone, folder) for name, folder in folders.items()}
     methods |= evicting(args.held, folders["vanilla"], backbone)
     pictured = list(methods)
     for seed in others:
         for name in several:
-            methods[again(name, seed)] = load_thinker(name, backbone, trained(name, seed, args, backbone))
+            folder = trained(name, seed, args, backbone)
+            methods[again(name, seed)] = load_thinker(kind_of(name), backbone, folder)
     noted = {key: getattr(args, key) for key in ("methods", "once", "held", "seeds", "limit", "batch_size", "set")}
     result = evaluate_reasoning(
         methods, tasks, args.out, max_new_tokens=args.max_new_tokens, batch_size=args.batch_size, notes=noted
@@ -158,6 +161,11 @@ def committed(backbone: Backbone, name: str, recipes: Sequence[dict[str, Any]]) 
             return None
         made = made.get("start", {})
     return folder
+
+
+def kind_of(name: str) -> str:
+    """The method of a row that may be made otherwise than it ships."""
+    return name.partition(",")[0]
 
 
 def again(name: str, seed: int) -> str:
