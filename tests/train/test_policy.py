@@ -129,6 +129,18 @@ def test_a_batch_of_roll_outs_makes_several_updates(tmp_path: Path, monkeypatch:
     assert [line["teacher/weight"] for line in logged] == pytest.approx([0.5 - 1e-5 * n for n in range(3)])
 
 
+def test_a_problem_that_does_not_fit_is_found_before_any_stage_is_trained(tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps({"question": "why " * backbone_of("llama").window, "answer": "so", "id": "long"}))
+    made = yaml.safe_load(recipe(tmp_path).read_text())
+    whole = made | {"stages": [STAGE | {"name": "first", "teacher": None, "objective": "grpo", "tgpo": {}}]}
+    whole["stages"] += [whole["stages"][0] | {"name": "second", "task": [str(path)], "ask": 0}]
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(whole))
+    with pytest.raises(BudgetError, match="The problem long has"):
+        run_recipe(tmp_path / "recipe.yaml", say=lambda _: None)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("changes", [{"objective": "sft", "given": 2}, {"objective": "luffy", "given": 1}])
 def test_objectives_without_a_teacher(changes: dict[str, Any], tmp_path: Path) -> None:
     run_recipe(recipe(tmp_path, teacher=None, ask=0, tgpo={}, **changes), say=lambda _: None)
