@@ -42,13 +42,15 @@ def healed(result: dict) -> str:
 
 
 def costs(result: dict) -> str:
-    added, teacher = result["added"], result["rows"]["tgpo"]["teacher_mb"]
+    added, rows = result["added"], result["rows"]
+    least, most = ({arm: edge(row["step_s"][1:]) for arm, row in rows.items()} for edge in (min, max))
     return (
-        f"**What does a teacher cost?** A step of GRPO takes {added['grpo_s']:.1f} s, the same step of TGPO "
-        f"{added['tgpo_s']:.1f}, of which the teacher's own pass {added['teacher_s']:.1f}: besides that "
-        f"{added['to_a_step']:+.1%}. The peak is {added['to_the_peak']:+.1%} of GRPO's and the teacher's weights "
-        f"({teacher:.0f} MiB) together (`benchmarks/scripts/tgpo_costs.py`; {result['together']} answers in a pass, "
-        f"medians of {added['steps']} steps)."
+        f"**What does a teacher cost?** A step of GRPO takes {added['grpo_s']:.0f} s ({least['grpo']:.0f} to "
+        f"{most['grpo']:.0f}), the same step of TGPO {added['tgpo_s']:.0f} ({least['tgpo']:.0f} to {most['tgpo']:.0f}), "
+        f"of which the teacher's own pass {added['teacher_s']:.1f}: besides that {added['to_a_step']:+.0%} in the median "
+        f"of {added['steps']} steps. The peak of memory is {added['to_the_peak']:+.1%} of GRPO's and the teacher's "
+        f"weights ({rows['tgpo']['teacher_mb']:.0f} MiB) together (`benchmarks/scripts/tgpo_costs.py`; "
+        f"{result['together']} answers in a pass)."
     )
 
 
