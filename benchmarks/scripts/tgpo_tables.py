@@ -43,12 +43,11 @@ def healed(result: dict) -> str:
 
 def costs(result: dict) -> str:
     added, rows = result["added"], result["rows"]
-    least, most = ({arm: edge(row["step_s"][1:]) for arm, row in rows.items()} for edge in (min, max))
+    told = {arm: f"{min(row['step_s'][1:]):.0f} to {max(row['step_s'][1:]):.0f}" for arm, row in rows.items()}
     return (
-        f"**What does a teacher cost?** A step of GRPO takes {added['grpo_s']:.0f} s ({least['grpo']:.0f} to "
-        f"{most['grpo']:.0f}), the same step of TGPO {added['tgpo_s']:.0f} ({least['tgpo']:.0f} to {most['tgpo']:.0f}), "
-        f"of which the teacher's own pass {added['teacher_s']:.1f}: besides that {added['to_a_step']:+.0%} in the median "
-        f"of {added['steps']} steps. The peak of memory is {added['to_the_peak']:+.1%} of GRPO's and the teacher's "
+        f"**What does a teacher cost?** A step of GRPO takes {added['grpo_s']:.0f} s ({told['grpo']}), the same step of "
+        f"TGPO {added['tgpo_s']:.0f} ({told['tgpo']}), of which the teacher's own pass {added['teacher_s']:.1f}: besides "
+        f"that {added['to_a_step']:+.0%} in the median of {added['steps']} steps. The peak of memory is {added['to_the_peak']:+.1%} of GRPO's and the teacher's "
         f"weights ({rows['tgpo']['teacher_mb']:.0f} MiB) together (`benchmarks/scripts/tgpo_costs.py`; "
         f"{result['together']} answers in a pass)."
     )
