@@ -44,10 +44,11 @@ def healed(result: dict) -> str:
 def costs(result: dict) -> str:
     added, rows = result["added"], result["rows"]
     told = {arm: f"{min(row['step_s'][1:]):.0f} to {max(row['step_s'][1:]):.0f}" for arm, row in rows.items()}
+    time, peak, teacher = f"{added['to_a_step']:+.0%}", f"{added['to_the_peak']:+.1%}", f"{added['teacher_s']:.1f}"
     return (
-        f"**What does a teacher cost?** A step of GRPO takes {added['grpo_s']:.0f} s ({told['grpo']}), the same step of "
-        f"TGPO {added['tgpo_s']:.0f} ({told['tgpo']}), of which the teacher's own pass {added['teacher_s']:.1f}: besides "
-        f"that {added['to_a_step']:+.0%} in the median of {added['steps']} steps. The peak of memory is {added['to_the_peak']:+.1%} of GRPO's and the teacher's "
+        f"**What does a teacher cost?** A step of GRPO takes {added['grpo_s']:.0f} s ({told['grpo']}), the same step "
+        f"of TGPO {added['tgpo_s']:.0f} ({told['tgpo']}), of which the teacher's own pass {teacher}: besides that "
+        f"{time} in the median of {added['steps']} steps. The peak of memory is {peak} of GRPO's and the teacher's "
         f"weights ({rows['tgpo']['teacher_mb']:.0f} MiB) together (`benchmarks/scripts/tgpo_costs.py`; "
         f"{result['together']} answers in a pass)."
     )
