@@ -40,8 +40,8 @@ def test_the_command_writes_what_a_method_says(run: Run, tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--method", "ram"], "no method 'ram' that reasons"), (["--out", "x.json"], "no .jsonl file"),
-        (["--samples", "2"], "are one"), (["--out", "./mine.jsonl"], "beside those that are read"),
+        (["--method", "ram"], "no method 'ram' that reasons"), (["--out", "x.json"], "not named as recipes"),
+        (["--samples", "2"], "are one"), (["--out", "./mine.jsonl"], "one of the files that are read"),
         (["--out", "mine.items.jsonl"], "not written by this command"),
     ],
 )  # fmt: skip
@@ -52,5 +52,5 @@ def test_slips_are_found_before_a_model_is_loaded(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.items.jsonl").write_text("mine")
     assert_refused(run("write", file_of(tmp_path, "a?"), *options), told)
-    assert_refused(run("write", "mine.items.jsonl", "--out", "mine.jsonl"), "beside those that are read")
+    assert_refused(run("write", "mine.items.jsonl", "--out", "mine.jsonl"), "one of the files that are read")
     assert (tmp_path / "mine.items.jsonl").read_text() == "mine"

@@ -124,6 +124,7 @@ def test_puzzles_are_none_that_evaluations_ask(tmp_path: Path) -> None:
     trained, asked = problems_to_train_on("machine-3", 20), reasoning_task("machine-3", 20)
     assert len({one.question for one in trained}) == 20
     assert not any(held_out(one.question) for one in trained)
+    assert all(held_out(one.question) for one in asked)
     assert not {one.question for one in trained} & {one.question for one in asked}
     assert problems_to_train_on("machine-3", 20, seed=1) != trained
     with pytest.raises(DataError, match="must not be trained on"):

@@ -29,6 +29,8 @@ def test_evidence_is_where_an_answer_first_stands(tmp_path: Path) -> None:
     assert [LINE["document"][start - 4 : end] for start, end in item.evidence] == ["was 2"]
     (item,) = load_for_training(file_of(tmp_path, LINE | {"answers": ["three", "red"]}))
     assert [LINE["document"][start:end] for start, end in item.evidence] == ["red"]
+    (item,) = load_for_training(file_of(tmp_path, LINE | {"answers": ["red", "2"]}))
+    assert [LINE["document"][start:end] for start, end in item.evidence] == ["red"], "of all answers, too"
     file_of(tmp_path)
     assert [one.answers for one in load_for_training(file_of(tmp_path), limit=1)] == [["2", "two"]]
 

@@ -32,8 +32,10 @@ def run(
     """
     check_thinker(method)
     journal = journal_of(out)
-    if out.suffix != ".jsonl" or {out.resolve(), journal.resolve()} & {Path(name).resolve() for name in names}:
-        raise DataError(f"{out} is no .jsonl file beside those that are read.", "Write runs/written.jsonl.")
+    if out.suffix != ".jsonl":
+        raise DataError(f"{out} is not named as recipes name files.", "Write runs/written.jsonl.")
+    if {out.resolve(), journal.resolve()} & {Path(name).resolve() for name in names}:
+        raise DataError(f"{out}, or the journal beside it, is one of the files that are read.", "Choose another name.")
     check_place(out)
     if out.exists() and not journal.exists():
         raise DataError(f"{out} is there, and was not written by this command.", "Choose another name.")

@@ -100,7 +100,7 @@ def head_takes_slices(model: PreTrainedModel) -> None:
 
     Leans on nothing that could break, and mends what torch 2.13 does on a CPU: of ``[B, T, D]`` cut to the last states,
     as upstream does for every prompt, a linear layer copies its weights once for each row and multiplies those. With
-    the backbone that ships, in bfloat16, the head of 16 rows then takes some seventy times as long (scratch).
+    the backbone that ships, in bfloat16, the head of 16 prompts then takes some two hundred times as long (scratch).
     """
     head = model.get_output_embeddings()
     if head is not None and _in_one_piece not in head._forward_pre_hooks.values():
