@@ -10,7 +10,7 @@ from tiny import tiny_backbone
 
 from laconic.core.segments import Range
 from laconic.errors import DataError
-from laconic.eval.breakeven import Profile, draw, measure
+from laconic.eval.breakeven import Profile, draw, measure, rising
 from laconic.methods.pruning.words import WordPruner
 
 BACKBONE = tiny_backbone("llama")
@@ -37,8 +37,20 @@ def test_beyond_what_was_timed_the_line_goes_on() -> None:
     quadratic = Profile({}, [1000, 2000], [0.1, 0.2], [1.0, 4.0], [0.01, 0.02])
     assert quadratic.whole(4000, 0) == pytest.approx(16.0)
     flat = Profile({}, [1000, 2000], [0.2, 0.1], [1.0, 0.9], [0.01, 0.01])  # a measurement that fell by chance
-    assert flat.whole(4000, 0) == pytest.approx(0.9)
+    assert flat.whole(4000, 0) == pytest.approx(0.95)
     assert Profile({}, [1000], [0.1], [1.0], [0.01]).whole(5, 0) == pytest.approx(1.0)
+
+
+def test_what_was_timed_by_chance_promises_nothing() -> None:
+    # one word takes as long wherever it is said; a text of 13 tokens is not a third quicker than one of 128
+    noisy = Profile({}, [128, 512, 2048], [0.0] * 3, [0.08, 0.2, 1.1], [0.040, 0.052, 0.044])
+    assert noisy.saved(512, 0.5, 32) == pytest.approx(noisy.saved(512, 0.5, 0) + 32 * (0.048 - (0.040 * 0.048) ** 0.5))
+    assert noisy.whole(2048, 1) - noisy.whole(2048, 0) == pytest.approx(0.048)
+    each = 0.008 / 384
+    assert noisy.whole(13, 1) - noisy.whole(13, 0) == pytest.approx(0.040 - 115 * each)
+    assert rising([3.0, 1.0, 2.0]) == pytest.approx([2.0, 2.0, 2.0])
+    assert rising([1.0, 3.0, 2.0, 2.5, 4.0]) == pytest.approx([1.0, 2.5, 2.5, 2.5, 4.0])
+    assert rising([1.0, 2.0]) == [1.0, 2.0]
 
 
 def test_every_stage_is_timed_at_every_length(tmp_path: Path) -> None:

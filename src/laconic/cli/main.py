@@ -304,7 +304,7 @@ def label(
 @app.command()
 def profile(
     method: Annotated[str, typer.Option(help="The compressor")] = "classifier",
-    lengths: Annotated[str, typer.Option(help="Tokens, separated by commas")] = "128,512,2048",
+    lengths: Annotated[str, typer.Option(help="Tokens, separated by commas")] = "32,128,512,2048",
     answer: Annotated[int, typer.Option(min=0, help="Tokens of an answer")] = 32,
     out: Annotated[Path | None, typer.Option("--json", help="Leave the figures there too, and the map as PNG")] = None,
     classifier: Classifier = None,

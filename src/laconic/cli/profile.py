@@ -21,7 +21,7 @@ from laconic.eval.breakeven import Profile, draw, measure
 from laconic.methods.poc.compressors import load_steerable, unprotecting
 from laconic.methods.roles import Compressor
 
-LENGTHS = "128,512,2048"
+LENGTHS = "32,128,512,2048"
 QUESTION = "What is said about the weather?"
 #: tokens of an answer that savings are counted for
 ANSWER = 32

@@ -1,7 +1,10 @@
 """Where does compression pay on this machine? Seconds to compress, to read and to answer, by length.
 
 What a machine needs is measured at a few lengths and taken to lie on straight lines between them on logarithmic axes;
-beyond the longest the last line goes on.
+beyond the longest the last line goes on. A longer text is never quicker, so lengths that were timed the other way
+round share their mean. Below the shortest a part of the time does not shrink with the text, which a power of the
+length would deny: the higher of that line and a straight one on plain axes stands there, so that savings are not
+promised which were not timed.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from laconic.generation.prefill import prefill
 from laconic.methods.roles import Compressor
 
 #: tokens said while the decoding of one is timed
-SAID = 8
+SAID = 16
 FORMAT = 1
 
 
@@ -60,14 +63,18 @@ class Profile:
         """Seconds to read a text as it is and to answer."""
         return self._at(self.read, tokens) + answer * self._at(self.say, tokens)
 
-    def _at(self, seconds: Sequence[float], tokens: float) -> float:
-        x, y = np.log(self.lengths), np.log(np.maximum(seconds, 1e-9))
+    def _at(self, timed: Sequence[float], tokens: float) -> float:
+        seconds = np.maximum(rising(timed), 1e-9)
+        x, y = np.log(self.lengths), np.log(seconds)
         at = math.log(max(tokens, 1.0))
-        if len(x) > 1 and not x[0] <= at <= x[-1]:
-            near, far = (0, 1) if at < x[0] else (-1, -2)
-            slope = max((y[near] - y[far]) / (x[near] - x[far]), 0.0)  # longer is not quicker, whatever was timed
-            return float(np.exp(y[near] + slope * (at - x[near])))
-        return float(np.exp(np.interp(at, x, y)))
+        if len(x) == 1 or x[0] <= at <= x[-1]:
+            return float(np.exp(np.interp(at, x, y)))
+        near, far = (0, 1) if at < x[0] else (-1, -2)
+        power = float(np.exp(y[near] + (y[near] - y[far]) / (x[near] - x[far]) * (at - x[near])))
+        if at > x[-1]:
+            return power
+        each = (seconds[1] - seconds[0]) / (self.lengths[1] - self.lengths[0])
+        return max(power, float(seconds[0] - each * (self.lengths[0] - tokens)))
 
     def save(self, path: Path, notes: dict[str, Any] | None = None) -> None:
         content = {"format": FORMAT, **asdict(self), "environment": environment(), "notes": notes or {}}
@@ -88,6 +95,17 @@ class Profile:
             raise DataError(f"{path} is damaged ({error}).", "Make it anew with `laconic profile`.") from error
 
 
+def rising(values: Sequence[float]) -> list[float]:
+    """The nearest values (least squares) that never fall: neighbours that do share their mean."""
+    pools: list[list[float]] = []
+    for value in values:
+        pools.append([value])
+        while len(pools) > 1 and statistics.fmean(pools[-2]) > statistics.fmean(pools[-1]):
+            last = pools.pop()
+            pools[-1] += last
+    return [statistics.fmean(pool) for pool in pools for _ in pool]
+
+
 def measure(
     compressor: Compressor,
     backbone: Backbone,
@@ -96,7 +114,7 @@ def measure(
     question: str,
     lengths: Sequence[int],
     *,
-    repeats: int = 3,
+    repeats: int = 5,
     say: Callable[[str], None] = print,
 ) -> Profile:
     """Time each stage at each length, the median of so many runs; every run has another piece of the text.
