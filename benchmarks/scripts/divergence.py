@@ -7,8 +7,9 @@ A student is warmed up on worked solutions and goes on from its own answers by e
 another prompt in them than it is asked with. Not a higher temperature, at which reverse KL would compare what was drawn
 otherwise than the teacher says it. How far apart they are at the start is measured: how likely the student finds the
 teacher's token, and the teacher the student's.
-For each distance and objective: problems solved (greedily, of 32) at the end, over seeds, and after how many answers
-the final share of reverse KL is first reached. A run that was cut short goes on where it was; trainings that are in the
+For each distance and objective: problems solved (greedily, of 32) at the end, over seeds, and by how much more than by
+reverse KL from the same seeds; after how many answers reverse KL's final share is first reached; how long answers get,
+and how many are cut off. A run that was cut short goes on where it was; trainings that are in the
 journal beside the result are not made again, if recipe, backbone, precision and teacher are the same, so that the
 table can be made in several calls: one after the other, or each with its own ``--runs`` and ``--out``, whose journals
 are then joined.
@@ -20,7 +21,8 @@ import argparse
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,9 +48,17 @@ CHANGES: dict[str, list[str]] = {
         "stages.0.tgpo.teacher_weight=0.005",
         "stages.0.tgpo.teacher_weight_least=0.001",
         "stages.0.tgpo.teacher_schedule=cosine",
-        "stages.0.tgpo.teacher_batches=25",
+        "stages.0.tgpo.teacher_batches=12",
     ],
     "grpo": ["stages.0.teacher=null"],
+}
+
+
+#: of the last batch of roll-outs
+AT_THE_END = {
+    "length": "completions/mean_length",
+    "cut off": "completions/clipped_ratio",
+    "entropy": "entropy",
 }
 
 
@@ -176,24 +186,34 @@ def whole_log(path: Path) -> list[dict[str, Any]]:
 
 def table(away: str, logs: dict[str, list[list[dict[str, Any]]]]) -> list[dict[str, Any]]:
     """A row for each objective at one distance."""
-    goal = None
-    if "rkl" in logs:
-        goal = sum(asked(run)[-1]["asked/right"] for run in logs["rkl"]) / len(logs["rkl"])
+    solved = {name: [100 * asked(run)[-1]["asked/right"] for run in runs] for name, runs in logs.items()}
     rows = []
     for objective, runs in logs.items():
-        ends = mean_with_t_interval([100 * asked(run)[-1]["asked/right"] for run in runs])
         row: dict[str, Any] = {"away": away, "objective": objective, "seeds": len(runs)}
-        row["before"] = round(100 * sum(asked(run)[0]["asked/right"] for run in runs) / len(runs), 2)
-        row["after"] = [round(value, 2) if math.isfinite(value) else None for value in ends]
-        row["length"] = round(sum(run[-1]["completions/mean_length"] for run in runs) / len(runs), 1)
-        row["entropy"] = round(sum(run[-1]["entropy"] for run in runs) / len(runs), 3)
-        for name in ("teacher/agreement", "teacher/log_prob_of_said", "teacher/student_probability"):
-            if name in runs[0][1]:
-                row[f"{name}, first"] = round(sum(run[1][name] for run in runs) / len(runs), 4)
-        if goal is not None:
+        row["before"] = round(100 * _mean(asked(run)[0]["asked/right"] for run in runs), 2)
+        row["after"] = _told(solved[objective])
+        if "rkl" in logs and objective != "rkl":
+            row["minus rkl"] = _told([own - other for own, other in zip(solved[objective], solved["rkl"], strict=True)])
+        for name, what in AT_THE_END.items():
+            row[name] = round(_mean(run[-1][what] for run in runs), 3)
+        for at, place in (("first", 1), ("last", -1)):
+            for name in ("teacher/agreement", "teacher/log_prob_of_said", "teacher/student_probability"):
+                if name in runs[0][place]:
+                    row[f"{name}, {at}"] = round(_mean(run[place][name] for run in runs), 4)
+        if "rkl" in logs:
+            goal = _mean(solved["rkl"]) / 100
             row["answers to rkl's end"] = [reached(run, goal) for run in runs]
         rows.append(row)
     return rows
+
+
+def _told(values: Sequence[float]) -> list[float | None]:
+    """Mean and 95 % interval over seeds; null where one seed says nothing of others."""
+    return [round(value, 2) if math.isfinite(value) else None for value in mean_with_t_interval(values)]
+
+
+def _mean(values: Iterable[float]) -> float:
+    return statistics.fmean(values)
 
 
 def asked(run: list[dict[str, Any]]) -> list[dict[str, Any]]:

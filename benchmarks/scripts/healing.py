@@ -5,7 +5,7 @@ The student is vanilla's adapter with HybridThinker's memory, which knows nothin
     python benchmarks/scripts/healing.py --arms tgpo written rkl grpo --out benchmarks/results/healing.json
 
 Each objective trains the student of ``recipes/tgpo/cpu.yaml`` on the same problems, with as many answers of each.
-``written`` is supervised fine-tuning on worked solutions of as many problems a step as others have answers, for
+``written`` is supervised fine-tuning on worked solutions, as many a step as others have answers in an update, for
 ``--written-steps`` steps: choose as many as take the seconds of ``tgpo`` (its log says how many). Asked are problems
 nobody was trained on: of the uncompressed teacher, the student before, and the student after. What is recovered is the
 share of the gap between the first two, over all tasks together, with an interval over problems. One seed says nothing
@@ -107,7 +107,8 @@ def supervised(recipe: dict[str, Any], steps: int, runs: Path) -> Path:
     """The same student on written solutions."""
     own = recipe["stages"][0]
     stage = {name: own[name] for name in ("name", "task", "difficulty", "soft_rate")}
-    stage |= {"segmenter": None, "limit": 1024, "rows": own["rows"] * own["answers"], "pack": None}
+    each = own["rows"] * own["answers"] // own["updates"]
+    stage |= {"segmenter": None, "limit": 1024, "rows": each, "pack": None}
     stage["loop"] = own["loop"] | {"steps": steps}
     path = runs / f"{WRITTEN}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -395,6 +395,7 @@ ALL: Blocks = {
     ],
     "numbers of TGPO": [
         ("healing.json", tgpo_tables.healed),
+        ("divergence.json", tgpo_tables.far),
         ("tgpo_costs.json", tgpo_tables.costs),
         ("divergence_toy.json", tgpo_tables.toy),
     ],

@@ -41,6 +41,35 @@ def healed(result: dict) -> str:
     return "\n".join(lines)
 
 
+def far(result: dict) -> str:
+    problems = result["recipe"]["stages"][1]["ask"]
+    seeds = len(result["seeds"])
+    lines = [
+        "**Does guidance beat reverse KL where student and teacher are far apart?** Problems solved, in % of "
+        f"{problems}, before and after, means of {seeds} seeds with their 95 % intervals; the difference to reverse KL "
+        "is paired by seed; what teacher and student say alike is of the first and the last answers trained on "
+        "(`benchmarks/scripts/divergence.py`).\n",
+        "| warmed up for | objective | before | after | more than reverse KL | answers to its end, by seed | "
+        "alike, % | words of an answer | cut off, % |",
+        "|" + "---|" * 9,
+    ]
+    for row in result["rows"]:
+        reached = ["never" if at is None else f"{at:,}" for at in row.get("answers to rkl's end", [])]
+        alike = "-"
+        if "teacher/agreement, first" in row:
+            alike = f"{100 * row['teacher/agreement, first']:.0f}, {100 * row['teacher/agreement, last']:.0f}"
+        cells = [row["away"], NAMES[row["objective"]], f"{row['before']:.0f}", spread(row["after"], "")]
+        cells += [spread(row["minus rkl"], "+") if "minus rkl" in row else "-", ", ".join(reached), alike]
+        lines.append("| " + " | ".join([*cells, f"{row['length']:.0f}", f"{100 * row['cut off']:.0f}"]) + " |")
+    return "\n".join(lines)
+
+
+def spread(values: list, sign: str) -> str:
+    """A mean with its interval, if there is one."""
+    mean, low, high = values
+    return f"{mean:{sign}.1f}" + (f" ({low:{sign}.1f} to {high:{sign}.1f})" if low is not None else "")
+
+
 def costs(result: dict) -> str:
     added, rows = result["added"], result["rows"]
     told = {arm: f"{min(row['step_s'][1:]):.0f} to {max(row['step_s'][1:]):.0f}" for arm, row in rows.items()}
@@ -54,4 +83,11 @@ def costs(result: dict) -> str:
     )
 
 
-NAMES = {"tgpo": "TGPO", "written": "worked solutions (SFT)", "grpo": "GRPO", "rkl": "reverse KL", "gkd": "forward KL"}
+NAMES = {
+    "tgpo": "TGPO",
+    "written": "worked solutions (SFT)",
+    "grpo": "GRPO",
+    "rkl": "reverse KL",
+    "gkd": "forward KL",
+    "kdrl": "KDRL",
+}

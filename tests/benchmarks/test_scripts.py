@@ -150,6 +150,29 @@ def test_a_student_is_brought_away_from_its_teacher_in_each_way(
     }
 
 
+def test_distances_are_compared_over_seeds_and_by_answers(script: Any) -> None:
+    divergence, tables = script("divergence"), script("tgpo_tables")
+
+    def run(*right: float, length: float = 50.0) -> list[dict[str, Any]]:
+        learnt = {"completions/mean_length": length, "completions/clipped_ratio": 0.25, "entropy": 0.5}
+        learnt |= {"teacher/agreement": 0.75}
+        return [{"samples": 32 * step, "asked/right": share, **learnt} for step, share in enumerate(right)]
+
+    logs = {"tgpo": [run(0.0, 0.5, 0.75), run(0.25, 0.25, 0.5)], "rkl": [run(0.0, 0.25, 0.25), run(0.25, 0.0, 0.25)]}
+    tgpo, rkl = divergence.table("no steps", logs)
+    assert (tgpo["before"], tgpo["after"][0], rkl["after"]) == (12.5, 62.5, [25.0, 25.0, 25.0])
+    assert tgpo["minus rkl"] == [37.5, -121.32, 196.32]
+    assert "minus rkl" not in rkl
+    assert tgpo["answers to rkl's end"] == [32, 0]
+    assert rkl["answers to rkl's end"] == [32, 0]
+    assert divergence.table("no steps", {"tgpo": [run(0.5, 1.0)]})[0]["after"] == [100.0, None, None]
+    told = tables.far({"recipe": divergence.load_recipe(divergence.RECIPE), "seeds": [0, 1], "rows": [tgpo, rkl]})
+    assert (
+        "| no steps | TGPO | 12 | 62.5 (-96.3 to 221.3) | +37.5 (-121.3 to +196.3) | 32, 0 | 75, 75 | 50 | 25 |" in told
+    )
+    assert "| no steps | reverse KL | 12 | 25.0 (25.0 to 25.0) | - | 32, 0 | 75, 75 | 50 | 25 |" in told
+
+
 def labelled(poc: Any, ident: int, whole: float, scores: list[float]) -> Any:
     by_ratio = dict(zip((0.2, 0.5, 0.8), scores, strict=True))
     return poc.Labelled(str(ident), "qa", str(ident), "some text", "Who?", whole, by_ratio, {r: r for r in by_ratio})

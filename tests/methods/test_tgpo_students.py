@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import thinkers
 import torch
 import torch.multiprocessing as mp
 from thinkers import KINDS, PROBLEMS, teacher_forced, thinker, trace_of
+from tiny import tiny_backbone
 from torch import Tensor
 
 trl = pytest.importorskip("trl")
@@ -123,6 +125,19 @@ def test_full_attention_would_score_another_policy(tmp_path: Path) -> None:
         logits = model.decoder(whole, attention_mask=mask).logits[:, prompt.shape[1] - 1 : -1]
     dense = logits.log_softmax(-1).gather(-1, answer[..., None])[..., 0] * answer_mask
     assert float((scored[0] - dense).abs().max()) > 0.1
+
+
+def test_rows_of_padding_of_a_head_are_not_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thinkers, "backbone_of", lambda arch: tiny_backbone(arch, vocab_size=4000))
+    model = thinker("lightthinker")
+    known = len(model.backbone.tokenizer)
+    assert known < 2000  # so that by chance half of what is said would be padding
+    trainer = trainer_of(model, tmp_path, objective="grpo")
+    trainer.model.train()
+    made = trainer._generate_and_score_completions([{"prompt": str(n // 2)} for n in range(4)])
+    assert int(made["completion_ids"].max()) < known
+    said = trainer.student.answers([model.prompt_ids(PROBLEMS[0])] * 4, most=20, temperature=1.0, seed=0)
+    assert max(max(answer.words) for answer in said) >= known  # nothing is left of it behind a roll-out
 
 
 def test_what_was_put_in_is_neither_rewarded_nor_guided(tmp_path: Path) -> None:

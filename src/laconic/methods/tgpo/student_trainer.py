@@ -22,7 +22,7 @@ from laconic.data.problems import Problem
 from laconic.errors import DataError, LaconicError, RecipeError
 from laconic.methods.tgpo.config import COMPUTED_AGAIN, TGPOConfig
 from laconic.methods.tgpo.rewards import Reward, Rewarded
-from laconic.methods.tgpo.students import Answer, Student, check_fit
+from laconic.methods.tgpo.students import Answer, Student, check_fit, saying_words_alone
 from laconic.methods.tgpo.teacher import TeacherScorer
 from laconic.methods.tgpo.trainer import TGPOTrainer
 
@@ -114,7 +114,11 @@ class StudentTrainer(TGPOTrainer):
             for problem, given in zip(asked, self._given_now, strict=True)
         ]
         if free:
-            with disable_gradient_checkpointing(self.student.decoder, self.args.gradient_checkpointing_kwargs):
+            decoder = self.student.decoder
+            with (
+                disable_gradient_checkpointing(decoder, self.args.gradient_checkpointing_kwargs),
+                saying_words_alone(decoder, len(self.student.tokenizer)),
+            ):
                 rolled = self.student.answers(
                     [prompts[place] for place in free],
                     most=self.max_completion_length,

@@ -6,7 +6,8 @@ full attention would be those of another policy. The teacher reads the same answ
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -95,6 +96,22 @@ class Student(Protocol):
         """Prompts ``[B, P]``, padded on the left, and answers ``[B, T]``, padded on the right, under the same
         visibility."""
         ...
+
+
+@contextmanager
+def saying_words_alone(decoder: PreTrainedModel, words: int) -> Iterator[None]:
+    """While this lasts, the decoder finds none of its head's rows likely that lie beyond so many: a head is often
+    padded, and what no tokenizer knows can be neither read by a teacher nor be rewarded."""
+
+    def without_padding(_: nn.Module, __: Any, scores: Tensor) -> Tensor:
+        scores[..., words:] = float("-inf")
+        return scores
+
+    handle = decoder.get_output_embeddings().register_forward_hook(without_padding)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def check_fit(
