@@ -45,7 +45,7 @@ CHANGES: dict[str, list[str]] = {
         "stages.0.tgpo.teacher_weight=0.005",
         "stages.0.tgpo.teacher_weight_least=0.001",
         "stages.0.tgpo.teacher_schedule=cosine",
-        "stages.0.tgpo.teacher_batches=24",
+        "stages.0.tgpo.teacher_batches=21",
     ],
     "gkd": [],
     "grpo": ["stages.0.teacher=null"],

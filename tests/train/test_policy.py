@@ -354,3 +354,15 @@ def test_every_batch_asks_other_problems_and_a_seed_always_the_same() -> None:
     assert len(set(asked[0])) == len(asked[0]) == STAGE["rows"] * STAGE["loop"]["steps"]
     assert asked[0] == asked[1] != asked[2]
     assert not {problem.question for problem in tasks[0].watched} & set(asked[0])  # type: ignore[attr-defined]
+
+
+def test_a_batch_of_roll_outs_mixes_tasks() -> None:
+    trainer = ThinkingTrainer(KINDS["hybridthinker"][0])
+    kinds = {"objective": "grpo", "teacher": None, "task": ["shuffle", "machine"], "difficulty": [2, 3], "rows": 8}
+    task = trainer.task(thinker("hybridthinker"), STAGE | kinds, {}, 0)
+    problems = task.problems  # type: ignore[attr-defined]
+    assert len(problems) == 8 * STAGE["loop"]["steps"]
+    for first in range(0, len(problems), 8):
+        batch = problems[first : first + 8]
+        assert len({"in a row" in problem.question for problem in batch}) == 2
+        assert len({len(problem.steps) for problem in batch}) > 1

@@ -98,11 +98,13 @@ def thinking_task(
         RecipeError: the teacher is none that can be asked about these answers.
     """
 
-    def drawn(what: str, number: int, count: int) -> list[Problem]:
-        return draw_problems(stage, files, random.Random(f"{seed}/{stage['name']}/{what}{number}"), count)
+    def drawn(what: str, count: int) -> list[Problem]:
+        # each by itself: several updates on one task alone would unlearn the others
+        own = (random.Random(f"{seed}/{stage['name']}/{what}{number}") for number in range(count))
+        return [draw_problems(stage, files, draw, 1)[0] for draw in own]
 
-    problems = [one for number in range(batches(stage)) for one in drawn("", number, stage["rows"])]
-    watched = [drawn("watched/", number, 1)[0] for number in range(stage["ask"])]
+    problems = drawn("", stage["rows"] * batches(stage))
+    watched = drawn("watched/", stage["ask"])
     soft = [tokens.weight for tokens in (thinker.memory, thinker.restart) if len(tokens)]
     groups = [(decoder, 1.0), *([(soft, stage["soft_rate"])] if soft else [])]
 
