@@ -5,8 +5,8 @@
 A student is warmed up on worked solutions and goes on from its own answers by each objective, on the same problems
 (``recipes/tgpo/divergence.yaml``). What brings it away from its teacher (``AWAY``): fewer steps of warming up, or
 another prompt in them than it is asked with. Not a higher temperature, at which reverse KL would compare what was drawn
-otherwise than the teacher says it. How far apart they are at the start is measured: how likely the student finds the
-teacher's token, and the teacher the student's.
+otherwise than the teacher says it. How far apart they are is measured on the first answers: how often both would say
+the same, and how likely the teacher finds what the student says.
 For each distance and objective: problems solved (greedily, of 32) at the end, over seeds, and by how much more than by
 reverse KL from the same seeds; after how many answers reverse KL's final share is first reached; how long answers get,
 and how many are cut off. A run that was cut short goes on where it was; trainings that are in the
@@ -197,7 +197,7 @@ def table(away: str, logs: dict[str, list[list[dict[str, Any]]]]) -> list[dict[s
         for name, what in AT_THE_END.items():
             row[name] = round(_mean(run[-1][what] for run in runs), 3)
         for at, place in (("first", 1), ("last", -1)):
-            for name in ("teacher/agreement", "teacher/log_prob_of_said", "teacher/student_probability"):
+            for name in ("teacher/agreement", "teacher/log_prob_of_said"):
                 if name in runs[0][place]:
                     row[f"{name}, {at}"] = round(_mean(run[place][name] for run in runs), 4)
         if "rkl" in logs:

@@ -83,14 +83,13 @@ def renamed(folder: Path) -> Path:
 
 
 def row(name: str, log: list[dict[str, Any]]) -> dict[str, Any]:
-    """At the end of a training; lengths and shares are means over its last five steps."""
-    learnt = log[1:]  # before it, problems are asked once
-    last = learnt[-5:]
+    """At the end of a training; lengths and shares are of its last batch of roll-outs."""
+    first, last = log[1], log[-1]  # before the first, problems are asked once
     found: dict[str, Any] = {"training": name, "answers": log[-1]["samples"], "seconds": log[-1]["seconds"]}
     found["right before"], found["right after"] = (100 * asked(log)[at]["asked/right"] for at in (0, -1))
-    found["length before"] = learnt[0]["completions/mean_length"]
-    found["length after"] = sum(line["completions/mean_length"] for line in last) / len(last)
-    found["cut off, %"] = 100 * sum(line["completions/clipped_ratio"] for line in last) / len(last)
+    found["length before"] = first["completions/mean_length"]
+    found["length after"] = last["completions/mean_length"]
+    found["cut off, %"] = 100 * last["completions/clipped_ratio"]
     return found
 
 

@@ -59,13 +59,18 @@ def measure(arm: str, steps: int, together: int) -> dict[str, Any]:
     LocalTeacher.score = timed  # type: ignore[method-assign]
     policy.StudentTrainer = Watched  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder:
-        changes = [f"output={folder}/run", f"stages.0.together={together}", "stages.0.ask=0"]
-        loop = {"learning_rate": "1.0e-12", "warmup_steps": 0, "steps": steps, "checkpoint_every": steps}
-        changes += [f"stages.0.loop.{name}={value}" for name, value in loop.items()]
-        run_recipe(RECIPE, [*changes, *CHANGES[arm]])
+        run_recipe(RECIPE, [f"output={folder}/run", *settings(steps, together), *CHANGES[arm]])
         log = [json.loads(line) for line in (Path(folder) / "run" / "heal" / "log.jsonl").read_text().splitlines()]
     took = {"step_s": "step_time", "words": "completions/mean_length", "reward": "reward"}
     return {name: [line[key] for line in log] for name, key in took.items()} | {"teacher_s": seconds} | Watched.memory
+
+
+def settings(steps: int, together: int) -> list[str]:
+    """What the recipe is changed by: sixteen answers a step, and an update of all of them, so that a step is whole."""
+    stage = {"rows": 4, "answers": 4, "updates": 1, "together": together, "ask": 0}
+    loop = {"learning_rate": "1.0e-12", "warmup_steps": 0, "steps": steps, "checkpoint_every": steps, "log_every": 1}
+    changes = [f"stages.0.{name}={value}" for name, value in stage.items()]
+    return [*changes, *(f"stages.0.loop.{name}={value}" for name, value in loop.items())]
 
 
 def main() -> None:

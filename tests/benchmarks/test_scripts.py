@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from tiny import tiny_backbone
 
+from laconic.train.recipe import load_recipe
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -155,8 +157,12 @@ def test_distances_are_compared_over_seeds_and_by_answers(script: Any) -> None:
 
     def run(*right: float, length: float = 50.0) -> list[dict[str, Any]]:
         learnt = {"completions/mean_length": length, "completions/clipped_ratio": 0.25, "entropy": 0.5}
-        learnt |= {"teacher/agreement": 0.75}
-        return [{"samples": 32 * step, "asked/right": share, **learnt} for step, share in enumerate(right)]
+        ends = {1: {"teacher/agreement": 0.25}, len(right) - 1: {"teacher/agreement": 0.75}}
+        return [
+            {"samples": 32 * step, "asked/right": share, **learnt, "completions/mean_length": length + step}
+            | ends.get(step, {})
+            for step, share in enumerate(right)
+        ]
 
     logs = {"tgpo": [run(0.0, 0.5, 0.75), run(0.25, 0.25, 0.5)], "rkl": [run(0.0, 0.25, 0.25), run(0.25, 0.0, 0.25)]}
     tgpo, rkl = divergence.table("no steps", logs)
@@ -168,9 +174,27 @@ def test_distances_are_compared_over_seeds_and_by_answers(script: Any) -> None:
     assert divergence.table("no steps", {"tgpo": [run(0.5, 1.0)]})[0]["after"] == [100.0, None, None]
     told = tables.far({"recipe": divergence.load_recipe(divergence.RECIPE), "seeds": [0, 1], "rows": [tgpo, rkl]})
     assert (
-        "| no steps | TGPO | 12 | 62.5 (-96.3 to 221.3) | +37.5 (-121.3 to +196.3) | 32, 0 | 75, 75 | 50 | 25 |" in told
+        "| no steps | TGPO | 12 | 62.5 (-96.3 to 221.3) | +37.5 (-121.3 to +196.3) | 32, 0 | 25, 75 | 52 | 25 |" in told
     )
-    assert "| no steps | reverse KL | 12 | 25.0 (25.0 to 25.0) | - | 32, 0 | 75, 75 | 50 | 25 |" in told
+    assert "| no steps | reverse KL | 12 | 25.0 (25.0 to 25.0) | - | 32, 0 | 25, 75 | 52 | 25 |" in told
+
+
+def test_a_goal_that_is_not_reached_is_told(script: Any) -> None:
+    divergence, tables = script("divergence"), script("tgpo_tables")
+    line = {"completions/mean_length": 9.0, "completions/clipped_ratio": 0.0, "entropy": 0.1}
+    logs = {
+        name: [[{"samples": 32 * at, "asked/right": share, **line} for at, share in enumerate(right)]]
+        for name, right in {"grpo": [0.0, 0.25], "rkl": [0.0, 0.5]}.items()
+    }
+    rows = divergence.table("no steps", logs)
+    told = tables.far({"recipe": divergence.load_recipe(divergence.RECIPE), "seeds": [0], "rows": rows})
+    assert "| GRPO | 0 | 25.0 | -25.0 | never | - | 9 | 0 |" in told
+
+
+def test_costs_are_of_a_recipe_that_can_be_run(script: Any) -> None:
+    costs = script("tgpo_costs")
+    for changes in costs.CHANGES.values():
+        load_recipe(costs.RECIPE, [*costs.settings(7, 8), *changes])
 
 
 def labelled(poc: Any, ident: int, whole: float, scores: list[float]) -> Any:

@@ -36,6 +36,7 @@ def test_beyond_what_was_timed_the_line_goes_on() -> None:
     assert KNOWN.whole(500, 0) == pytest.approx(0.5)
     quadratic = Profile({}, [1000, 2000], [0.1, 0.2], [1.0, 4.0], [0.01, 0.02])
     assert quadratic.whole(4000, 0) == pytest.approx(16.0)
+    assert quadratic.whole(500, 0) == pytest.approx(0.25)  # a straight line would be below nothing
     flat = Profile({}, [1000, 2000], [0.2, 0.1], [1.0, 0.9], [0.01, 0.01])  # a measurement that fell by chance
     assert flat.whole(4000, 0) == pytest.approx(0.95)
     assert Profile({}, [1000], [0.1], [1.0], [0.01]).whole(5, 0) == pytest.approx(1.0)

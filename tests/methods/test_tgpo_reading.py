@@ -21,7 +21,7 @@ from laconic.methods.tgpo import reading_student
 from laconic.methods.tgpo.reading_student import ReadingStudent
 from laconic.methods.tgpo.rewards import answer_reward
 from laconic.methods.tgpo.student_trainer import StudentTrainer
-from laconic.methods.tgpo.students import Fed
+from laconic.methods.tgpo.students import Fed, saying_words_alone
 from laconic.methods.tgpo.teacher import LocalTeacher
 from laconic.methods.tgpo.vocabulary import side_of
 
@@ -34,8 +34,8 @@ ASKED = [
 ]
 
 
-def student() -> tuple[RAM, ReadingStudent]:
-    backbone = tiny_backbone()
+def student(**overrides: int) -> tuple[RAM, ReadingStudent]:
+    backbone = tiny_backbone(**overrides)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         ram = RAM(backbone, RAMConfig(segment_tokens=6, encoder_layers=2, projection=8, encoder_rank=2, decoder_rank=2))
@@ -60,6 +60,16 @@ def test_the_teacher_reads_the_document_and_the_student_what_is_left_of_it() -> 
     wanted = torch.cat([context.clone(), asked, own.reader.embed(answer[0])])
     torch.testing.assert_close(fed.inputs["inputs_embeds"][0], wanted)
     assert fed.speakers[0].tolist() == [len(context) + len(asked) - 1 + at for at in range(3)]
+
+
+def test_a_reader_says_no_rows_of_padding_of_its_head_either() -> None:
+    ram, own = student(vocab_size=4000)
+    known, prompts = len(ram.backbone.tokenizer), [own.prompt(ASKED[0])] * 4
+    with saying_words_alone(own.decoder, known):
+        said = own.answers(prompts, most=8, temperature=1.0, seed=3)
+    assert max(max(answer.words) for answer in said) < known
+    freely = own.answers(prompts, most=8, temperature=1.0, seed=3)
+    assert max(max(answer.words) for answer in freely) >= known
 
 
 def test_sampled_answers_are_scored_with_what_they_were_said_behind() -> None:

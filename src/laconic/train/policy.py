@@ -18,7 +18,7 @@ from laconic.errors import RecipeError
 from laconic.methods.tgpo.config import COMPUTED_AGAIN, TGPOConfig, check_options
 from laconic.methods.tgpo.rewards import REWARDS
 from laconic.methods.tgpo.student_trainer import Groups, StudentTrainer
-from laconic.methods.tgpo.students import Student, check_fit
+from laconic.methods.tgpo.students import Student, check_fit, saying_words_alone
 from laconic.methods.tgpo.teacher import TeacherScorer
 from laconic.train.loop import LoopConfig, add_line, forget_future
 
@@ -203,7 +203,8 @@ class _Log(TrainerCallback):
 
     def _ask(self) -> dict[str, float]:
         prompts = [self.student.prompt(problem) for problem in self.watched]
-        found = self.student.answers(prompts, most=self.stage["limit"], temperature=0.0, seed=0)
+        with saying_words_alone(self.student.decoder, len(self.student.tokenizer)):
+            found = self.student.answers(prompts, most=self.stage["limit"], temperature=0.0, seed=0)
         texts = self.student.tokenizer.batch_decode([answer.words for answer in found], skip_special_tokens=True)
         pairs = list(zip(self.watched, texts, strict=True))
         shares = [share_of_steps(text.splitlines(), problem.steps) or 0.0 for problem, text in pairs]
