@@ -200,7 +200,7 @@ def table(away: str, logs: dict[str, list[list[dict[str, Any]]]]) -> list[dict[s
             for name in ("teacher/agreement", "teacher/log_prob_of_said"):
                 if name in runs[0][place]:
                     row[f"{name}, {at}"] = round(_mean(run[place][name] for run in runs), 4)
-        if "rkl" in logs:
+        if any(solved.get("rkl", [])):  # who solves nothing sets no goal
             goal = _mean(solved["rkl"]) / 100
             row["answers to rkl's end"] = [reached(run, goal) for run in runs]
         rows.append(row)

@@ -59,7 +59,7 @@ def far(result: dict) -> str:
         if "teacher/agreement, first" in row:
             alike = f"{100 * row['teacher/agreement, first']:.0f}, {100 * row['teacher/agreement, last']:.0f}"
         cells = [row["away"], NAMES[row["objective"]], f"{row['before']:.0f}", spread(row["after"], "")]
-        cells += [spread(row["minus rkl"], "+") if "minus rkl" in row else "-", ", ".join(reached), alike]
+        cells += [spread(row["minus rkl"], "+") if "minus rkl" in row else "-", ", ".join(reached) or "-", alike]
         lines.append("| " + " | ".join([*cells, f"{row['length']:.0f}", f"{100 * row['cut off']:.0f}"]) + " |")
     return "\n".join(lines)
 

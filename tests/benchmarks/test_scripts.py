@@ -189,6 +189,10 @@ def test_a_goal_that_is_not_reached_is_told(script: Any) -> None:
     rows = divergence.table("no steps", logs)
     told = tables.far({"recipe": divergence.load_recipe(divergence.RECIPE), "seeds": [0], "rows": rows})
     assert "| GRPO | 0 | 25.0 | -25.0 | never | - | 9 | 0 |" in told
+    logs["rkl"][0][-1]["asked/right"] = 0.0  # who solves nothing sets no goal that all would have reached at once
+    rows = divergence.table("no steps", logs)
+    told = tables.far({"recipe": divergence.load_recipe(divergence.RECIPE), "seeds": [0], "rows": rows})
+    assert "| GRPO | 0 | 25.0 | +25.0 | - | - | 9 | 0 |" in told
 
 
 def test_costs_are_of_a_recipe_that_can_be_run(script: Any) -> None:
