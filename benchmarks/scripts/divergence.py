@@ -21,10 +21,10 @@ import argparse
 import hashlib
 import json
 import math
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from laconic.backbone import load_backbone
@@ -190,18 +190,18 @@ def table(away: str, logs: dict[str, list[list[dict[str, Any]]]]) -> list[dict[s
     rows = []
     for objective, runs in logs.items():
         row: dict[str, Any] = {"away": away, "objective": objective, "seeds": len(runs)}
-        row["before"] = round(100 * _mean(asked(run)[0]["asked/right"] for run in runs), 2)
+        row["before"] = round(100 * fmean(asked(run)[0]["asked/right"] for run in runs), 2)
         row["after"] = _told(solved[objective])
         if "rkl" in logs and objective != "rkl":
             row["minus rkl"] = _told([own - other for own, other in zip(solved[objective], solved["rkl"], strict=True)])
         for name, what in AT_THE_END.items():
-            row[name] = round(_mean(run[-1][what] for run in runs), 3)
+            row[name] = round(fmean(run[-1][what] for run in runs), 3)
         for at, place in (("first", 1), ("last", -1)):
             for name in ("teacher/agreement", "teacher/log_prob_of_said"):
                 if name in runs[0][place]:
-                    row[f"{name}, {at}"] = round(_mean(run[place][name] for run in runs), 4)
+                    row[f"{name}, {at}"] = round(fmean(run[place][name] for run in runs), 4)
         if any(solved.get("rkl", [])):  # who solves nothing sets no goal
-            goal = _mean(solved["rkl"]) / 100
+            goal = fmean(solved["rkl"]) / 100
             row["answers to rkl's end"] = [reached(run, goal) for run in runs]
         rows.append(row)
     return rows
@@ -210,10 +210,6 @@ def table(away: str, logs: dict[str, list[list[dict[str, Any]]]]) -> list[dict[s
 def _told(values: Sequence[float]) -> list[float | None]:
     """Mean and 95 % interval over seeds; null where one seed says nothing of others."""
     return [round(value, 2) if math.isfinite(value) else None for value in mean_with_t_interval(values)]
-
-
-def _mean(values: Iterable[float]) -> float:
-    return statistics.fmean(values)
 
 
 def asked(run: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -90,7 +90,8 @@ def evidence(result: dict) -> str:
 def breakeven(result: dict) -> str:
     lines = [
         f"**Where does it pay?** Seconds on {result['environment']['cpus']} CPU cores, "
-        f"{result['what']['dtype'].removeprefix('torch.')}, medians of five (`laconic profile --json`).\n",
+        f"{result['what']['dtype'].removeprefix('torch.')}, medians of "
+        f"{result['notes']['repeats']} (`laconic profile --json`).\n",
         "| tokens | compress | read | compress, of reading |",
         "|---|---|---|---|",
     ]

@@ -65,7 +65,7 @@ def test_the_teacher_reads_the_document_and_the_student_what_is_left_of_it() -> 
 def test_a_reader_says_no_rows_of_padding_of_its_head_either() -> None:
     ram, own = student(vocab_size=4000)
     known, prompts = len(ram.backbone.tokenizer), [own.prompt(ASKED[0])] * 4
-    with saying_words_alone(own.decoder, known):
+    with saying_words_alone(own):
         said = own.answers(prompts, most=8, temperature=1.0, seed=3)
     assert max(max(answer.words) for answer in said) < known
     freely = own.answers(prompts, most=8, temperature=1.0, seed=3)

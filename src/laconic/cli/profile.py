@@ -17,7 +17,7 @@ from laconic.cli.output import check_writable
 from laconic.data.documents import read_document
 from laconic.data.loaders import samples_folder
 from laconic.errors import LaconicError
-from laconic.eval.breakeven import Profile, draw, measure
+from laconic.eval.breakeven import REPEATS, Profile, draw, measure
 from laconic.methods.poc.compressors import load_steerable, unprotecting
 from laconic.methods.roles import Compressor
 
@@ -64,7 +64,7 @@ def run(
     Console().print(_table(profile, answer))
     people.print(f"kept for --auto in {kept}")
     if out is not None:
-        profile.save(out)
+        profile.save(out, {"repeats": REPEATS})
         if find_spec("matplotlib"):
             draw(profile, out.with_suffix(".png"), answer)
 

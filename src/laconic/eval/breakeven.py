@@ -33,6 +33,8 @@ from laconic.methods.roles import Compressor
 
 #: tokens said while the decoding of one is timed
 SAID = 16
+#: runs of each stage at each length; their median counts
+REPEATS = 5
 FORMAT = 1
 
 
@@ -114,7 +116,7 @@ def measure(
     question: str,
     lengths: Sequence[int],
     *,
-    repeats: int = 5,
+    repeats: int = REPEATS,
     say: Callable[[str], None] = print,
 ) -> Profile:
     """Time each stage at each length, the median of so many runs; every run has another piece of the text.

@@ -203,7 +203,7 @@ class _Log(TrainerCallback):
 
     def _ask(self) -> dict[str, float]:
         prompts = [self.student.prompt(problem) for problem in self.watched]
-        with saying_words_alone(self.student.decoder, len(self.student.tokenizer)):
+        with saying_words_alone(self.student):
             found = self.student.answers(prompts, most=self.stage["limit"], temperature=0.0, seed=0)
         texts = self.student.tokenizer.batch_decode([answer.words for answer in found], skip_special_tokens=True)
         pairs = list(zip(self.watched, texts, strict=True))

@@ -114,10 +114,9 @@ class StudentTrainer(TGPOTrainer):
             for problem, given in zip(asked, self._given_now, strict=True)
         ]
         if free:
-            decoder = self.student.decoder
             with (
-                disable_gradient_checkpointing(decoder, self.args.gradient_checkpointing_kwargs),
-                saying_words_alone(decoder, len(self.student.tokenizer)),
+                disable_gradient_checkpointing(self.student.decoder, self.args.gradient_checkpointing_kwargs),
+                saying_words_alone(self.student),
             ):
                 rolled = self.student.answers(
                     [prompts[place] for place in free],

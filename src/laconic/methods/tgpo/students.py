@@ -99,15 +99,16 @@ class Student(Protocol):
 
 
 @contextmanager
-def saying_words_alone(decoder: PreTrainedModel, words: int) -> Iterator[None]:
-    """While this lasts, the decoder finds none of its head's rows likely that lie beyond so many: a head is often
-    padded, and what no tokenizer knows can be neither read by a teacher nor be rewarded."""
+def saying_words_alone(student: Student) -> Iterator[None]:
+    """While this lasts, a student says nothing that its tokenizer does not know: a head is often padded, and rows of
+    padding can be neither read by a teacher nor rewarded."""
+    words = len(student.tokenizer)
 
     def without_padding(_: nn.Module, __: Any, scores: Tensor) -> Tensor:
         scores[..., words:] = float("-inf")
         return scores
 
-    handle = decoder.get_output_embeddings().register_forward_hook(without_padding)
+    handle = student.decoder.get_output_embeddings().register_forward_hook(without_padding)
     try:
         yield
     finally:
