@@ -245,8 +245,10 @@ def test_aligned_ends_are_compared_from_one_start(script: Any, monkeypatch: pyte
         ran.append(divergence.load_recipe(path, changes))
         output = Path(ran[-1]["output"])
         (output / "learn").mkdir(parents=True, exist_ok=True)
-        first = json.dumps(line | {"asked/right": 0.25})
-        (output / "learn" / "log.jsonl").write_text(f"{first}\n{first}\n")
+        log = [line | {"asked/right": 0.25}, line, line | {"asked/right": 0.5}]  # before it, and of two batches
+        for number, one in enumerate(log):
+            one["completions/mean_length"] = 9.0 + number
+        (output / "learn" / "log.jsonl").write_text("\n".join(map(json.dumps, log)))
         return output / "method"
 
     for module in (ends, divergence):
@@ -257,4 +259,17 @@ def test_aligned_ends_are_compared_from_one_start(script: Any, monkeypatch: pyte
     warm, *learn = ran
     assert warm["stages"][0]["loop"]["steps"] == 10
     assert {one["start"] for one in learn} == {str(Path(warm["output"]) / "method")}
-    assert len(json.loads((tmp_path / "out.json").read_text())["rows"]) == len(learn) == len({str(o) for o in learn})
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert len(rows) == len(learn) == len({str(one) for one in learn})
+    told = ("right before", "right after", "length before", "length after", "cut off, %")
+    assert {tuple(row[name] for name in told) for row in rows} == {(25.0, 50.0, 10.0, 11.0, 50.0)}
+
+
+def test_worked_solutions_are_as_many_a_step_as_answers_in_an_update(script: Any, tmp_path: Path) -> None:
+    healing = script("healing")
+    recipe = load_recipe(healing.RECIPE)
+    own = recipe["stages"][0]
+    made = load_recipe(healing.supervised(recipe, 30, tmp_path))
+    (stage,) = made["stages"]
+    assert stage["rows"] * own["updates"] == own["rows"] * own["answers"]
+    assert (stage["loop"]["steps"], stage["task"], made["start"]) == (30, own["task"], recipe["start"])

@@ -13,6 +13,7 @@ from tiny import tiny_backbone
 from laconic.cli.label import labels_of
 from laconic.data.documents import read_document
 from laconic.data.loaders import load_file
+from laconic.eval.breakeven import REPEATS
 from laconic.generation.answer import QUESTION_TEMPLATE
 from laconic.methods.poc.average import AverageCurve
 from laconic.methods.poc.config import PoCConfig
@@ -179,7 +180,7 @@ def test_auto_goes_by_the_profile_of_this_machine(run: Run, document: str, predi
     made = run("profile", *PLAIN, "--lengths", "32,64", "--json", str(tmp_path / "profile.json"))
     assert made.status == 0, made.err
     assert "saved at" in made.out
-    assert (tmp_path / "profile.json").is_file()
+    assert json.loads((tmp_path / "profile.json").read_text())["notes"] == {"repeats": REPEATS}
     assert (tmp_path / "profile.png").is_file()
     kept = next((tmp_path / "cache" / "profiles").glob("*.json"))
     known = json.loads(kept.read_text())

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import thinkers
 import torch
 import yaml
 from thinkers import KINDS, backbone_of, thinker
+from tiny import tiny_backbone
 
 pytest.importorskip("trl")
 
 import itertools
 
 from laconic.core import persist
+from laconic.data.problems import Problem, same_words
 from laconic.data.schema import QAItem
 from laconic.errors import BudgetError, DataError, LaconicError, RecipeError
 from laconic.methods.comet.config import CoMeTConfig
@@ -28,7 +31,7 @@ from laconic.methods.ram.model import RAM
 from laconic.methods.sft.model import SFT, SFTConfig
 from laconic.methods.tgpo.students import Answer
 from laconic.methods.tgpo.thinking_student import ThinkingStudent
-from laconic.train import stages
+from laconic.train import policy, stages
 from laconic.train.comet_recipe import CoMeTTrainer
 from laconic.train.loop import LoopConfig
 from laconic.train.policy_recipe import KEYS
@@ -354,6 +357,27 @@ def test_every_batch_asks_other_problems_and_a_seed_always_the_same() -> None:
     assert len(set(asked[0])) == len(asked[0]) == STAGE["rows"] * STAGE["loop"]["steps"]
     assert asked[0] == asked[1] != asked[2]
     assert not {problem.question for problem in tasks[0].watched} & set(asked[0])  # type: ignore[attr-defined]
+
+
+def test_watched_problems_are_asked_as_roll_outs_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is said that no tokenizer knows: of this head nine rows of ten are padding."""
+    monkeypatch.setattr(thinkers, "backbone_of", lambda arch: tiny_backbone(arch, vocab_size=4000))
+    model = thinker("vanilla")
+    student, said = ThinkingStudent(model), list[Answer]()
+    answers = student.answers
+
+    def heard(*given: Any, **named: Any) -> list[Answer]:
+        said.extend(answers(*given, **named))
+        return said
+
+    monkeypatch.setattr(student, "answers", heard)
+    watched = [Problem("p", "What is the passkey?", ["It is 7."], "7", same_words)]
+    log = policy._Log(student, STAGE | {"limit": 20}, watched, tmp_path / "log.jsonl", lambda _: None)
+    log._ask()
+    assert 0 < max(said[0].words) < len(model.backbone.tokenizer)
+    assert max(answers([student.prompt(watched[0])], most=20, temperature=0.0, seed=0)[0].words) >= len(
+        model.backbone.tokenizer
+    )
 
 
 def test_a_batch_of_roll_outs_mixes_tasks() -> None:
