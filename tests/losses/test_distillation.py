@@ -262,6 +262,11 @@ def test_chosen_log_probs_are_those_of_all_logits_for_any_piece(together: int) -
     (full.gather(-1, ids).sum() - (full.exp() * full).sum()).backward()
     torch.testing.assert_close(grad, hidden.grad)
     torch.testing.assert_close(weight, head.weight.grad)
+    for part in (0, 1):  # either alone
+        (one,) = torch.autograd.grad(chosen_log_probs(head, hidden, ids, temperature=0.7)[part].sum(), hidden)
+        full = (head(hidden) / 0.7).log_softmax(-1)
+        wanted = full.gather(-1, ids) if part == 0 else -(full.exp() * full).sum(-1)
+        torch.testing.assert_close(one, torch.autograd.grad(wanted.sum(), hidden)[0])
     nothing, none = chosen_log_probs(head, hidden[:0], ids[:0])
     assert nothing.shape == (0, 2)
     assert none.shape == (0,)

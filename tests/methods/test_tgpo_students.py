@@ -138,6 +138,37 @@ def test_rows_of_padding_of_a_head_are_not_said(tmp_path: Path, monkeypatch: pyt
     assert int(made["completion_ids"].max()) < known
     said = trainer.student.answers([model.prompt_ids(PROBLEMS[0])] * 4, most=20, temperature=1.0, seed=0)
     assert max(max(answer.words) for answer in said) >= known  # nothing is left of it behind a roll-out
+    # and what cannot be said has no part of the sum that words are scored by
+    words = made["completion_ids"][0][made["completion_mask"][0].bool()].tolist()
+    with torch.no_grad():
+        scored, *_ = trainer._read(made)
+    wanted = teacher_forced(model, trace_of(model, PROBLEMS[0], words))[: len(words), :known].log_softmax(-1)
+    own = wanted.gather(-1, torch.tensor(words)[:, None])[:, 0]
+    torch.testing.assert_close(scored[0, : len(words)], own, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["vanilla", "hybridthinker"])
+def test_guidance_is_by_the_students_own_visibility_and_the_head_computed_once(kind: str, tmp_path: Path) -> None:
+    model = thinker(kind)
+    trainer = trainer_of(model, tmp_path, teacher=teacher_of(model), teacher_weight=0.5)
+    trainer.model.train()
+    made = trainer._generate_and_score_completions([{"prompt": str(n // 2)} for n in range(4)])
+    trainer.current_gradient_accumulation_steps = 1
+    states: list[int] = []
+    head = model.decoder.get_output_embeddings()
+    head.register_forward_pre_hook(lambda _, given: states.append(given[0].shape[:-1].numel()))
+    trainer._compute_loss(model.decoder, made)
+    words = int(made["completion_mask"].sum())
+    assert sum(states) == words + len(made["completion_ids"]), "one of each row is the decoder's own"
+    surprise = 0.0
+    for row in range(4):
+        real = made["completion_mask"][row].bool()
+        dense = teacher_forced(model, trace_of(model, PROBLEMS[row // 2], made["completion_ids"][row][real].tolist()))
+        own = dense[: int(real.sum())].log_softmax(-1).gather(-1, made["teacher_ids"][row][real])[:, 0]
+        surprise -= float((own * made["teacher_gate"][row][real]).sum())
+    assert trainer._metrics["train"]["teacher/loss"][-1] == pytest.approx(
+        surprise / int(made["num_items_in_batch"]), rel=1e-4
+    )
 
 
 def test_what_was_put_in_is_neither_rewarded_nor_guided(tmp_path: Path) -> None:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import repeat
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
+
+from laconic.losses.next_token import few
 
 #: positions whose logits are held together
 TOGETHER = 512
 
 
 def chosen_log_probs(
-    head: nn.Module, hidden: Tensor, ids: Tensor, *, temperature: float = 1.0, together: int = TOGETHER
+    head: Callable[[Tensor], Tensor],
+    hidden: Tensor,
+    ids: Tensor,
+    *,
+    temperature: float = 1.0,
+    together: int = TOGETHER,
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities of several tokens at each position, and the entropy there.
 
@@ -35,6 +46,46 @@ def chosen_log_probs(
     return torch.cat([found for found, _ in parts]), torch.cat([entropy for _, entropy in parts])
 
 
-def _looked_up(head: nn.Module, hidden: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    log_probs = (head(hidden).float() / temperature).log_softmax(-1)
-    return log_probs.gather(-1, ids), -(log_probs.exp() * log_probs).sum(-1)
+def _looked_up(
+    head: Callable[[Tensor], Tensor], hidden: Tensor, ids: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    found, entropy = _Chosen.apply(head(hidden), ids, temperature)
+    return found, entropy
+
+
+class _Chosen(torch.autograd.Function):
+    """Of logits in any precision, computed in float32, a few rows at a time on a CPU (as ``next_token`` does)."""
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        best, sums, apart = logits.amax(-1).float(), [], []
+        for rows, top in zip(few(logits), few(best), strict=True):
+            below = (rows - top[:, None]).div_(temperature)
+            mass = below.exp()
+            sums.append(mass.sum(-1))
+            apart.append(below.mul_(mass).sum(-1))
+        total = torch.cat(sums)
+        beyond = total.log()
+        entropy = beyond - torch.cat(apart) / total
+        ctx.save_for_backward(logits, ids, best, beyond, entropy)
+        ctx.temperature = temperature
+        ctx.set_materialize_grads(False)
+        return (logits.gather(-1, ids) - best[:, None]) / temperature - beyond[:, None], entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, by_found: Tensor | None, by_entropy: Tensor | None) -> tuple[Tensor, None, None]:
+        logits, ids, *known = ctx.saved_tensors
+        gradient = torch.empty_like(logits)
+        if by_found is None:
+            by_found = torch.zeros(ids.shape, device=logits.device)
+        parts = zip(*map(few, (gradient, logits, ids, *known, by_found)), strict=True)
+        pulls = repeat(None) if by_entropy is None else few(by_entropy)
+        for (some, rows, chosen, top, more, entropy, by), pull in zip(parts, pulls, strict=False):
+            log_probs = (rows - top[:, None]).div_(ctx.temperature).sub_(more[:, None])
+            shares, factor = log_probs.exp(), by.sum(-1, keepdim=True)
+            if pull is not None:
+                factor = factor + (log_probs + entropy[:, None]).mul_(pull[:, None])
+            shares.mul_(-factor).scatter_add_(-1, chosen, by)
+            some.copy_(shares.div_(ctx.temperature))
+        return gradient, None, None

@@ -52,7 +52,7 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(ctx, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         best, places = scores.max(-1)  # which in bfloat16 is several times as fast as argmax
         best = best.float()
-        sums = [(rows - top[:, None]).exp_().sum(-1) for rows, top in zip(_few(scores), _few(best), strict=True)]
+        sums = [(rows - top[:, None]).exp_().sum(-1) for rows, top in zip(few(scores), few(best), strict=True)]
         beyond = torch.cat(sums).log_()
         ctx.save_for_backward(scores, labels, best, beyond)
         hits = places == labels
@@ -64,7 +64,7 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx, by: Tensor, _: Tensor) -> tuple[Tensor, None]:
         scores, *known = ctx.saved_tensors
         gradient = torch.empty_like(scores)
-        parts = zip(*map(_few, (gradient, scores, *known, by)), strict=True)
+        parts = zip(*map(few, (gradient, scores, *known, by)), strict=True)
         for some, rows, label, top, more, factor in parts:
             shares = (rows - top[:, None]).sub_(more[:, None]).exp_()
             shares.scatter_add_(-1, label[:, None], shares.new_full((len(label), 1), -1.0))
@@ -72,5 +72,6 @@ class _CrossEntropy(torch.autograd.Function):
         return gradient, None
 
 
-def _few(rows: Tensor) -> tuple[Tensor, ...]:
+def few(rows: Tensor) -> tuple[Tensor, ...]:
+    """Rows of a tensor, so many at a time as are computed together in float32."""
     return rows.split(IN_CACHE if rows.device.type == "cpu" else CHUNK)

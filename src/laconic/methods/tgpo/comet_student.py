@@ -127,7 +127,7 @@ class CoMeTStudent(QuestionStudent):
             "position_ids": frame.layout.position,
             "past_key_values": cache,
         }
-        return Fed(inputs, speakers, len(frame.layout))
+        return Fed(inputs, speakers)
 
     def _plan(self, prompt: Sequence[int]) -> Plan:
         full, asked = self.comet.config.chunk_tokens, len(self.reader.prompt_ids(self.question_of(prompt).question))

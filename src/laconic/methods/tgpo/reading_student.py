@@ -77,7 +77,7 @@ class ReadingStudent(QuestionStudent):
         speakers = (starts[:, None] + torch.arange(answer.shape[1], device=padded.device)) * answer_mask
         # padding stands behind all that is real: a decoder reads only backwards, and needs no mask for it
         places = torch.arange(padded.shape[1], device=padded.device).expand(len(rows), -1)
-        return Fed({"inputs_embeds": padded, "position_ids": places}, speakers, padded.shape[1])
+        return Fed({"inputs_embeds": padded, "position_ids": places}, speakers)
 
     def _before(self, prompt: Sequence[int]) -> Tensor:
         """What the reader has in front of its answer, ``[M + Q, D]``."""

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from laconic.losses.chosen import chosen_log_probs
-from laconic.losses.distillation import divergence_of_states
+from laconic.losses.distillation import Head, divergence_of_states
 from laconic.methods.tgpo.teacher import LocalTeacher
 
 
@@ -25,10 +25,11 @@ class LastStates:
 
     Args:
         temperature: of the student's probabilities.
+        words: tokens that it can say, the first of its head; None: all of them.
     """
 
-    def __init__(self, accelerator: Accelerator, temperature: float) -> None:
-        self.accelerator, self.temperature = accelerator, temperature
+    def __init__(self, accelerator: Accelerator, temperature: float, words: int | None = None) -> None:
+        self.accelerator, self.temperature, self.words = accelerator, temperature, words
 
     @contextmanager
     def seen(self, model: Any) -> Iterator[list[Tensor]]:
@@ -44,9 +45,17 @@ class LastStates:
 
     def log_probs(self, model: Any, states: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Of ``ids`` ``[B, T, K]``, from the states before each token; 0 where nothing is real."""
+        return self.looked_up(model, states, ids, mask)[0]
+
+    def looked_up(self, model: Any, states: Tensor, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``log_probs``, and the entropy at each position, ``[B, T]``."""
         real = mask.bool()
-        found, _ = chosen_log_probs(self._head(model), states[real], ids[real], temperature=self.temperature)
-        return torch.zeros(ids.shape, device=found.device).masked_scatter(real[..., None], found)
+        head = self._head(model)
+        if self.words is not None and self.words < head.weight.shape[0]:
+            head = _first(head, self.words)
+        found, entropy = chosen_log_probs(head, states[real], ids[real], temperature=self.temperature)
+        places = torch.zeros(ids.shape, device=found.device).masked_scatter(real[..., None], found)
+        return places, torch.zeros(mask.shape, device=found.device).masked_scatter(real, entropy)
 
     def divergence(
         self, model: Any, states: Tensor, teacher: LocalTeacher, teachers: Tensor, mask: Tensor, beta: float
@@ -67,3 +76,7 @@ class LastStates:
 
     def _head(self, model: Any) -> Any:
         return self.accelerator.unwrap_model(model).get_output_embeddings()
+
+
+def _first(head: Head, words: int) -> Head:
+    return lambda states: head(states)[..., :words]

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from trl.models.utils import disable_gradient_checkpointing
 
-from laconic.core.layout import IGNORE
+from laconic.core.compat import require_plain_head
 from laconic.data.problems import Problem
 from laconic.errors import DataError, LaconicError, RecipeError
 from laconic.methods.tgpo.config import COMPUTED_AGAIN, TGPOConfig
 from laconic.methods.tgpo.rewards import Reward, Rewarded
 from laconic.methods.tgpo.students import Answer, Student, check_fit, saying_words_alone
 from laconic.methods.tgpo.teacher import TeacherScorer
-from laconic.methods.tgpo.trainer import TGPOTrainer
+from laconic.methods.tgpo.trainer import TGPOTrainer, asked_of
 
 #: parameters that are trained, by name, and the multiple of the learning rate they get
 Groups = Sequence[tuple[list[nn.Parameter], float]]
@@ -45,6 +45,7 @@ class StudentTrainer(TGPOTrainer):
 
     Raises:
         DataError: there is no problem, or one has no worked solution where that is to be given.
+        BackboneError: the student's logits are more than its head's product.
     """
 
     gives_answers = True
@@ -67,6 +68,7 @@ class StudentTrainer(TGPOTrainer):
         if not 0 <= given <= args.num_generations:
             raise LaconicError(f"{given} answers of {args.num_generations} cannot be given.", "Give fewer.")
         _check(args)
+        require_plain_head(student.decoder)
         if student.feeds_cache and getattr(args, COMPUTED_AGAIN):
             raise LaconicError(
                 "Layers that are computed again in the backward pass do not see a memory.",
@@ -75,9 +77,11 @@ class StudentTrainer(TGPOTrainer):
         windows = {"the window": student.window, "the teacher's window": getattr(teacher, "window", None)}
         check_fit(student, problems, windows, most=args.max_completion_length, given=given > 0)
         self.student, self.problems, self.groups, self.given_of_group = student, list(problems), groups, given
-        self.pace = pace
+        self.pace, self.words = pace, len(student.tokenizer)
         self._given_now: list[bool] = []
         self._speakers = torch.empty(0)
+        self._asked: Tensor | None = None  # [B, T, K], in the loss of an update
+        self._found: Tensor | None = None  # of these, the log-probabilities
         each = args.generation_batch_size // args.num_generations  # TRL would drop what fills no batch
         numbers = range(len(problems) + -len(problems) % each)
         args.disable_dropout = True  # what answers must be what is scored
@@ -152,27 +156,48 @@ class StudentTrainer(TGPOTrainer):
         **_: Any,
     ) -> tuple[Tensor, Tensor | None, None]:
         """TRL's, with what the student would read; ``[B, T]`` each."""
-        size = batch_size or len(input_ids)
+        size, asked = batch_size or len(input_ids), self._asked
+        if asked is None:
+            asked = input_ids[:, -logits_to_keep:, None]
         parts = [
-            self._scored(model, ids, mask, logits_to_keep)
-            for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True)
+            self._scored(model, *rows)
+            for rows in zip(input_ids.split(size), attention_mask.split(size), asked.split(size), strict=True)
         ]
-        log_probs, entropies = (torch.cat(some) for some in zip(*parts, strict=True))
-        return log_probs, entropies if compute_entropy else None, None
+        found, entropies = (torch.cat(some) for some in zip(*parts, strict=True))
+        if self._asked is not None:
+            self._found = found
+        return found[..., 0], entropies if compute_entropy else None, None
 
-    def _scored(self, model: Any, ids: Tensor, mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def _scored(self, model: Any, ids: Tensor, mask: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of what is asked at each token of the answers, ``[B, T, K]``, and entropies.
+
+        The head is computed where answers are, and once for all that is asked there.
+        """
+        count = asked.shape[1]
         answer, real = ids[:, -count:], mask[:, -count:]
         fed = self.student.fed(ids[:, :-count], mask[:, :-count], answer, real)
-        labels = answer.new_full((len(ids), fed.length), IGNORE)
-        rows = torch.arange(len(ids), device=ids.device)[:, None].expand_as(answer)
-        known = real.bool()
-        labels[rows[known], fed.speakers[known]] = answer[known]
         self._speakers = fed.speakers
-        with self.accelerator.autocast():
-            made = model(**fed.inputs, shift_labels=labels, fused_lm_head=True)
-        return made.log_probs.gather(1, fed.speakers) * known, made.entropy.gather(1, fed.speakers) * known
+        with self.accelerator.autocast(), self.last.seen(model) as seen:
+            model(**fed.inputs, logits_to_keep=1)
+            return self.last.looked_up(model, self._spoken(seen), asked, real)
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        self._asked = asked_of(inputs)
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self._asked = self._found = None
+
+    def _looked_up(self, model: Any, states: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """What the policy's loss was just made of has them."""
+        assert self._found is not None
+        return self._found
 
     def _before(self, seen: list[Tensor], inputs: dict[str, Any]) -> Tensor:
+        return self._spoken(seen)
+
+    def _spoken(self, seen: list[Tensor]) -> Tensor:
+        """The states that the answers' tokens were said from, ``[B, T, D]``, of what was fed last."""
         states = seen[-1]
         return states.gather(1, self._speakers[..., None].expand(-1, -1, states.shape[-1]))
 

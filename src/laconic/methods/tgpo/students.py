@@ -38,15 +38,13 @@ class Fed:
     """What a student's decoder is fed to score answers.
 
     Attributes:
-        inputs: arguments of its forward, over a sequence of its own length L.
+        inputs: arguments of its forward, over a sequence of its own.
         speakers: int64 ``[B, T]``, the place in that sequence whose state comes before each token of the answers; 0
             where they are padding.
-        length: L.
     """
 
     inputs: dict[str, Any]
     speakers: Tensor
-    length: int
 
 
 class Student(Protocol):

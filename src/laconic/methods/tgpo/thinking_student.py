@@ -83,7 +83,7 @@ class ThinkingStudent:
             "attention_mask": attention_mask(thinker.decoder, thinker.rule(thinker.retention), layout),
             "position_ids": layout.position,
         }
-        return Fed(inputs, speakers, len(layout))
+        return Fed(inputs, speakers)
 
     def _trace(self, prompt: list[int], words: list[int]) -> Trace:
         """What was said, cut where steps ended; the end of the whole is a word like any other, which nobody reads."""

@@ -51,6 +51,8 @@ class TGPOTrainer(GRPOTrainer):
     args: TGPOConfig
     #: whether roll-outs may hold answers that are given (``_given``)
     gives_answers = False
+    #: tokens that the student can say, the first of its head; None: all of them
+    words: int | None = None
 
     def __init__(self, *positional: Any, teacher: TeacherScorer | None = None, **named: Any) -> None:
         super().__init__(*positional, **named)
@@ -64,7 +66,7 @@ class TGPOTrainer(GRPOTrainer):
         if teacher is not None or objective in FROM_GIVEN:
             require_plain_head(self.accelerator.unwrap_model(self.model))
         self.teacher = teacher
-        self.last = LastStates(self.accelerator, self.temperature)
+        self.last = LastStates(self.accelerator, self.temperature, self.words)
         self._weight_now = 0.0
         self._chance: tuple[Tensor, list[Tensor]] | None = None  # on the CPU, and on each GPU
         self._rewards = torch.zeros(0)  # of all processes' answers of the batch just rolled out
@@ -176,10 +178,15 @@ class TGPOTrainer(GRPOTrainer):
         if self.args.objective == "adv_match":
             return own + weight * match_bonus(said, scores.ids)
         with torch.no_grad():
-            old = self._student(output, torch.stack([said, scores.ids], dim=-1))
-        if self.args.objective == "rkl":  # no reward
-            return reverse_kl_advantage(scores.said, old[..., 0])
-        return own + weight * state_bonus(old[..., 1])
+            if self.args.objective == "rkl":  # no reward
+                return reverse_kl_advantage(scores.said, self._old(output))
+            return own + weight * state_bonus(self._student(output, scores.ids[..., None])[..., 0])
+
+    def _old(self, output: dict[str, Any]) -> Tensor:
+        """Log-probabilities of what was said when it was, ``[B, T]``: TRL has them where a batch makes several
+        updates."""
+        known: Tensor | None = output.get("old_per_token_logps")
+        return torch.cat([self._read(part)[0] for part in self._by_update(output)]) if known is None else known
 
     # --- loss ------------------------------------------------------------------------------------------------------
 
@@ -203,23 +210,26 @@ class TGPOTrainer(GRPOTrainer):
     def _term(self, model: Any, states: Tensor, inputs: dict[str, Any]) -> tuple[float, Tensor, Tensor]:
         """What the objective adds to the policy's loss: its weight, and ``[B, T]`` the term of each token and whether
         it counts."""
-        objective, said, mask = self.args.objective, inputs["completion_ids"], self._mask(inputs)
+        objective, mask = self.args.objective, self._mask(inputs)
         if objective == "gkd":
             teacher, teachers = cast(LocalTeacher, self.teacher), inputs["teacher_states"]
             return 1.0, self.last.divergence(model, states, teacher, teachers, mask, self.args.gkd_beta), mask
+        looked_up = self._looked_up(model, states, inputs)
         if objective in FROM_GIVEN:
-            own = self.last.log_probs(model, states, said[..., None], mask)[..., 0]
+            own = looked_up[..., 0]
             if objective == "sft":
                 return 1.0, guidance(own), mask
             given = inputs["given_advantages"][:, None]
             return 1.0, shaped_off_policy(own, given), mask * (given != 0)
-        asked = torch.cat([said[..., None], inputs["teacher_ids"]], dim=-1)
-        looked_up = self.last.log_probs(model, states, asked, mask)
         self._record("teacher/student_probability", _mean(looked_up[..., 1].detach().exp(), mask))
         if objective == "kdrl":  # answers that are right already are left alone
             gate = mask * no_better(inputs["advantages"])[:, None]
             return self._weight_now, squared_log_ratio(inputs["teacher_said"], looked_up[..., 0]), gate
         return self._weight_now, soft_guidance(looked_up[..., 1:], inputs["teacher_shares"]), inputs["teacher_gate"]
+
+    def _looked_up(self, model: Any, states: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """The student's log-probabilities of what ``asked_of`` asks, ``[B, T, 1 + K]``."""
+        return self.last.log_probs(model, states, asked_of(inputs), self._mask(inputs))
 
     def _aggregated(self, per_token: Tensor, gate: Tensor, inputs: dict[str, Any]) -> Tensor:
         """Per-token terms as TRL aggregates the policy's, over the policy's own count of tokens."""
@@ -299,6 +309,12 @@ class TGPOTrainer(GRPOTrainer):
     def _record(self, name: str, value: Tensor) -> None:
         """A number to log: the mean of all processes'."""
         self._metrics["train"][name].append(float(self.accelerator.gather(value.reshape(1)).mean()))
+
+
+def asked_of(inputs: dict[str, Any]) -> Tensor:
+    """Tokens that a student is asked about: what was said, and what its teacher would have said, ``[B, T, 1 + K]``."""
+    said: Tensor = inputs["completion_ids"][..., None]
+    return torch.cat([said, inputs["teacher_ids"]], dim=-1) if "teacher_ids" in inputs else said
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:
