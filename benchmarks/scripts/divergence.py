@@ -76,7 +76,7 @@ class Away:
 
 
 AWAY = {
-    "40 steps": Away(40),
+    "10 steps": Away(10),
     "5 steps": Away(5),
     "no steps": Away(0),
     "40 steps, another prompt": Away(40, warming=[r'vanilla.prompt="Problem: {problem}\nSolution:\n"']),

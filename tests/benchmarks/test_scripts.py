@@ -145,7 +145,7 @@ def test_a_student_is_brought_away_from_its_teacher_in_each_way(
         prompt = warm[0]["vanilla"]["prompt"] if warm else own
         met[away] = steps, prompt
     assert met == {
-        "40 steps": (40, own),
+        "10 steps": (10, own),
         "5 steps": (5, own),
         "no steps": (0, own),
         "40 steps, another prompt": (40, "Problem: {problem}\nSolution:\n"),

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import comets
 import pytest
 import torch
 from comets import ROTARY, comet
@@ -24,7 +25,7 @@ from laconic.methods.tgpo.comet_student import CoMeTStudent
 from laconic.methods.tgpo.config import COMPUTED_AGAIN
 from laconic.methods.tgpo.rewards import answer_reward
 from laconic.methods.tgpo.student_trainer import StudentTrainer
-from laconic.methods.tgpo.students import Fed
+from laconic.methods.tgpo.students import Fed, saying_words_alone
 from laconic.methods.tgpo.teacher import LocalTeacher
 from laconic.methods.tgpo.vocabulary import side_of
 
@@ -75,6 +76,17 @@ def test_a_question_shares_the_last_chunk_where_its_answer_fits_too() -> None:
         plan = own._plan(own.prompt(Question("q", "Where?", [], "so", same_words, document)))
         assert len(plan.closed) == closed, length
         assert len(plan.open) + LIMIT <= 48
+
+
+def test_rows_of_padding_of_a_head_are_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comets, "tiny_backbone", lambda arch: tiny_backbone(arch, vocab_size=4000))
+    made, own = student()
+    known, prompts = len(made.backbone.tokenizer), [own.prompt(ASKED[0])] * 4
+    with saying_words_alone(own):
+        said = own.answers(prompts, most=LIMIT, temperature=1.0, seed=3)
+    assert max(max(answer.words) for answer in said) < known
+    freely = own.answers(prompts, most=LIMIT, temperature=1.0, seed=3)
+    assert max(max(answer.words) for answer in freely) >= known
 
 
 @pytest.mark.parametrize("arch", ROTARY)

@@ -90,13 +90,14 @@ def test_a_recipe_trains_on_own_answers_and_says_how_it_goes(tmp_path: Path) -> 
     assert any(line.startswith("step 4") and "reward" in line for line in said)
 
 
-def test_a_recipe_goes_on_where_it_was_killed_and_stays_done(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [0, 2])  # before the first checkpoint, and behind one
+def test_a_recipe_goes_on_where_it_was_killed_and_stays_done(step: int, tmp_path: Path) -> None:
     whole = run_recipe(recipe(tmp_path), say=lambda _: None)
     other = tmp_path / "other"
     other.mkdir()
 
     def dies(text: str) -> None:
-        if text.startswith("step 2"):
+        if text.startswith(f"step {step}"):
             raise KeyboardInterrupt
 
     path = recipe(other)
@@ -104,7 +105,7 @@ def test_a_recipe_goes_on_where_it_was_killed_and_stays_done(tmp_path: Path) -> 
         run_recipe(path, say=dies)
     said: list[str] = []
     again = run_recipe(path, say=said.append)
-    assert any("resuming at step" in text for text in said)
+    assert any("resuming at step" in text for text in said) == (step > 0)
     assert [line["step"] for line in lines(other)] == list(range(5))
     one, two = (HybridThinker.from_pretrained(folder, backbone_of("llama")) for folder in (whole, again))
     for name, p in one.own_parameters().items():

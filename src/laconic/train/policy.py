@@ -173,7 +173,7 @@ class _Log(TrainerCallback):
         if not state.is_world_process_zero:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        forget_future(self.path, state.global_step)
+        forget_future(self.path, state.global_step or -1)  # begun anew, problems are asked anew
         lines = self.path.read_text().splitlines()
         before = json.loads(lines[-1])["seconds"] if lines else 0.0
         self.started = time.monotonic() - before

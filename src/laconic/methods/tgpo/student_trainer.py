@@ -178,7 +178,7 @@ class StudentTrainer(TGPOTrainer):
         fed = self.student.fed(ids[:, :-count], mask[:, :-count], answer, real)
         self._speakers = fed.speakers
         with self.accelerator.autocast(), self.last.seen(model) as seen:
-            model(**fed.inputs, logits_to_keep=1)
+            model(**fed.inputs, use_cache=False, logits_to_keep=1)
             return self.last.looked_up(model, self._spoken(seen), asked, real)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
