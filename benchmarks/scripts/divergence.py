@@ -10,9 +10,9 @@ the same, and how likely the teacher finds what the student says.
 For each distance and objective: problems solved (greedily, of 32) at the end, over seeds, and by how much more than by
 reverse KL from the same seeds; after how many answers reverse KL's final share is first reached; how long answers get,
 and how many are cut off. A run that was cut short goes on where it was; trainings that are in the
-journal beside the result are not made again, if recipe, backbone, precision and teacher are the same, so that the
-table can be made in several calls: one after the other, or each with its own ``--runs`` and ``--out``, whose journals
-are then joined.
+journal beside the result are not made again, and all of them are in the table, if recipe, backbone, precision and
+teacher are the same. So it can be made in several calls: one after the other, or each with its own ``--runs`` and
+``--out``, whose journals are then joined.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -54,6 +55,7 @@ CHANGES: dict[str, list[str]] = {
 }
 
 
+Log = list[dict[str, Any]]
 #: of the last batch of roll-outs
 AT_THE_END = {
     "length": "completions/mean_length",
@@ -94,23 +96,20 @@ def main() -> None:
     args = parser.parse_args()
     recipe = load_recipe(RECIPE, args.set)
     journal, marks = Journal(args.out), fingerprints(recipe)
-    logs: dict[str, dict[str, list[list[dict[str, Any]]]]] = {}
-    for away in args.away:
-        logs[away] = {objective: [] for objective in args.objectives}
-        for seed in args.seeds:
-            for objective in args.objectives:
-                logs[away][objective].append(learnt(journal, recipe, marks, away, objective, seed, args.runs))
-    rows = [row for away in args.away for row in table(away, logs[away])]
+    for away, seed, objective in product(args.away, args.seeds, args.objectives):
+        learnt(journal, recipe, marks, away, objective, seed, args.runs)
+    logs = made(journal, recipe, marks)
+    rows = [row for away, own in logs.items() for row in table(away, own)]
     for row in rows:
         print(row)
     places = {line["item"]: line["environment"] for line in journal.done.values()}
-    result = {"rows": rows, "recipe": recipe, "marks": marks, "seeds": args.seeds, "trained in": places}
+    result = {"rows": rows, "recipe": recipe, "marks": marks, "trained in": places}
     result |= {"environment": environment()}
     write_whole(args.out, json.dumps(result, indent=1) + "\n")
-    for away in args.away:
-        first = {name: asked(runs[0]) for name, runs in logs[away].items()}
-        picture = args.out.with_suffix(f".{named(away)}.png")
-        draw_progress(first, picture, f"a student of {away}, seed {args.seeds[0]}")
+    for away, own in logs.items():
+        seed = min(min(runs) for runs in own.values())
+        first = {name: asked(runs[seed]) for name, runs in own.items() if seed in runs}
+        draw_progress(first, args.out.with_suffix(f".{named(away)}.png"), f"a student of {away}, seed {seed}")
 
 
 def fingerprints(recipe: dict[str, Any]) -> dict[str, str]:
@@ -129,14 +128,9 @@ def learnt(
     objective: str,
     seed: int,
     runs: Path,
-) -> list[dict[str, Any]]:
+) -> Log:
     """The log of a training, which is made if the journal has none like it."""
-    how = AWAY[away]
-    told = [recipe | {"output": None, "seed": seed}, asdict(how), CHANGES[objective], marks]
-    key = (
-        hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12],
-        f"{away}, {objective}, seed {seed}",
-    )
+    key, how = key_of(recipe, marks, away, objective, seed), AWAY[away]
     if key not in journal.done:
         print(f"--- {key[1]}", flush=True)
         start = warmed(recipe, how, runs, seed)
@@ -144,8 +138,26 @@ def learnt(
         run_recipe(learning(recipe, runs), changes(objective, start, output, seed))
         new = whole_log(output / "learn" / "log.jsonl")
         journal.add({"setting": key[0], "item": key[1], "log": new, "environment": environment()})
-    log: list[dict[str, Any]] = journal.done[key]["log"]
+    log: Log = journal.done[key]["log"]
     return log
+
+
+def key_of(recipe: dict[str, Any], marks: dict[str, str], away: str, objective: str, seed: int) -> tuple[str, str]:
+    """A training in the journal: what it is made of, and its name."""
+    told = [recipe | {"output": None, "seed": seed}, asdict(AWAY[away]), CHANGES[objective], marks]
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+    return digest, f"{away}, {objective}, seed {seed}"
+
+
+def made(journal: Journal, recipe: dict[str, Any], marks: dict[str, str]) -> dict[str, dict[str, dict[int, Log]]]:
+    """The logs of all trainings of this recipe that the journal has, by distance, objective and seed."""
+    seeds = sorted({int(item.rpartition(" ")[2]) for _, item in journal.done})
+    logs: dict[str, dict[str, dict[int, Log]]] = {}
+    for away, objective, seed in product(AWAY, CHANGES, seeds):
+        line = journal.done.get(key_of(recipe, marks, away, objective, seed))
+        if line is not None:
+            logs.setdefault(away, {}).setdefault(objective, {})[seed] = line["log"]
+    return logs
 
 
 def warmed(recipe: dict[str, Any], how: Away, runs: Path, seed: int) -> str | None:
@@ -180,43 +192,49 @@ def changes(objective: str, start: str | None, output: Path, seed: int) -> list[
     return [*named, f"start={start or 'null'}", *CHANGES[objective]]
 
 
-def whole_log(path: Path) -> list[dict[str, Any]]:
+def whole_log(path: Path) -> Log:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def table(away: str, logs: dict[str, list[list[dict[str, Any]]]]) -> list[dict[str, Any]]:
-    """A row for each objective at one distance."""
-    solved = {name: [100 * asked(run)[-1]["asked/right"] for run in runs] for name, runs in logs.items()}
+def table(away: str, logs: dict[str, dict[int, Log]]) -> list[dict[str, Any]]:
+    """A row for each objective at one distance, from logs by seed."""
+    solved = {
+        name: {seed: 100 * asked(run)[-1]["asked/right"] for seed, run in runs.items()} for name, runs in logs.items()
+    }
+    rivals = solved.get("rkl", {})
     rows = []
-    for objective, runs in logs.items():
+    for objective, by_seed in logs.items():
+        runs = list(by_seed.values())
         row: dict[str, Any] = {"away": away, "objective": objective, "seeds": len(runs)}
         row["before"] = round(100 * fmean(asked(run)[0]["asked/right"] for run in runs), 2)
-        row["after"] = _told(solved[objective])
-        if "rkl" in logs and objective != "rkl":
-            row["minus rkl"] = _told([own - other for own, other in zip(solved[objective], solved["rkl"], strict=True)])
+        row["after"] = _told(list(solved[objective].values()))
+        paired = [own - rivals[seed] for seed, own in solved[objective].items() if seed in rivals]
+        if paired and objective != "rkl":
+            row["minus rkl"] = _told(paired)
         for name, what in AT_THE_END.items():
             row[name] = round(fmean(run[-1][what] for run in runs), 3)
         for at, place in (("first", 1), ("last", -1)):
             for name in ("teacher/agreement", "teacher/log_prob_of_said"):
                 if name in runs[0][place]:
                     row[f"{name}, {at}"] = round(fmean(run[place][name] for run in runs), 4)
-        if any(solved.get("rkl", [])):  # who solves nothing sets no goal
-            goal = fmean(solved["rkl"]) / 100
+        if any(rivals.values()):  # who solves nothing sets no goal
+            goal = fmean(rivals.values()) / 100
             row["answers to rkl's end"] = [reached(run, goal) for run in runs]
         rows.append(row)
     return rows
 
 
 def _told(values: Sequence[float]) -> list[float | None]:
-    """Mean and 95 % interval over seeds; null where one seed says nothing of others."""
-    return [round(value, 2) if math.isfinite(value) else None for value in mean_with_t_interval(values)]
+    """Mean and 95 % interval over seeds, of what lies within 100 %; null where one seed says nothing of others."""
+    found = mean_with_t_interval(values)
+    return [round(max(-100.0, min(100.0, value)), 2) if math.isfinite(value) else None for value in found]
 
 
-def asked(run: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def asked(run: Log) -> Log:
     return [line for line in run if "asked/right" in line]
 
 
-def reached(run: list[dict[str, Any]], goal: float) -> int | None:
+def reached(run: Log, goal: float) -> int | None:
     """Answers after which so large a share was first solved; None if it never was."""
     return next((line["samples"] for line in asked(run) if line["asked/right"] >= goal), None)
 

@@ -43,13 +43,12 @@ def healed(result: dict) -> str:
 
 def far(result: dict) -> str:
     problems = result["recipe"]["stages"][1]["ask"]
-    seeds = len(result["seeds"])
     lines = [
         "**Does guidance beat reverse KL where student and teacher are far apart?** Problems solved, in % of "
-        f"{problems}, before and after, means of {seeds} seeds with their 95 % intervals; the difference to reverse KL "
-        "is paired by seed; what teacher and student say alike is of the first and the last answers trained on "
-        "(`benchmarks/scripts/divergence.py`).\n",
-        "| warmed up for | objective | before | after | more than reverse KL | answers to its end, by seed | "
+        f"{problems}, before and after, means of as many seeds as stand there with their 95 % intervals; the "
+        "difference to reverse KL is paired by seed; what teacher and student say alike is of the first and the last "
+        "answers trained on (`benchmarks/scripts/divergence.py`).\n",
+        "| warmed up for | objective, seeds | before | after | more than reverse KL | answers to its end, by seed | "
         "alike, % | words of an answer | cut off, % |",
         "|" + "---|" * 9,
     ]
@@ -58,7 +57,8 @@ def far(result: dict) -> str:
         alike = "-"
         if "teacher/agreement, first" in row:
             alike = f"{100 * row['teacher/agreement, first']:.0f}, {100 * row['teacher/agreement, last']:.0f}"
-        cells = [row["away"], NAMES[row["objective"]], f"{row['before']:.0f}", spread(row["after"], "")]
+        who = f"{NAMES[row['objective']]}, {row['seeds']}"
+        cells = [row["away"], who, f"{row['before']:.0f}", spread(row["after"], "")]
         cells += [spread(row["minus rkl"], "+") if "minus rkl" in row else "-", ", ".join(reached) or "-", alike]
         lines.append("| " + " | ".join([*cells, f"{row['length']:.0f}", f"{100 * row['cut off']:.0f}"]) + " |")
     return "\n".join(lines)

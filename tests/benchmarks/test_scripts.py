@@ -135,6 +135,8 @@ def test_a_student_is_brought_away_from_its_teacher_in_each_way(
         journal = divergence.Journal(tmp_path / "result.json")
         for _ in range(2):  # the second time it is in the journal
             assert divergence.learnt(journal, recipe, {}, away, "rkl", 3, tmp_path) == [{"asked/right": 0.5}]
+        assert divergence.made(journal, recipe, {})[away] == {"rkl": {3: [{"asked/right": 0.5}]}}
+        assert divergence.made(journal, recipe | {"backbone": "another"}, {}) == {}
         *warm, learn = ran
         assert [stage["name"] for one in ran for stage in one["stages"]] == ["warm", "learn"][-len(ran) :]
         assert all(one["seed"] == 3 for one in ran)
@@ -164,35 +166,39 @@ def test_distances_are_compared_over_seeds_and_by_answers(script: Any) -> None:
             for step, share in enumerate(right)
         ]
 
-    logs = {"tgpo": [run(0.0, 0.5, 0.75), run(0.25, 0.25, 0.5)], "rkl": [run(0.0, 0.25, 0.25), run(0.25, 0.0, 0.25)]}
+    logs = {
+        "tgpo": {0: run(0.0, 0.5, 0.75), 3: run(0.25, 0.25, 0.5)},
+        "rkl": {0: run(0.0, 0.25, 0.25), 3: run(0.25, 0.0, 0.25), 4: run(0.25, 0.25, 0.25)},
+    }
     tgpo, rkl = divergence.table("no steps", logs)
-    assert (tgpo["before"], tgpo["after"][0], rkl["after"]) == (12.5, 62.5, [25.0, 25.0, 25.0])
-    assert tgpo["minus rkl"] == [37.5, -121.32, 196.32]
+    assert (tgpo["before"], tgpo["after"][0], rkl["after"], rkl["seeds"]) == (12.5, 62.5, [25.0, 25.0, 25.0], 3)
+    assert tgpo["minus rkl"] == [37.5, -100, 100], "no difference of shares is larger"
     assert "minus rkl" not in rkl
     assert tgpo["answers to rkl's end"] == [32, 0]
-    assert rkl["answers to rkl's end"] == [32, 0]
-    assert divergence.table("no steps", {"tgpo": [run(0.5, 1.0)]})[0]["after"] == [100.0, None, None]
-    told = tables.far({"recipe": divergence.load_recipe(divergence.RECIPE), "seeds": [0, 1], "rows": [tgpo, rkl]})
+    assert rkl["answers to rkl's end"] == [32, 0, 0]
+    assert divergence.table("no steps", {"tgpo": {0: run(0.5, 1.0)}})[0]["after"] == [100.0, None, None]
+    told = tables.far({"recipe": divergence.load_recipe(divergence.RECIPE), "rows": [tgpo, rkl]})
     assert (
-        "| no steps | TGPO | 12 | 62.5 (-96.3 to 221.3) | +37.5 (-121.3 to +196.3) | 32, 0 | 25, 75 | 52 | 25 |" in told
+        "| no steps | TGPO, 2 | 12 | 62.5 (-96.3 to 100.0) | +37.5 (-100.0 to +100.0) | 32, 0 | 25, 75 | 52 | 25 |"
+        in told
     )
-    assert "| no steps | reverse KL | 12 | 25.0 (25.0 to 25.0) | - | 32, 0 | 25, 75 | 52 | 25 |" in told
+    assert "| no steps | reverse KL, 3 | 17 | 25.0 (25.0 to 25.0) | - | 32, 0, 0 | 25, 75 | 52 | 25 |" in told
 
 
 def test_a_goal_that_is_not_reached_is_told(script: Any) -> None:
     divergence, tables = script("divergence"), script("tgpo_tables")
     line = {"completions/mean_length": 9.0, "completions/clipped_ratio": 0.0, "entropy": 0.1}
     logs = {
-        name: [[{"samples": 32 * at, "asked/right": share, **line} for at, share in enumerate(right)]]
+        name: {0: [{"samples": 32 * at, "asked/right": share, **line} for at, share in enumerate(right)]}
         for name, right in {"grpo": [0.0, 0.25], "rkl": [0.0, 0.5]}.items()
     }
     rows = divergence.table("no steps", logs)
-    told = tables.far({"recipe": divergence.load_recipe(divergence.RECIPE), "seeds": [0], "rows": rows})
-    assert "| GRPO | 0 | 25.0 | -25.0 | never | - | 9 | 0 |" in told
+    told = tables.far({"recipe": divergence.load_recipe(divergence.RECIPE), "rows": rows})
+    assert "| GRPO, 1 | 0 | 25.0 | -25.0 | never | - | 9 | 0 |" in told
     logs["rkl"][0][-1]["asked/right"] = 0.0  # who solves nothing sets no goal that all would have reached at once
     rows = divergence.table("no steps", logs)
-    told = tables.far({"recipe": divergence.load_recipe(divergence.RECIPE), "seeds": [0], "rows": rows})
-    assert "| GRPO | 0 | 25.0 | +25.0 | - | - | 9 | 0 |" in told
+    told = tables.far({"recipe": divergence.load_recipe(divergence.RECIPE), "rows": rows})
+    assert "| GRPO, 1 | 0 | 25.0 | +25.0 | - | - | 9 | 0 |" in told
 
 
 def test_costs_are_of_a_recipe_that_can_be_run(script: Any) -> None:
