@@ -210,7 +210,7 @@ def table(away: str, logs: dict[str, dict[int, Log]]) -> list[dict[str, Any]]:
         row["after"] = _told(list(solved[objective].values()))
         paired = [own - rivals[seed] for seed, own in solved[objective].items() if seed in rivals]
         if paired and objective != "rkl":
-            row["minus rkl"] = _told(paired)
+            row["minus rkl"] = _told(paired, least=-100.0)
         for name, what in AT_THE_END.items():
             row[name] = round(fmean(run[-1][what] for run in runs), 3)
         for at, place in (("first", 1), ("last", -1)):
@@ -224,10 +224,11 @@ def table(away: str, logs: dict[str, dict[int, Log]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _told(values: Sequence[float]) -> list[float | None]:
-    """Mean and 95 % interval over seeds, of what lies within 100 %; null where one seed says nothing of others."""
+def _told(values: Sequence[float], least: float = 0.0) -> list[float | None]:
+    """Mean and 95 % interval over seeds, of what lies between ``least`` and 100 %; null where one seed says nothing of
+    others."""
     found = mean_with_t_interval(values)
-    return [round(max(-100.0, min(100.0, value)), 2) if math.isfinite(value) else None for value in found]
+    return [round(max(least, min(100.0, value)), 2) if math.isfinite(value) else None for value in found]
 
 
 def asked(run: Log) -> Log:

@@ -179,7 +179,7 @@ def test_distances_are_compared_over_seeds_and_by_answers(script: Any) -> None:
     assert divergence.table("no steps", {"tgpo": {0: run(0.5, 1.0)}})[0]["after"] == [100.0, None, None]
     told = tables.far({"recipe": divergence.load_recipe(divergence.RECIPE), "rows": [tgpo, rkl]})
     assert (
-        "| no steps | TGPO, 2 | 12 | 62.5 (-96.3 to 100.0) | +37.5 (-100.0 to +100.0) | 32, 0 | 25, 75 | 52 | 25 |"
+        "| no steps | TGPO, 2 | 12 | 62.5 (0.0 to 100.0) | +37.5 (-100.0 to +100.0) | 32, 0 | 25, 75 | 52 | 25 |"
         in told
     )
     assert "| no steps | reverse KL, 3 | 17 | 25.0 (25.0 to 25.0) | - | 32, 0, 0 | 25, 75 | 52 | 25 |" in told
