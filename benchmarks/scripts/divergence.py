@@ -109,7 +109,8 @@ def main() -> None:
     for away, own in logs.items():
         seed = min(min(runs) for runs in own.values())
         first = {name: asked(runs[seed]) for name, runs in own.items() if seed in runs}
-        draw_progress(first, args.out.with_suffix(f".{named(away)}.png"), f"a student of {away}, seed {seed}")
+        picture = args.out.with_suffix(f".{named(away)}.png")
+        draw_progress(first, picture, f"a student warmed up for {away}, seed {seed}")
 
 
 def fingerprints(recipe: dict[str, Any]) -> dict[str, str]:
@@ -202,6 +203,7 @@ def table(away: str, logs: dict[str, dict[int, Log]]) -> list[dict[str, Any]]:
         name: {seed: 100 * asked(run)[-1]["asked/right"] for seed, run in runs.items()} for name, runs in logs.items()
     }
     rivals = solved.get("rkl", {})
+    goal = _goal(logs.get("rkl", {}))
     rows = []
     for objective, by_seed in logs.items():
         runs = list(by_seed.values())
@@ -217,11 +219,18 @@ def table(away: str, logs: dict[str, dict[int, Log]]) -> list[dict[str, Any]]:
             for name in ("teacher/agreement", "teacher/log_prob_of_said"):
                 if name in runs[0][place]:
                     row[f"{name}, {at}"] = round(fmean(run[place][name] for run in runs), 4)
-        if any(rivals.values()):  # who solves nothing sets no goal
-            goal = fmean(rivals.values()) / 100
+        if goal is not None:
             row["answers to rkl's end"] = [reached(run, goal) for run in runs]
         rows.append(row)
     return rows
+
+
+def _goal(logs: dict[int, Log]) -> float | None:
+    """Reverse KL's last share, which others are to reach; None where it is no gain."""
+    if not logs:
+        return None
+    first, last = (fmean(asked(run)[at]["asked/right"] for run in logs.values()) for at in (0, -1))
+    return last if last > first else None
 
 
 def _told(values: Sequence[float], least: float = 0.0) -> list[float | None]:

@@ -315,7 +315,7 @@ README: Blocks = {
         ("reasoning_speed.json", reasoning_speed),
     ],
     "numbers of PoC": [("poc.json", poc_tables.floors)],
-    "numbers of TGPO": [("healing.json", tgpo_tables.healed)],
+    "numbers of TGPO": [("healing.json", tgpo_tables.healed), ("healing_seed1.json", tgpo_tables.healed_again)],
 }
 ALL: Blocks = {
     "numbers": [
@@ -395,6 +395,7 @@ ALL: Blocks = {
     ],
     "numbers of TGPO": [
         ("healing.json", tgpo_tables.healed),
+        ("healing_seed1.json", tgpo_tables.healed_again),
         ("divergence.json", tgpo_tables.far),
         ("tgpo_costs.json", tgpo_tables.costs),
         ("divergence_toy.json", tgpo_tables.toy),

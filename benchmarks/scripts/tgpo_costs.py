@@ -89,17 +89,20 @@ def main() -> None:
     save(args.out, "tgpo_costs", rows=rows, added=found, together=args.together)
 
 
-def added(grpo: dict[str, Any], tgpo: dict[str, Any]) -> dict[str, float]:
-    """What a teacher adds to GRPO: to a step's median seconds besides its own pass, and to the peak besides its
-    weights, as shares; and how many steps had the same answers in both, by their lengths and rewards."""
-    plain, guided = (statistics.median(row["step_s"][1:]) for row in (grpo, tgpo))
-    teacher = statistics.median(tgpo["teacher_s"][1:])
+def added(grpo: dict[str, Any], tgpo: dict[str, Any]) -> dict[str, Any]:
+    """What a teacher adds to GRPO: to a step's seconds besides its own pass, step by step with the same answers (their
+    median, and all of them), and to the peak besides its weights, as shares; and how many steps had the same answers
+    in both, by their lengths and rewards."""
+    pairs = list(zip(grpo["step_s"], tgpo["step_s"], tgpo["teacher_s"], strict=True))[1:]
+    more = [(guided - teacher) / plain - 1 for plain, guided, teacher in pairs]
     alike = [all(grpo[name][at] == tgpo[name][at] for name in ("words", "reward")) for at in range(len(grpo["words"]))]
+    plain, guided, teacher = (round(statistics.median(column), 3) for column in zip(*pairs, strict=True))
     return {
-        "grpo_s": round(plain, 3),
-        "tgpo_s": round(guided, 3),
-        "teacher_s": round(teacher, 3),
-        "to_a_step": round((guided - teacher) / plain - 1, 4),
+        "grpo_s": plain,
+        "tgpo_s": guided,
+        "teacher_s": teacher,
+        "to_a_step": round(statistics.median(more), 4),
+        "to_each_step": [round(one, 4) for one in more],
         "to_the_peak": round(tgpo["peak_mb"] / (grpo["peak_mb"] + tgpo["teacher_mb"]) - 1, 4),
         "steps": len(alike) - 1,
         "alike": sum(alike[1:]),

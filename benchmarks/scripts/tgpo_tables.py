@@ -18,27 +18,53 @@ def toy(result: dict) -> str:
 
 
 def healed(result: dict) -> str:
-    problems = result["recovered"][0]["problems"]
+    problems, seed = result["recovered"][0]["problems"], result["notes"]["seed"]
     lines = [
         "**What does learning from own answers give back?** Vanilla's adapter with a new memory (HybridThinker), "
-        f"puzzles of four moves, {problems} problems nobody was trained on, one seed; the share of what compression "
-        "took, with 95 % interval (`benchmarks/scripts/healing.py`).\n",
+        f"puzzles of four moves, {problems} problems nobody was trained on, seed {seed}; the share of what compression "
+        "took, with 95 % interval over problems (`benchmarks/scripts/healing.py`).\n",
         "| trained by | seconds | right, %: before, after, uncompressed | recovered | steps right, %: as before | "
         "recovered |",
         "|" + "---|" * 6,
     ]
     for row in result["recovered"]:
-        arm = row["method"].removeprefix("after ")
-        seconds = result["training"][arm][-1]["seconds"]
+        name, seconds = trained(result, row)
         cells = []
         for measure in ("right", "steps_right"):
-            own = row[measure]
-            share = "-"
-            if own["recovered"] is not None:
-                share = f"{own['recovered']:.0%} ({own['interval'][0]:.0%} to {own['interval'][1]:.0%})"
-            cells += [f"{own['before']:.0f}, {own['after']:.0f}, {own['uncompressed']:.0f}", share]
-        lines.append(f"| {NAMES.get(arm, arm)} | {seconds:,.0f} | " + " | ".join(cells) + " |")
+            cells += [", ".join(three(row[measure])), share(row[measure])]
+        lines.append(f"| {name} | {seconds:,.0f} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def healed_again(result: dict) -> str:
+    (row,) = result["recovered"]
+    name, seconds = trained(result, row)
+    told = []
+    for called, measure in (("answers", "right"), ("steps", "steps_right")):
+        before, after, whole = three(row[measure])
+        told.append(f"{called} {before} % right before, {after} after, {whole} uncompressed: {share(row[measure])}")
+    return (
+        f"Again with seed {result['notes']['seed']}, and steps that are quicker by now ({name}, {seconds:,.0f} s): "
+        f"{'; '.join(told)}."
+    )
+
+
+def trained(result: dict, row: dict) -> tuple[str, float]:
+    """How a student was, and for how many seconds."""
+    arm = row["method"].removeprefix("after ")
+    return NAMES.get(arm, arm), result["training"][arm][-1]["seconds"]
+
+
+def three(measured: dict) -> list[str]:
+    return [f"{measured[when]:.0f}" for when in ("before", "after", "uncompressed")]
+
+
+def share(measured: dict) -> str:
+    """What was given back, with its interval."""
+    if measured["recovered"] is None:
+        return "-"
+    low, high = measured["interval"]
+    return f"{measured['recovered']:.0%} ({low:.0%} to {high:.0%})"
 
 
 def far(result: dict) -> str:
@@ -74,12 +100,13 @@ def costs(result: dict) -> str:
     added, rows = result["added"], result["rows"]
     told = {arm: f"{min(row['step_s'][1:]):.0f} to {max(row['step_s'][1:]):.0f}" for arm, row in rows.items()}
     time, peak, teacher = f"{added['to_a_step']:+.0%}", f"{added['to_the_peak']:+.1%}", f"{added['teacher_s']:.1f}"
+    each = added["to_each_step"]
     return (
         f"**What does a teacher cost?** A step of GRPO takes {added['grpo_s']:.0f} s ({told['grpo']}), the same step "
         f"of TGPO {added['tgpo_s']:.0f} ({told['tgpo']}), of which the teacher's own pass {teacher}: besides that "
-        f"{time} in the median of {added['steps']} steps. The peak of memory is {peak} of GRPO's and the teacher's "
-        f"weights ({rows['tgpo']['teacher_mb']:.0f} MiB) together (`benchmarks/scripts/tgpo_costs.py`; "
-        f"{result['together']} answers in a pass)."
+        f"{time} in the median of {added['steps']} steps with the same answers ({min(each):+.0%} to {max(each):+.0%}). "
+        f"The peak of memory is {peak} of GRPO's and the teacher's weights ({rows['tgpo']['teacher_mb']:.0f} MiB) "
+        f"together (`benchmarks/scripts/tgpo_costs.py`; {result['together']} answers in a pass)."
     )
 
 

@@ -195,7 +195,11 @@ def test_a_goal_that_is_not_reached_is_told(script: Any) -> None:
     rows = divergence.table("no steps", logs)
     told = tables.far({"recipe": divergence.load_recipe(divergence.RECIPE), "rows": rows})
     assert "| GRPO, 1 | 0 | 25.0 | -25.0 | never | - | 9 | 0 |" in told
-    logs["rkl"][0][-1]["asked/right"] = 0.0  # who solves nothing sets no goal that all would have reached at once
+    logs["rkl"][0][0]["asked/right"] = 0.75  # who gets worse sets none either
+    assert all("answers to rkl's end" not in row for row in divergence.table("no steps", logs))
+    logs["rkl"][0][0]["asked/right"] = logs["rkl"][0][-1]["asked/right"] = (
+        0.0  # who solves nothing sets no goal that all would have reached at once
+    )
     rows = divergence.table("no steps", logs)
     told = tables.far({"recipe": divergence.load_recipe(divergence.RECIPE), "rows": rows})
     assert "| GRPO, 1 | 0 | 25.0 | +25.0 | - | - | 9 | 0 |" in told
@@ -279,3 +283,20 @@ def test_worked_solutions_are_as_many_a_step_as_answers_in_an_update(script: Any
     (stage,) = made["stages"]
     assert stage["rows"] * own["updates"] == own["rows"] * own["answers"]
     assert (stage["loop"]["steps"], stage["task"], made["start"]) == (30, own["task"], recipe["start"])
+
+
+def test_costs_are_told_step_by_step_of_the_same_answers(script: Any) -> None:
+    same = {"words": [9.0] * 4, "reward": [0.5] * 4}
+    grpo = same | {"step_s": [99.0, 10.0, 20.0, 40.0], "peak_mb": 900.0}
+    tgpo = same | {
+        "step_s": [1.0, 12.0, 22.0, 84.0],
+        "teacher_s": [9.0, 1.0, 2.0, 4.0],
+        "teacher_mb": 100.0,
+        "peak_mb": 1050.0,
+    }
+    found = script("tgpo_costs").added(grpo, tgpo)
+    assert found["to_each_step"] == [0.1, 0.0, 1.0]  # the first is to warm up
+    assert (found["to_a_step"], found["to_the_peak"]) == (0.1, 0.05)
+    assert (found["steps"], found["alike"]) == (3, 3)
+    tgpo["reward"] = [0.5, 0.5, 0.25, 0.5]
+    assert script("tgpo_costs").added(grpo, tgpo)["alike"] == 2

@@ -233,6 +233,10 @@ def test_advantages_are_of_the_tokens_they_name(tmp_path: Path) -> None:
         trainer.args.objective = objective
         found = trainer._advantages(scores, inputs, 0.3)
         torch.testing.assert_close((found * real), (advantages * real), atol=1e-4, rtol=1e-4)
+    # reverse KL scores nothing that was scored before, where a batch makes several updates
+    trainer.args.objective = "rkl"
+    known = inputs | {"old_per_token_logps": torch.full((3, 5), -0.5)}
+    assert (trainer._advantages(scores, known, 0.3) == -1.5).all()
 
 
 @pytest.mark.parametrize("objective", ["rkl", "kdrl", "adv_match", "adv_state"])

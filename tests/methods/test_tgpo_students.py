@@ -147,6 +147,24 @@ def test_rows_of_padding_of_a_head_are_not_said(tmp_path: Path, monkeypatch: pyt
     torch.testing.assert_close(scored[0, : len(words)], own, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("objective", ["kdrl", "tgpo"])
+def test_a_score_of_what_was_put_in_moves_nothing(objective: str, tmp_path: Path) -> None:
+    """Whatever it is: a teacher need not find a word possible that nobody chose."""
+    model = thinker("lightthinker")
+    trainer = trainer_of(model, tmp_path, objective=objective, teacher=teacher_of(model), teacher_weight=0.5)
+    trainer.create_optimizer()
+    trainer.model.train()
+    made = trainer._generate_and_score_completions([{"prompt": str(n // 2)} for n in range(4)])
+    put_in = made["completion_mask"].bool() & ~made["tool_mask"].bool()
+    assert bool(put_in.any())
+    made["teacher_said"][put_in], made["teacher_shares"][put_in] = -torch.inf, torch.nan
+    trainer.current_gradient_accumulation_steps = 1
+    trainer._compute_loss(model.decoder, made).backward()
+    pulls = [p.grad for p in trainer._trained().values() if p.grad is not None]
+    assert any(bool(pull.any()) for pull in pulls)
+    assert all(bool(pull.isfinite().all()) for pull in pulls)
+
+
 @pytest.mark.parametrize("kind", ["vanilla", "hybridthinker"])
 def test_guidance_is_by_the_students_own_visibility_and_the_head_computed_once(kind: str, tmp_path: Path) -> None:
     model = thinker(kind)
@@ -433,7 +451,13 @@ def test_what_cannot_be_trained_is_refused_before(tmp_path: Path) -> None:
         StudentTrainer(student, quick(tmp_path, objective="luffy"), unsolved, by_length, [], given=1)
     with pytest.raises(LaconicError, match="given"):
         StudentTrainer(student, quick(tmp_path, objective="luffy"), ASKED, by_length, [], given=3)
-    for name, value in (("beta", 0.1), ("top_p", 0.9), ("top_k", 5), ("repetition_penalty", 1.2)):
+    for name, value in (
+        ("beta", 0.1),
+        ("cast_lm_head_to_fp32", True),
+        ("top_p", 0.9),
+        ("top_k", 5),
+        ("repetition_penalty", 1.2),
+    ):
         with pytest.raises(LaconicError, match=name):
             StudentTrainer(student, quick(tmp_path, objective="grpo", **{name: value}), ASKED, by_length, [])
     with pytest.raises(LaconicError, match="window"):

@@ -78,7 +78,7 @@ class _Chosen(torch.autograd.Function):
         logits, ids, *known = ctx.saved_tensors
         gradient = torch.empty_like(logits)
         if by_found is None:
-            by_found = torch.zeros(ids.shape, device=logits.device)
+            by_found = known[-1].new_zeros(ids.shape)
         parts = zip(*map(few, (gradient, logits, ids, *known, by_found)), strict=True)
         pulls = repeat(None) if by_entropy is None else few(by_entropy)
         for (some, rows, chosen, top, more, entropy, by), pull in zip(parts, pulls, strict=False):

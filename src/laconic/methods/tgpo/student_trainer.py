@@ -189,9 +189,9 @@ class StudentTrainer(TGPOTrainer):
             self._asked = self._found = None
 
     def _looked_up(self, model: Any, states: Tensor, inputs: dict[str, Any]) -> Tensor:
-        """What the policy's loss was just made of has them."""
+        """What the policy's loss was just made of has them; no gradient goes where a word was put in."""
         assert self._found is not None
-        return self._found
+        return torch.where(self._mask(inputs).bool()[..., None], self._found, 0.0)
 
     def _before(self, seen: list[Tensor], inputs: dict[str, Any]) -> Tensor:
         return self._spoken(seen)
@@ -298,6 +298,7 @@ def _check(args: TGPOConfig) -> None:
     plain |= {"generation_kwargs": None, "use_transformers_continuous_batching": False}
     plain |= {"mask_truncated_completions": False}  # it would take an answer that ends with its line for cut off
     plain |= {"save_only_model": False}  # nothing could be gone on from
+    plain |= {"cast_lm_head_to_fp32": False}  # what the head makes is summed in float32, and made as autocast says
     for name, value in plain.items():
         if getattr(args, name) not in (value, value or None):
             raise LaconicError(f"{name} is {getattr(args, name)}, which students do not have.", f"Leave {name} out.")
