@@ -397,6 +397,7 @@ ALL: Blocks = {
         ("healing.json", tgpo_tables.healed),
         ("healing_seed1.json", tgpo_tables.healed_again),
         ("divergence.json", tgpo_tables.far),
+        ("eos_alignment.json", tgpo_tables.ends),
         ("tgpo_costs.json", tgpo_tables.costs),
         ("divergence_toy.json", tgpo_tables.toy),
     ],

@@ -90,6 +90,25 @@ def far(result: dict) -> str:
     return "\n".join(lines)
 
 
+def ends(result: dict) -> str:
+    rows, notes = result["rows"], result["notes"]
+    problems = notes["recipe"]["stages"][1]["ask"]
+    lines = [
+        "**What if the teacher ends its texts with another token?** A student of "
+        f"{notes['warm']} steps, {rows[0]['answers']} answers, seed {notes['seed']}; with the teacher's end taken for "
+        "the student's, and without; lengths and shares are of the first and the last answers trained on, problems in "
+        f"% of {problems} (`benchmarks/scripts/eos_alignment.py`).\n",
+        "| trained by | words of an answer: first, last | cut off at last, % | right, %: before, after |",
+        "|" + "---|" * 4,
+    ]
+    for row in rows:
+        objective, arm = row["training"].split(", ")
+        length, right = ([row[f"{what} {when}"] for when in ("before", "after")] for what in ("length", "right"))
+        cells = [f"{length[0]:.0f}, {length[1]:.0f}", f"{row['cut off, %']:.0f}", f"{right[0]:.0f}, {right[1]:.0f}"]
+        lines.append("| " + " | ".join([f"{NAMES[objective]}, {arm}", *cells]) + " |")
+    return "\n".join(lines)
+
+
 def spread(values: list, sign: str) -> str:
     """A mean with its interval, if there is one."""
     mean, low, high = values
