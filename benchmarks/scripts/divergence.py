@@ -28,6 +28,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import yaml
+
 from laconic.backbone import load_backbone
 from laconic.core import persist
 from laconic.core.files import write_whole
@@ -184,7 +186,7 @@ def learning(recipe: dict[str, Any], runs: Path) -> Path:
 def written(recipe: dict[str, Any], output: Path) -> Path:
     path = output.with_suffix(".yaml")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(recipe))  # JSON is YAML
+    write_whole(path, yaml.safe_dump(recipe))
     return path
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from measuring import VANILLA_START
 
 from laconic.backbone import Backbone, load_backbone
@@ -112,7 +113,7 @@ def supervised(recipe: dict[str, Any], steps: int, runs: Path) -> Path:
     stage["loop"] = own["loop"] | {"steps": steps}
     path = runs / f"{WRITTEN}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(recipe | {"stages": [stage]}))  # JSON is YAML
+    write_whole(path, yaml.safe_dump(recipe | {"stages": [stage]}))
     return path
 
 

@@ -146,6 +146,9 @@ def test_a_student_is_brought_away_from_its_teacher_in_each_way(
         steps = warm[0]["stages"][0]["loop"]["steps"] if warm else 0
         prompt = warm[0]["vanilla"]["prompt"] if warm else own
         met[away] = steps, prompt
+    # a small number stays one: JSON writes 3e-05, which YAML takes for a word
+    recipe["stages"][1]["loop"] |= {"learning_rate": 3e-5}
+    assert divergence.load_recipe(divergence.learning(recipe, tmp_path))["stages"][0]["loop"]["learning_rate"] == 3e-5
     assert met == {
         "10 steps": (10, own),
         "5 steps": (5, own),
