@@ -23,7 +23,7 @@ trl = pytest.importorskip("trl")
 from policies import quick  # noqa: E402
 
 from laconic.data.problems import Problem, same_words  # noqa: E402
-from laconic.errors import BudgetError, DataError, LaconicError, RewardError  # noqa: E402
+from laconic.errors import BackboneError, BudgetError, DataError, LaconicError, RewardError  # noqa: E402
 from laconic.generation.thinking import think  # noqa: E402
 from laconic.methods.tgpo.config import COMPUTED_AGAIN  # noqa: E402
 from laconic.methods.tgpo.rewards import Rewarded, answer_reward, math_reward, steps_reward  # noqa: E402
@@ -174,10 +174,19 @@ def test_guidance_is_by_the_students_own_visibility_and_the_head_computed_once(k
     trainer.current_gradient_accumulation_steps = 1
     states: list[int] = []
     head = model.decoder.get_output_embeddings()
-    head.register_forward_pre_hook(lambda _, given: states.append(given[0].shape[:-1].numel()))
+    with torch.no_grad():
+        said = trainer._read(made)[0]
+    counting = head.register_forward_pre_hook(lambda _, given: states.append(given[0].shape[:-1].numel()))
+    model.decoder.config.use_cache, kept = True, list[Any]()  # whatever the configuration says
+    model.decoder.register_forward_hook(lambda _, __, made: kept.append(made.past_key_values))
     trainer._compute_loss(model.decoder, made)
+    counting.remove()
     words = int(made["completion_mask"].sum())
     assert sum(states) == words + len(made["completion_ids"]), "one of each row is the decoder's own"
+    assert kept == [None], "nobody goes on from what was scored"
+    with torch.no_grad():
+        first = {name: part[:1] for name, part in made.items() if name.endswith(("ids", "mask"))}
+        torch.testing.assert_close(trainer._read(first)[0], said[:1])  # a loss leaves nothing of what it asked
     surprise = 0.0
     for row in range(4):
         real = made["completion_mask"][row].bool()
@@ -451,6 +460,10 @@ def test_what_cannot_be_trained_is_refused_before(tmp_path: Path) -> None:
         StudentTrainer(student, quick(tmp_path, objective="luffy"), unsolved, by_length, [], given=1)
     with pytest.raises(LaconicError, match="given"):
         StudentTrainer(student, quick(tmp_path, objective="luffy"), ASKED, by_length, [], given=3)
+    scaled = ThinkingStudent(thinker("vanilla"))
+    scaled.decoder.config.logit_scale = 0.5  # as Cohere's have it; without a teacher too
+    with pytest.raises(BackboneError, match="logit_scale"):
+        StudentTrainer(scaled, quick(tmp_path, objective="grpo"), ASKED, by_length, [])
     for name, value in (
         ("beta", 0.1),
         ("cast_lm_head_to_fp32", True),

@@ -12,12 +12,14 @@ from torch.utils.checkpoint import checkpoint
 
 from laconic.losses.next_token import few
 
+#: from last states ``[N, D]`` to logits ``[N, V]``
+Head = Callable[[Tensor], Tensor]
 #: positions whose logits are held together
 TOGETHER = 512
 
 
 def chosen_log_probs(
-    head: Callable[[Tensor], Tensor],
+    head: Head,
     hidden: Tensor,
     ids: Tensor,
     *,
@@ -46,9 +48,7 @@ def chosen_log_probs(
     return torch.cat([found for found, _ in parts]), torch.cat([entropy for _, entropy in parts])
 
 
-def _looked_up(
-    head: Callable[[Tensor], Tensor], hidden: Tensor, ids: Tensor, temperature: float
-) -> tuple[Tensor, Tensor]:
+def _looked_up(head: Head, hidden: Tensor, ids: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     found, entropy = _Chosen.apply(head(hidden), ids, temperature)
     return found, entropy
 

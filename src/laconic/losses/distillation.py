@@ -7,17 +7,13 @@ specification (arXiv 2605.13230, sections 1 to 3), and of GKD (2306.13649) and K
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from laconic.losses.chosen import TOGETHER
-
-#: from last states ``[N, D]`` to logits ``[N, V]``
-Head = Callable[[Tensor], Tensor]
+from laconic.losses.chosen import TOGETHER, Head
 
 
 def guidance(log_probs: Tensor) -> Tensor:

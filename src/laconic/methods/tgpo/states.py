@@ -13,8 +13,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from laconic.losses.chosen import chosen_log_probs
-from laconic.losses.distillation import Head, divergence_of_states
+from laconic.losses.chosen import Head, chosen_log_probs
+from laconic.losses.distillation import divergence_of_states
 from laconic.methods.tgpo.teacher import LocalTeacher
 
 
